@@ -1,0 +1,107 @@
+# Needs GNU make and Python >= 3.10; everything else is installed into .venv from the package index.
+#   make study                     the laboratory study, from a fresh clone to a table and a figure
+#   make test                      everything that must hold before a change is merged
+#   make study PYTHON=python3.12   choose the interpreter
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Exact versions where this Python has a lock file, else the open ranges of settings.ini.
+TAG := $(shell p=$(BIN)/python; [ -x $$p ] || p=$(PYTHON); $$p -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+LOCK := $(wildcard locks/$(TAG).txt)
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -q $(addprefix -c ,$(LOCK))
+BUILD = setuptools wheel setuptools_scm
+
+# Tests and pages need no network and must not fight over the cores.
+QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
+RESULTS ?= $(wildcard nbs/results/*.ipynb)
+
+.PHONY: help study test check notebooks pytest docs sphinx quarto readme dev lab wheel test-wheel results lock clean
+
+help:  ## list these targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environment -----------------------------------------------------------------------------------------------------
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "xlnb needs Python 3.10 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian: apt install python3-venv)"; exit 1; }
+
+$(VENV)/.run: settings.ini setup.py $(LOCK) | $(BIN)/python
+	@echo "installing into $(VENV) $(if $(LOCK),with the exact versions of $(LOCK),with the open ranges of settings.ini: no lock file for $(TAG))"
+	@$(PIP) -U pip $(BUILD)
+	@$(PIP) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what tests and pages need"
+	@$(PIP) --no-build-isolation -e '.[dev,docs]'
+	@touch $@
+
+# --- the two commands ------------------------------------------------------------------------------------------------
+study: $(VENV)/.run  ## the laboratory study: a table per language, a figure, and where they are; resumes if run again
+	@HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/xlnb study --preset lab --out runs/lab
+
+test: check notebooks pytest  ## notebooks, export, README and the pytest suite
+
+check: $(VENV)/.dev
+	@echo "== notebooks clean, modules in step, README in step"
+	@$(BIN)/python tools/check.py
+	@$(BIN)/python tools/readme.py --check
+
+notebooks: $(VENV)/.dev
+	@echo "== cells of every notebook"
+	@$(QUIET) $(BIN)/nbdev_test --n_workers $(WORKERS) --timing
+
+pytest: $(VENV)/.dev
+	@echo "== pytest"
+	@$(QUIET) $(BIN)/python -m pytest -q tests
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+docs: $(if $(shell command -v quarto),quarto,sphinx)  ## the site, into _docs: by Quarto where it is installed, else by Sphinx
+
+sphinx: $(VENV)/.dev
+	@$(BIN)/python tools/site.py
+
+# nbdev's own processing, on a copy in which every exported cell also shows its source.
+quarto: $(VENV)/.dev
+	@rm -rf _proc _docs && mkdir _proc && cp -RL nbs xlnb settings.ini setup.py _proc
+	@sed -i.bak -E 's/"#\| export(\\n)?"/"#| exports\1"/' $$(find _proc/nbs -name '*.ipynb') && find _proc -name '*.bak' -delete
+	@cd _proc && ../$(BIN)/nbdev_proc_nbs && cd _proc && quarto render --no-execute
+	@mv _proc/_proc/_docs _docs
+
+readme: $(VENV)/.dev  ## README.md from nbs/index.ipynb
+	@$(BIN)/python tools/readme.py
+
+results: $(VENV)/.dev  ## execute the results pages again, in place (RESULTS=nbs/results/page.ipynb for one)
+	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(RESULTS)
+	$(BIN)/nbdev_clean --fname nbs/results
+
+# --- for developers --------------------------------------------------------------------------------------------------
+dev: $(VENV)/.dev  ## development install, git hooks and merge driver for notebooks
+	@$(BIN)/nbdev_install_hooks
+
+lab: $(VENV)/.dev  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir=nbs
+
+wheel: $(VENV)/.run  ## dist/xlnb-*.whl
+	@rm -rf build dist
+	@$(BIN)/python -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation -w dist .
+	@ls dist/*.whl
+
+test-wheel: wheel  ## the wheel alone, in an empty environment with the newest fastcore, runs the script of the README
+	@rm -rf $(VENV)-wheel && $(BIN)/python -m venv $(VENV)-wheel
+	@grep -hv '^fastcore==' $(LOCK) /dev/null > $(VENV)-wheel/constraints.txt
+	@$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install -q -c $(VENV)-wheel/constraints.txt -U pip $(BUILD)
+	@$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install -q -c $(VENV)-wheel/constraints.txt --no-build-isolation dist/*.whl
+	@$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install -q -U fastcore
+	@$(BIN)/python tools/readme.py --script > $(VENV)-wheel/script.py
+	@cd $(VENV)-wheel && HF_HUB_OFFLINE=1 bin/python -c 'import fastcore; print("fastcore", fastcore.__version__)' && HF_HUB_OFFLINE=1 bin/python script.py
+
+lock:  ## resolve settings.ini again: make lock PYTHON=python3.11, then PYTHON=python3.12
+	@$(PYTHON) tools/lock.py
+
+clean:  ## remove what was built (not .venv, not runs)
+	@rm -rf build dist _docs _proc .pytest_cache .hypothesis *.egg-info
