@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['train_tokenizer', 'load_tokenizer', 'load_encoder', 'with_head', 'featurize', 'collator', 'cloze_scores',
-           'encoder_fingerprint']
+           'encoder_fingerprint', 'pack', 'pretrain']
 
 # %% ../nbs/foundations/03_encoders.ipynb #cell-03
 import hashlib, json, os, warnings
@@ -281,3 +281,206 @@ def encoder_fingerprint(name: str,          # Hub id, folder, or 'lab'
         h.update(f.name.encode())
         with open(f, 'rb') as src: h.update(hashlib.file_digest(src, 'sha256').digest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(src.read()).digest())
     return h.hexdigest()[:16]
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-70
+def _texts(texts):
+    "A dict of lists of strings, one list per language"
+    if isinstance(texts, dict): return {k: _texts(v)[''] for k, v in texts.items()}
+    if isinstance(texts, Dataset): return {'': [_checked(t) for t in texts['text']]}
+    if isinstance(texts, (str, Path)): texts = [texts]
+    texts = list(texts)
+    if texts and all(isinstance(t, Path) for t in texts) or (len(texts) == 1 and os.path.exists(str(texts[0]))):
+        for f in texts:
+            if not Path(f).is_file(): raise XlnbError(f"no such file: {f} (give text files with one text per line)")
+        texts = [l.strip() for f in texts for l in open(f, encoding='utf-8') if l.strip()]
+    if not texts: raise XlnbError("there is no text to pre-train on: give at least one non-empty text")
+    return {'': [_checked(t) for t in texts]}
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-72
+def pack(texts: list,       # strings
+         tokenizer,
+         block_size: int=128,
+        ) -> np.ndarray:    # (blocks, block_size), every block starts with `<s>`
+    "Cut texts into blocks of one length, without losing a piece"
+    bos, eos, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    ids = [np.array(x + [eos], np.int32) for i in range(0, len(texts), 1000)
+           for x in tokenizer(texts[i:i+1000], add_special_tokens=False, verbose=False).input_ids]
+    ids, n = np.concatenate(ids), block_size - 1
+    ids = np.pad(ids, (0, -len(ids) % n), constant_values=pad).reshape(-1, n)
+    return np.pad(ids, ((0, 0), (1, 0)), constant_values=bos)
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-75
+class _Draws(torch.utils.data.Dataset):
+    "Draw number i -> one masked block"
+    def __init__(self, blocks, n, tokenizer, smoothing=0.5, seed=0, mask=0.15):
+        self.blocks, self.tok, self.seed, self.mask = blocks, tokenizer, seed, mask
+        share = np.array([len(b) for b in blocks.values()], float) ** smoothing
+        lang = np.searchsorted(np.cumsum(share / share.sum()), np.random.default_rng([seed, 0]).random(n), side='right').clip(max=len(share) - 1)
+        self.at = np.zeros((n, 2), np.int64)
+        for l, b in enumerate(blocks.values()):
+            where = np.flatnonzero(lang == l)
+            passes = [np.random.default_rng([seed, 1, l, e]).permutation(len(b)) for e in range(-(-len(where) // len(b)))]
+            self.at[where] = np.stack([np.full(len(where), l), np.concatenate(passes + [[]])[:len(where)].astype(int)], 1)
+        self.lists, self.special = list(blocks.values()), np.array(sorted(tokenizer.all_special_ids))
+
+    def __len__(self): return len(self.at)
+
+    def __getitem__(self, i):
+        rng, (l, b) = np.random.default_rng([self.seed, 2, i]), self.at[i]
+        x = self.lists[l][b].astype(np.int64); y = x.copy()
+        u, v = rng.random((2, len(x)))
+        hit = (u < self.mask) & ~np.isin(x, self.special)
+        y[~hit] = -100
+        x[hit & (v < .8)] = self.tok.mask_token_id
+        other = hit & (v >= .9); x[other] = rng.integers(len(_SPECIAL), len(self.tok) - 1, other.sum())
+        return dict(input_ids=torch.from_numpy(x), labels=torch.from_numpy(y))
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-78
+class _MLMTrainer(Trainer):
+    "Masked language modelling that predicts at masked positions only, with draws in their own order"
+    def __init__(self, *args, freeze_body_steps=0, body_lr=None, **kw):
+        super().__init__(*args, **kw)
+        self.model_accepts_loss_kwargs, self.freeze_body_steps, self.body_lr, self._hit = False, freeze_body_steps, body_lr, None
+        head = getattr(self.model, 'lm_head', getattr(self.model, 'cls', None))
+        if head is None: raise XlnbError(f"can't find the masked-LM head of a {type(self.model).__name__}: pretrain knows BERT- and RoBERTa-like models")
+        head.register_forward_pre_hook(lambda _, args: args if self._hit is None else (args[0][self._hit],))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        frozen = model.training and self.state.global_step < self.freeze_body_steps
+        for p in _body(self.model): p.requires_grad_(not frozen)
+        x, y = inputs['input_ids'], inputs['labels']
+        self._hit, pad = y != -100, x == self.processing_class.pad_token_id
+        try: out = model(input_ids=x, attention_mask=(~pad).long() if pad.any() else None)
+        finally: hit, self._hit = self._hit, None
+        loss = torch.nn.functional.cross_entropy(out.logits.float(), y[hit])
+        return (loss, out) if return_outputs else loss
+
+    def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def create_optimizer(self, *args, **kw):
+        if self.optimizer is None and self.body_lr:
+            cls, opts = self.get_optimizer_cls_and_kwargs(self.args)
+            body = {id(p) for p in _body(self.model)}; rest = [p for p in self.model.parameters() if id(p) not in body]
+            self.optimizer = cls([dict(params=rest), dict(params=_body(self.model), lr=self.body_lr)], **opts)
+        return super().create_optimizer(*args, **kw)
+
+def _body(model):
+    "Parameters of the layers: neither embeddings nor head"
+    return [p for n, p in model.base_model.named_parameters() if not n.startswith('embeddings.')]
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-81
+def _new_embeddings(init, tokenizer, overlap=True, seed=0):
+    "An XLM-R-like masked language model: the layers of BERT-like checkpoint `init` under embeddings for `tokenizer`"
+    old = _load(AutoModel, init, use_safetensors=True, dtype=torch.float32); c = old.config
+    names = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act', 'layer_norm_eps')
+    config = XLMRobertaConfig(**{k: getattr(c, k) for k in names}, vocab_size=len(tokenizer), type_vocab_size=1, pad_token_id=1,
+                              max_position_embeddings=c.max_position_embeddings + 2 * (c.model_type == 'bert'))
+    with torch.random.fork_rng(devices=[]): torch.manual_seed(seed); model = XLMRobertaForMaskedLM(config)
+    new, e = model.base_model, old.embeddings
+    try: new.encoder.load_state_dict(old.encoder.state_dict())
+    except Exception as err: raise XlnbError(f"init={init!r} is a {type(old).__name__}, whose layers are not BERT's: start from a BERT- or RoBERTa-like checkpoint") from err
+    with torch.no_grad():
+        w, shift = e.word_embeddings.weight, 2 * (c.model_type == 'bert')
+        new.embeddings.word_embeddings.weight.normal_(0, w.std().item(), generator=torch.Generator().manual_seed(seed)).add_(w.mean(0))
+        new.embeddings.position_embeddings.weight[shift:] = e.position_embeddings.weight
+        new.embeddings.token_type_embeddings.weight[0] = e.token_type_embeddings.weight[0]
+        new.embeddings.LayerNorm.load_state_dict(e.LayerNorm.state_dict())
+        shared = _shared_pieces(load_tokenizer(init), tokenizer) if overlap else {}
+        for i, j in shared.items(): new.embeddings.word_embeddings.weight[i] = w[j]
+    model.lm_head.bias.data.zero_()
+    return model, len(shared)
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-82
+def _shared_pieces(old, new):
+    "Ids of pieces that both vocabularies spell alike: {new id: old id}"
+    have, out = old.get_vocab(), {}
+    wordpiece = any(t.startswith('##') for t in have)
+    for piece, i in new.get_vocab().items():
+        if i in new.all_special_ids: continue
+        alike = piece if not wordpiece else piece[1:] if piece.startswith('▁') and len(piece) > 1 else piece if not piece.isalnum() else '##' + piece
+        if alike in have: out[i] = have[alike]
+    return out
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-84
+def pretrain(texts,                       # list, `Dataset`, file(s), or a dict of these by language
+             out: str|Path,               # folder for the checkpoint; an interrupted run found there goes on
+             tokenizer=None,              # trained on the texts if None
+             vocab_size: int=16_000,      # of the tokenizer that is trained here
+             config=None,                 # of the model; None: 4 layers of 256, as XLM-R otherwise
+             init: str=None,              # checkpoint whose layers to keep, under new embeddings
+             overlap: bool=True,          # init: keep embeddings of pieces that both vocabularies have
+             freeze_body_steps: int=0,    # init: steps in which only embeddings and head learn
+             steps: int=1000,
+             batch_size: int=32,
+             block_size: int=128,
+             lr: float=5e-4,
+             body_lr: float=None,         # of the layers, where it should differ
+             smoothing: float=0.5,        # languages are drawn by (blocks ** smoothing)
+             eval_texts=None,             # held-out texts, same forms: their loss is logged
+             bf16: bool=False,            # mixed precision
+             half: bool=False,            # store the final weights in fp16
+             seed: int=0,
+             resume: bool=True,           # False: refuse a folder that holds a run
+             **args,                      # anything else for `TrainingArguments`
+            ) -> list:                    # the log: dicts with step, loss, ...
+    "Pre-train a masked language model on text and leave a Transformers checkpoint in `out`"
+    out, texts = Path(out), _texts(texts)
+    if (out/'checkpoints').exists() and not resume: raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
+    tokenizer = tokenizer or _run_tokenizer(out, texts, vocab_size)
+    if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
+    model = _start(tokenizer, config, init, overlap, block_size, seed)
+    packed = lambda t: {k: pack(v, tokenizer, block_size) for k, v in t.items()}
+    per_step = batch_size * args.get('gradient_accumulation_steps', 1)
+    train = _Draws(packed(texts), steps * per_step, tokenizer, smoothing, seed)
+    held = {k or 'all': _Draws({k: v}, len(v), tokenizer, seed=seed + 1) for k, v in packed(_texts(eval_texts)).items()} if eval_texts else None
+    trainer = _MLMTrainer(model, _arguments(out, steps, batch_size, lr, bf16, seed, held, args), train_dataset=train, eval_dataset=held,
+                          data_collator=_stack, processing_class=tokenizer, freeze_body_steps=freeze_body_steps, body_lr=body_lr)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(out))
+    _save(model, tokenizer, out, half)
+    (out/'log.json').write_text(json.dumps(trainer.state.log_history, indent=1))
+    return trainer.state.log_history
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-85
+def _stack(rows): return {k: torch.stack([r[k] for r in rows]) for k in rows[0]}
+
+def _run_tokenizer(out, texts, vocab_size):
+    "The tokenizer of the run in `out`, or a new one"
+    if (out/'tokenizer.json').exists(): return AutoTokenizer.from_pretrained(out)
+    tokenizer = train_tokenizer((t for v in texts.values() for t in v), vocab_size)
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+def _start(tokenizer, config, init, overlap, block_size, seed):
+    "The model before its first step, without dropout"
+    if init is not None: model = _new_embeddings(init, tokenizer, overlap, seed)[0]
+    else:
+        config = config or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, type_vocab_size=1,
+                                            max_position_embeddings=max(block_size, 256) + 2, pad_token_id=1)
+        config.vocab_size = len(tokenizer)
+        with torch.random.fork_rng(devices=[]): torch.manual_seed(seed); model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+    for m in model.modules():
+        if isinstance(m, torch.nn.Dropout): m.p = 0.
+        if hasattr(m, 'dropout_prob'): m.dropout_prob = 0.
+    return model
+
+# %% ../nbs/foundations/03_encoders.ipynb #cell-86
+def _arguments(out, steps, batch_size, lr, bf16, seed, held, args):
+    "Training arguments of a pre-training run: AdamW as for XLM-R, linear decay to zero"
+    own = dict(output_dir=str(out/'checkpoints'), max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size, learning_rate=lr,
+               bf16=bf16, seed=seed, warmup_steps=max(1, steps // 16), weight_decay=0.01, adam_beta2=0.98, adam_epsilon=1e-6, max_grad_norm=1.0,
+               logging_steps=max(1, steps // 50), save_steps=max(1, steps // 20), save_total_limit=2, report_to='none', remove_unused_columns=False,
+               label_names=['labels'], prediction_loss_only=True, eval_strategy='steps' if held else 'no', eval_steps=max(1, steps // 5))
+    return TrainingArguments(**(own | args))
+
+def _last_checkpoint(out):
+    "The newest complete checkpoint of the run in `out`; a half-written one is passed over"
+    found = sorted((out/'checkpoints').glob('checkpoint-*'), key=lambda p: int(p.name.split('-')[-1]), reverse=True)
+    for p in found:
+        if all((p/f).exists() for f in ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt')): return str(p)
+        warnings.warn(f"{p.name} of an interrupted run is half-written and is passed over")
+    return None
+
+def _save(model, tokenizer, out, half):
+    "Write the final checkpoint beside and move it into place"
+    state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.save_pretrained(out, state_dict=state, safe_serialization=True); tokenizer.save_pretrained(out)
