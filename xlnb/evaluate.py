@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'KEYS', 'DEFINITION', 'AGGREGATES', 'Metric', 'metric_of', 'decode', 'item_scores', 'evaluate_model',
            'transfer_gap', 'scores', 'bootstrap', 'simulated_items', 'ScoreTable', 'summary', 'transfer_summary',
-           'score_table']
+           'score_table', 'holm', 'paired_difference', 'compare', 'majority_control', 'tfidf_control']
 
 # %% ../nbs/components/50_evaluate.ipynb #cell-03
 import warnings
@@ -296,11 +296,11 @@ class ScoreTable(pd.DataFrame):
     def caption(self): return self.attrs.get('caption', '')
     def __repr__(self):
         import textwrap
-        with pd.option_context('display.precision', 3, 'display.max_rows', None, 'display.max_columns', None, 'display.width', 160):
+        with pd.option_context('display.float_format', '{:.3f}'.format, 'display.max_rows', None, 'display.max_columns', None, 'display.width', 160):
             return '\n'.join([super().__repr__(), *textwrap.wrap(self.caption, 110)])
     def _repr_html_(self):
         import html
-        with pd.option_context('display.precision', 3, 'display.max_rows', None, 'display.max_columns', None):
+        with pd.option_context('display.float_format', '{:.3f}'.format, 'display.max_rows', None, 'display.max_columns', None):
             return f"{super()._repr_html_()}<p><em>{html.escape(self.caption)}</em></p>"
 
 def _table(frame, caption):
@@ -378,3 +378,121 @@ def score_table(items: pd.DataFrame, # from one or several cells
     table.loc['worst language'] = (t.worst + t.worst_score.map(' {:.3f}'.format)).reindex(table.columns)
     table.loc['sd over languages'] = t.sd_langs.map('{:.3f}'.format).reindex(table.columns)
     return _table(table.fillna(''), f"{caption}{definition} Spread: standard deviation over all languages.")
+
+# %% ../nbs/components/50_evaluate.ipynb #cell-75
+def holm(p # p-values of one family of tests
+        ) -> np.ndarray: # adjusted, in the same order
+    "Holm's correction for several tests"
+    from statsmodels.stats.multitest import multipletests
+    return multipletests(np.asarray(p, float), method='holm')[1] if len(p) else np.array([])
+
+def _p_value(draws):
+    below, above = (draws <= 0).sum(0), (draws >= 0).sum(0)
+    return np.minimum(1, 2 * (1 + np.minimum(below, above)) / (len(draws) + 1))
+
+# %% ../nbs/components/50_evaluate.ipynb #cell-78
+def paired_difference(a: pd.DataFrame, # items of the recipe in question
+                      b: pd.DataFrame, # items of the recipe that it is compared with
+                      draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
+                     ) -> ScoreTable:  # a row per language, then means and transfer gap
+    "Score of `a` minus score of `b`, paired by item and seed"
+    a, b, name = *_paired(a, b), metric_of(metric or a.dropna(axis=1, how='all'))
+    langs, seeds, ids = _order(a.lang.unique(), source), sorted(a.seed.unique()), sorted(a.id.unique())
+    xs, xws = [], []
+    for cube in (_cube(x, name, seeds, ids, langs) for x in (a, b)):   # the same items are drawn for both
+        r_items, r_seeds = np.random.default_rng(seed).spawn(2)
+        xs.append(_with_aggregates(_ratio(cube[0].sum(1), cube[1].sum(1), cube[2]), langs, source))
+        xws.append(_with_aggregates(_resampled(cube, draws, r_items), langs, source))
+    point, drawn = _spread(xs[0] - xs[1], xws[0] - xws[1], r_seeds)
+    low, high = _interval(point, drawn, level, -2, 2)
+    p, L, n = _p_value(drawn), len(langs), a.groupby('lang').id.nunique()
+    out = pd.DataFrame(dict(lang=langs + AGGREGATES, a=_mean(xs[0]), b=_mean(xs[1]), difference=point, low=low, high=high, p=p,
+        p_holm=[*holm(p[:L]), *[np.nan] * 3], verdict=[_verdict(l, x, y) for l, x, y in zip(langs + AGGREGATES, low, high)],
+        seeds=(~np.isnan(xs[0])).sum(0), items=[n[l] for l in langs] + [len(ids)] * 3))
+    return _table(out.dropna(subset='difference'), _pair_caption(a, b, name, level, draws, source))
+
+def _mean(x): return _spread(x, x[None], np.random.default_rng(0))[0]
+
+def _verdict(row, low, high):
+    up, down = ('larger', 'smaller') if row == 'transfer gap' else ('better', 'worse')
+    return up if low > 0 else down if high < 0 else 'unclear'
+
+# %% ../nbs/components/50_evaluate.ipynb #cell-79
+def _paired(a, b):
+    "The items that both have, of the seeds that both have"
+    a, b, key = _checked(a), _checked(b), ['seed', 'lang', 'id']
+    for x in (a, b):
+        if len(x[KEYS].drop_duplicates()) > 1: raise XlnbError("paired_difference takes one task, encoder and recipe on each side: use compare for several")
+    if a.task.iloc[0] != b.task.iloc[0]: raise XlnbError(f"can't pair items of {a.task.iloc[0]!r} with items of {b.task.iloc[0]!r}: compare within one task")
+    ia, ib = (pd.MultiIndex.from_frame(x[key]) for x in (a, b))
+    inb, ina = ia.isin(ib), ib.isin(ia)
+    if not inb.any(): raise XlnbError("the two have no item with the same seed, language and id: run both with the same seeds and languages")
+    if not (inb.all() and ina.all()):
+        warnings.warn(f"paired on {inb.sum():,} rows that both have (of {len(a):,} and {len(b):,}): run both with the same seeds, languages and items")
+    return a[inb], b[ina]
+
+def _pair_caption(a, b, metric, level, draws, source):
+    names = ['/'.join(filter(None, x[KEYS[1:]].iloc[0])) for x in (a, b)]
+    if a.seed.nunique() == 1: warnings.warn("one shared seed only: the interval is over items and says nothing about another run; run at least 3 seeds")
+    n = a.seed.nunique()
+    return (f"Difference in {metric.name}: a = {names[0]} minus b = {names[1]}, paired by item and seed. Intervals: {level:.0%}, bootstrap over "
+            f"{'seeds and items together' if n > 1 else 'items only, since there is one seed'}, {draws:,} draws. Shared seeds: {n}. Verdict: whether the interval excludes zero, "
+            f"each language on its own; p_holm corrects the bootstrap p over languages. {DEFINITION} Source: {source}.")
+
+# %% ../nbs/components/50_evaluate.ipynb #cell-85
+def compare(items: pd.DataFrame, # from several recipes
+            baseline: str,       # the recipe that the others are compared with
+            **kw,                # to `paired_difference`
+           ) -> ScoreTable:      # as from `paired_difference`, with task, encoder and recipe
+    "Paired differences of all recipes with a baseline, within each task and encoder"
+    items, out = _checked(items), []
+    if baseline not in {*items.recipe}: raise XlnbError(f"no items of the baseline {baseline!r}: the recipes are {', '.join(items.recipe.unique())}")
+    for k, g in items.groupby(['task', 'encoder'], sort=False):
+        for r in [r for r in g.recipe.unique() if r != baseline and baseline in {*g.recipe}]:
+            d = paired_difference(g[g.recipe == r], g[g.recipe == baseline], **kw)
+            out.append((dict(zip(KEYS, (*k, r))), d))
+    if not out: raise XlnbError(f"nothing to compare with {baseline!r}: run another recipe on the same task and encoder")
+    frames = [pd.DataFrame(d).assign(**k) for k, d in out]
+    table = pd.concat(frames, ignore_index=True)[[*KEYS, *frames[0].columns.drop(KEYS)]]
+    return _table(table, out[0][1].caption.replace(f"a = {'/'.join(filter(None, (out[0][0]['encoder'], out[0][0]['recipe'])))} minus", "a = the recipe minus"))
+
+# %% ../nbs/components/50_evaluate.ipynb #cell-89
+def majority_control(task, langs=None, split='test', budget=None, data=None) -> pd.DataFrame:
+    "Items of the most frequent label of the source's training split"
+    from sklearn.dummy import DummyClassifier
+    return _control(task, 'majority', DummyClassifier(strategy='most_frequent'), langs, split, budget, data)
+
+def tfidf_control(task,                 # of kind sentence or pair
+                  langs=None, split='test', budget=None, data=None,
+                  only_second=False,    # pairs: see only `text_b` ("hypothesis only")
+                 ) -> pd.DataFrame:     # items
+    "Items of logistic regression on TF-IDF of words and character n-grams, trained on the source"
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    cols = _text_columns(task)[-1:] if only_second else _text_columns(task)
+    model = make_pipeline(_tfidf(cols), LogisticRegression(C=4, max_iter=300))
+    return _control(task, 'hypothesis only' if only_second else 'tf-idf', model, langs, split, budget, data)
+
+def _tfidf(cols):
+    from sklearn.compose import ColumnTransformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    kw = dict(sublinear_tf=True, max_features=50_000)
+    words, chars = (lambda: TfidfVectorizer(token_pattern=r'\S+', ngram_range=(1, 2), **kw)), (lambda: TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 4), **kw))
+    return ColumnTransformer([(f'{n}_{c}', make(), c) for c in cols for n, make in (('word', words), ('char', chars))])
+
+# %% ../nbs/components/50_evaluate.ipynb #cell-90
+def _text_columns(task):
+    if task.kind not in ('sentence', 'pair'): raise XlnbError(f"text controls are for tasks of kind sentence or pair, and {task.name} is {task.kind}: leave them out")
+    return ['text'] if task.kind == 'sentence' else ['text_a', 'text_b']
+
+def _control(task, recipe, model, langs, split, budget, data):
+    "Fit on the source's training split, score in every language"
+    cols = _text_columns(task)
+    train = task.load(task.source, 'train', data=data, limit=budget and budget.train_examples)
+    model.fit(pd.DataFrame({c: train[c] for c in cols}), train['label'])
+    frames = []
+    for lang in langs or task.langs:
+        ds = task.load(lang, split, data=data, limit=budget and budget.eval_examples)
+        frames.append(item_scores(task, ds, model.predict(pd.DataFrame({c: ds[c] for c in cols})).tolist()).assign(lang=lang))
+    keys = dict(task=task.name, encoder='none', recipe=recipe, seed=0)
+    return pd.concat(frames, ignore_index=True).assign(**keys)[[*keys, 'lang', *frames[0].columns.drop('lang')]]
