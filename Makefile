@@ -12,7 +12,7 @@ SHELL := /bin/bash
 # Exact versions where this Python has a lock file, else the open ranges of settings.ini.
 TAG := $(shell p=$(BIN)/python; [ -x $$p ] || p=$(PYTHON); $$p -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 LOCK := $(wildcard locks/$(TAG).txt)
-PIP = $(BIN)/python -m pip --disable-pip-version-check install -q $(addprefix -c ,$(LOCK))
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -qq $(addprefix -c ,$(LOCK))
 BUILD = setuptools wheel setuptools_scm
 
 # Tests and pages need no network and must not fight over the cores.
@@ -63,7 +63,7 @@ pytest: $(VENV)/.dev
 docs: $(if $(shell command -v quarto),quarto,sphinx)  ## the site, into _docs: by Quarto where it is installed, else by Sphinx
 
 sphinx: $(VENV)/.dev
-	@$(BIN)/python tools/site.py
+	@$(BIN)/python tools/pages.py
 
 # nbdev's own processing, on a copy in which every exported cell also shows its source.
 quarto: $(VENV)/.dev

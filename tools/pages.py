@@ -1,0 +1,278 @@
+"""Builds the site with Sphinx from the notebooks as they stand: python tools/pages.py [folder]
+
+Nothing is executed; the outputs stored in the notebooks are shown. Order, section titles, header and footer come from
+`_quarto.yml`. Each notebook is turned into one that MyST-NB reads: hidden cells go, an exported cell becomes the
+signature and parameter table of what it defines with its source folded below, and Quarto's cell options and call-outs
+become their MyST equivalents. An unknown option, call-out, cross-reference or link stops the build.
+"""
+import ast, copy, json, posixpath, re, shutil, subprocess, sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS, PAGES = ROOT / "nbs", ROOT / "_proc" / "pages"
+# Quarto's and nbdev's cell options that mean something here; those that only mean something to tests are not shown.
+KNOWN = {"default_exp", "export", "exports", "exporti", "hide", "hide_line", "eval", "echo", "output", "include", "warning", "slow", "cuda",
+         "code-fold", "code-summary", "fig-cap", "fig-alt", "fig-width", "fig-height", "label", "filter_stream"}
+CALLOUT = re.compile(r"^(:{3,})\s*\{\.callout-(note|tip|warning|important|caution)([^}]*)\}\s*$", re.M)
+
+
+# --- what is where ----------------------------------------------------------------------------------------------------
+def config(): return yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+
+
+def docname(path):
+    "foundations/00_languages.ipynb -> foundations/languages, the name that nbdev gives the page too"
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, re.sub(r"^\d+[a-z]?_", "", name).removesuffix(".ipynb"))
+
+
+def href(item): return item if isinstance(item, str) else item["href"]
+
+
+def sections(cfg):
+    "[(section title or None, [notebook paths])] in the order of the sidebar"
+    groups = [(None, [])]
+    for item in cfg["website"]["sidebar"]["contents"]:
+        if isinstance(item, dict) and "section" in item: groups.append((item["section"], [href(i) for i in item["contents"]]))
+        elif groups[-1][0] is None: groups[-1][1].append(href(item))
+        else: groups.append((None, [href(item)]))
+    return [g for g in groups if g[1]]
+
+
+def read(path): return json.loads((NBS / path).read_text(encoding="utf-8"))
+def source(cell): return "".join(cell["source"])
+
+
+def options(src):
+    "{'eval': 'false', 'export': '', ...} of a code cell, and its code without those lines"
+    lines = src.splitlines()
+    found = [m for m in (re.match(r"#\|\s*([\w-]+)\s*:?\s*(.*?)\s*$", l) for l in lines) if m]
+    code = [l for l in lines if not re.match(r"#\|", l) and not re.search(r"#\|\s*hide_line\s*$", l)]
+    return {m[1]: m[2].strip("\"'") for m in found}, "\n".join(code).strip("\n")
+
+
+def exported(opts): return not {"export", "exports", "exporti"}.isdisjoint(opts)
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+def note(lines, node):
+    "The comment behind a parameter, field or return annotation"
+    m = re.search(r"(?:^|[\s,(:])#\s*(.+?)\s*$", lines[node.end_lineno - 1][_column(lines, node):])
+    return m[1] if m else ""
+
+
+def _column(lines, node): return len(lines[node.end_lineno - 1].encode()[:node.end_col_offset].decode())
+
+
+def parameters(fn, lines):
+    "(name, type, default, comment) of every parameter, and of what is returned"
+    a = fn.args
+    plain = a.posonlyargs + a.args
+    rows = list(zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults))
+    if a.vararg: rows.append((a.vararg, None))
+    rows += list(zip(a.kwonlyargs, a.kw_defaults))
+    if a.kwarg: rows.append((a.kwarg, None))
+    stars = {id(a.vararg): "*", id(a.kwarg): "**"}
+    ends = [(d or arg).end_lineno for arg, d in rows]  # of several on one line the comment belongs to the last
+    for i, (arg, d) in enumerate(rows):
+        text = note(lines, d or arg) if ends[i] not in ends[i + 1:] else ""
+        yield stars.get(id(arg), "") + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", ast.unparse(d) if d else "", text
+    if fn.returns and ast.unparse(fn.returns) != "None":
+        body = re.search(r"#\s*(.+?)\s*$", lines[fn.returns.end_lineno - 1][_column(lines, fn.returns):])
+        own = body and not any(fn.returns.end_lineno == e for e in ends[:-1])
+        yield "returns", ast.unparse(fn.returns), "", body[1] if own else ""
+    elif lines[(fn.body[0].lineno - 2)].lstrip().startswith(")"):  # `):  # what comes back`, without a type
+        m = re.search(r"\)\s*:\s*#\s*(.+?)\s*$", lines[fn.body[0].lineno - 2])
+        if m: yield "returns", "", "", m[1]
+
+
+def fields(cls, lines):
+    for n in cls.body:
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and not n.target.id.startswith("_"):
+            yield n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else "", note(lines, n)
+
+
+def table(rows):
+    "A parameter table; nothing where it would only repeat the signature"
+    rows = [r for r in rows if r[0] not in ("self", "cls")]
+    if not any(r[3] for r in rows): return ""
+    tick = lambda s: f"`{s}`" if s else " "
+    out = [":::{list-table}", ":class: params", ":header-rows: 1", "* - name\n  - type\n  - default\n  - what it is"]
+    for name, kind, default, text in rows:
+        out.append(f"* - {'*returns*' if name == 'returns' else f'**{name}**'.replace('***', chr(92) + '***')}\n  - {tick(kind)}\n  - {tick(default)}\n  - {text or ' '}")
+    return "\n".join(out) + "\n:::"
+
+
+def signature(name, rows, types):
+    "Names and defaults; types only where no table shows them"
+    args, ret = [], ""
+    for n, kind, default, _ in rows:
+        if n == "returns": ret = f" -> {kind}" if types and kind else ""
+        elif n not in ("self", "cls"): args.append(n + (f": {kind}" if types and kind else "") + (f" = {default}" if default else ""))
+    return f"{name}({', '.join(args)}){ret}"
+
+
+def block(kind, name, module, rows, doc, inner=""):
+    tab = table(rows)
+    sig = signature(name, rows, types=not tab)
+    body = "\n\n".join(filter(None, [doc, tab, inner]))
+    fence = ":" * (4 + (max((len(m) for m in re.findall(r"^:{3,}", body, re.M)), default=3) - 2))
+    return f"{fence}{{py:{kind}}} {sig}\n:module: xlnb.{module}\n\n{body}\n{fence}"
+
+
+def api(node, lines, module):
+    "Documentation of one public function or class"
+    doc = ast.get_docstring(node) or ""
+    if isinstance(node, ast.ClassDef):
+        init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        rows = list(fields(node, lines)) or (list(parameters(init, lines)) if init else [])
+        methods = [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_") and ast.get_docstring(n)]
+        return block("class", node.name, module, rows, doc, "\n\n".join(api(m, lines, module) for m in methods))
+    patched = any(getattr(d, "id", "") == "patch" for d in node.decorator_list)
+    name = f"{ast.unparse(node.args.args[0].annotation)}.{node.name}" if patched else node.name
+    is_method = patched or (node.args.args and node.args.args[0].arg in ("self", "cls"))
+    prop = any(getattr(d, "id", "") in ("property", "cached_property") for d in node.decorator_list)
+    if prop: return f"::::{{py:property}} {name}\n:module: xlnb.{module}\n\n{doc}\n::::"
+    return block("method" if is_method else "function", name, module, list(parameters(node, lines)), doc)
+
+
+def definitions(code):
+    "Top-level functions and classes of a cell"
+    try: return [n for n in ast.parse(code).body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    except SyntaxError: return []
+
+
+def symbols(paths):
+    "{name: (module, page)} of everything public that the notebooks export"
+    found = {}
+    for path in paths:
+        module = None
+        for cell in read(path)["cells"]:
+            if cell["cell_type"] != "code": continue
+            opts, code = options(source(cell))
+            module = opts.get("default_exp", module)
+            if not exported(opts): continue
+            for n in definitions(code):
+                if not n.name.startswith("_") and not any(getattr(d, "id", "") == "patch" for d in n.decorator_list): found.setdefault(n.name, (module, path))
+    return found
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+class Page:
+    def __init__(self, path, known):
+        self.path, self.known, self.module, self.titled = path, known, None, False
+
+    def fail(self, text): sys.exit(f"nbs/{self.path}: {text}")
+
+    def markdown(self, text):
+        if not self.titled:
+            m = re.match(r"#\s+(.+?)\s*\n+>\s*(.+?)\s*(\n|$)", text)
+            if not m: self.fail("the first text cell must be `# Title` and, on the next line, `> subtitle`")
+            text, self.titled = f"# {m[1]}\n\n{{.subtitle}}\n{m[2]}\n{text[m.end():]}", True
+        text = re.sub(r"^(#+ .*?)\s+-\s*$", r"\1", text, flags=re.M)
+        text = CALLOUT.sub(self.callout, text)
+        parts = re.split(r"(^ *```.*?^ *```[^\n]*$)", text, flags=re.M | re.S)
+        return "".join(p if i % 2 else self.inline(p) for i, p in enumerate(parts))
+
+    def callout(self, m):
+        title = re.search(r'title="([^"]*)"', m[3])
+        return f"{m[1]}{{admonition}} {title[1]}\n:class: {m[2]}" if title else f"{m[1]}{{{m[2]}}}"
+
+    def inline(self, text):
+        left = re.search(r"^:{3,}\s*\{\.[^}]*\}|\]\{[.#][^}]*\}|\{\{<.*?>\}\}", text, re.M)
+        if left: self.fail(f"no equivalent for `{left[0]}`")
+        text = re.sub(r"(?<=\]\()(?!https?:)([^)\s#]+\.ipynb)", lambda m: self.link(m[1]), text)
+        text = re.sub(r"(?<![\w`])@((?:fig|tbl)-[\w-]+)", r"[](#\1)", text)
+        return re.sub(r"(?<![`\[])`([A-Za-z_][\w.]*)(\(\))?`(?![`\]{])", self.symbol, text)
+
+    def link(self, target):
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), target))
+        if not (NBS / path).exists(): self.fail(f"links to {target}, which does not exist")
+        return posixpath.join(posixpath.dirname(target), posixpath.basename(docname(path))) + ".ipynb"
+
+    def symbol(self, m):
+        "`name` becomes a link where it can only mean the exported thing"
+        module, page = self.known.get(m[1].split(".")[-1], (None, None))
+        sure = m[2] or page == self.path or re.search(r"_|[A-Z]", m[1])
+        return f"{{py:obj}}`{m[1]}{m[2] or ''} <xlnb.{module}.{m[1].split('.')[-1]}>`" if module and sure else m[0]
+
+    def code(self, cell):
+        opts, code = options(source(cell))
+        unknown = set(opts) - KNOWN
+        if unknown: self.fail(f"unknown cell option {sorted(unknown)}")
+        self.module = opts.get("default_exp", self.module)
+        if {"hide", "default_exp"} & set(opts) or opts.get("include") == "false": return
+        outputs = [] if opts.get("output") == "false" else [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+        if any(o["output_type"] == "error" for o in outputs): self.fail(f"a cell ended with an error: {code.splitlines()[0]}")
+        if exported(opts): yield from self.export(opts, code)
+        elif not code and not outputs: return
+        else:
+            fold = opts.get("code-fold", "false") != "false"
+            yield self.make(code, opts, outputs, fold, opts.get("code-summary", "Show the code"))
+
+    def export(self, opts, code):
+        nodes = definitions(code)
+        lines = code.splitlines()
+        public = [n for n in nodes if not n.name.startswith("_")] if "exporti" not in opts else []
+        for n in public: yield dict(cell_type="markdown", metadata={}, source=api(n, lines, self.module))
+        try: imports = all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(code).body)
+        except SyntaxError: imports = False
+        if not code or imports: return
+        names = ", ".join(n.name for n in nodes) or ", ".join(dict.fromkeys(re.findall(r"^(\w+)\s*(?::[^=\n]+)?=", code, re.M))) or "this cell"
+        yield self.make(code, {}, [], "exports" not in opts, f"Source of {names}")
+
+    def make(self, code, opts, outputs, fold=False, summary=""):
+        meta = {"tags": [], "mystnb": {}}
+        if fold:
+            meta["tags"].append("hide-input")
+            meta["mystnb"]["code_prompt_show"] = meta["mystnb"]["code_prompt_hide"] = summary
+        if opts.get("echo") == "false" or not code: meta["tags"].append("remove-input")
+        if "fig-cap" in opts: meta["mystnb"]["figure"] = {"caption": opts["fig-cap"], "align": "left"} | ({"name": opts["label"]} if "label" in opts else {})
+        if "fig-alt" in opts or "fig-cap" in opts: meta["mystnb"]["image"] = {"alt": opts.get("fig-alt") or opts["fig-cap"]}
+        return dict(cell_type="code", metadata=meta, execution_count=None, outputs=copy.deepcopy(outputs), source=code)
+
+    def process(self):
+        nb, cells = read(self.path), []
+        for cell in nb["cells"]:
+            if cell["cell_type"] == "markdown": cells.append(dict(cell_type="markdown", metadata={}, source=self.markdown(source(cell))))
+            elif cell["cell_type"] == "code": cells += self.code(cell)
+        for i, c in enumerate(cells): c["id"] = f"c{i}"
+        kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+        return dict(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}, nbformat=4, nbformat_minor=5)
+
+
+def toctree(title, names):
+    head = [":::{toctree}", ":hidden:"] + ([f":caption: {title}"] if title else [])
+    return "\n".join(head + [""] + names + [":::"])
+
+
+def write_pages():
+    groups = sections(config())
+    listed = [p for _, ps in groups for p in ps]
+    there = {p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    if there != set(listed): sys.exit(f"the sidebar of _quarto.yml and nbs/ differ in {sorted(there ^ set(listed))}")
+    known = symbols(listed)
+    shutil.rmtree(PAGES, ignore_errors=True)
+    for path in listed:
+        nb, out = Page(path, known).process(), PAGES / f"{docname(path)}.ipynb"
+        if path == "index.ipynb":
+            trees = [toctree(t, [docname(p) for p in ps if p != path]) for t, ps in groups]
+            nb["cells"].append(dict(cell_type="markdown", metadata={}, id="toc", source="\n\n".join(t for t in trees)))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(nb), encoding="utf-8")
+
+
+def build(out):
+    write_pages()
+    shutil.rmtree(out, ignore_errors=True)
+    cmd = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", ROOT / "_proc" / "doctrees", "-c", ROOT / "tools" / "sphinx", PAGES, out]
+    return subprocess.run(cmd).returncode
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "_docs")
+    code = build(out)
+    if not code: print(f"the site is in {out.name}/: open {out.name}/index.html, or python -m http.server -d {out.name}")
+    sys.exit(code)
