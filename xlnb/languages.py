@@ -110,13 +110,12 @@ swe_Latn swh_Latn szl_Latn tam_Taml taq_Latn taq_Tfng tat_Cyrl tel_Telu tgk_Cyrl
 tur_Latn twi_Latn tzm_Tfng uig_Arab ukr_Cyrl umb_Latn urd_Arab uzn_Latn vec_Latn vie_Latn war_Latn wol_Latn xho_Latn ydd_Hebr yor_Latn yue_Hant zho_Hans
 zho_Hant zsm_Latn zul_Latn'''.split()
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-16
 _NTREX = '''afr amh arb aze-Latn bak bel bem ben bod bos bul cat ces ckb-Arab cym dan deu div dzo ell eng eng-GB eng-IN eng-US est eus ewe fao fas fij
 fil fin fra fra-CA fuc gle glg guj hau heb hin hmn hrv hun hye ibo ind isl ita jpn kan kat kaz khm kin kir kmr kor lao lav lit ltz mal mar mey mkd mlg mlt
 mon mri msa mya nde nep nld nno nob nso nya orm pan pol por por-BR prs pus ron rus shi sin slk slv smo sna-Latn snd-Arab som spa spa-2 spa-MX sqi srp-Cyrl
 srp-Latn ssw swa swe tah tam tat tel tgk-Cyrl tha tir ton tsn tuk tur uig ukr urd uzb ven vie wol xho yor yue zho-CN zho-TW zul'''.split()
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-19
+# %% ../nbs/foundations/00_languages.ipynb #cell-18
 _MEMBERS = dict(arb='ar', als='sq', ayr='ay', azj='az', cmn='zh', dik='din', ekk='et', fil='tl', gaz='om', gug='gn', khk='mn', kmr='ku', knc='kr', kzj='dtp',
                 lvs='lv', nor='nb', npi='ne', ory='or', pbt='ps', pes='fa', plt='mg', quy='qu', swh='sw', uzn='uz', ydd='yi', zsm='ms',
                 **{'in': 'id', 'iw': 'he', 'ji': 'yi', 'jw': 'jv', 'mo': 'ro', 'no': 'nb', 'sh': 'sr'}) # retired or too wide
@@ -125,7 +124,7 @@ _NAMES = dict(prs='Dari', ber='Berber', mhr='Eastern Mari', tl='Tagalog', tw='Tw
 _UNSPACED = {'Hans', 'Hant', 'Jpan', 'Thai', 'Khmr', 'Laoo', 'Mymr', 'Tibt'} # scripts that write words together
 _registered: dict[str, Language] = {}
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-20
+# %% ../nbs/foundations/00_languages.ipynb #cell-19
 def _parse(tag: str) -> tuple[str, str, str]: # (language, script, region) as written in any of the forms
     "Split a code into language, script and region"
     tag = tag.strip().rsplit('.', 1)[-1].replace('_', '-') # 'xquad.hi' and 'mlqa.hi.hi' name their language last
@@ -147,7 +146,7 @@ def _base(code: str) -> str: # canonical code without script
     code = _two_letters().get(code, code)
     return _MEMBERS.get(code, code)
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-23
+# %% ../nbs/foundations/00_languages.ipynb #cell-21
 @lru_cache(maxsize=1)
 def _table() -> dict[str, tuple[str, str, str]]: # {'sw': ('Atlantic-Congo', 'Bantu', 'SVO'), ...}
     "Family, branch and word order by canonical code"
@@ -174,7 +173,7 @@ def _usual_script(code: str) -> str: # ISO 15924
     found = _flores_scripts().get(code, [])
     return found[0] if len(found) == 1 else langcodes.get(code).maximize().script or 'unknown'
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-26
+# %% ../nbs/foundations/00_languages.ipynb #cell-24
 def _unknown(tag: str) -> XlnbError: # the error to raise
     "The error for a code that nobody uses, with its nearest neighbours"
     names = {o.name.casefold(): o.code for o in languages()}
@@ -205,7 +204,7 @@ def _resolve(tag: str) -> Language | None: # None if it is no code
         name, code = f"{name} ({langcodes.Language.make(script=script).script_name()})", f'{code}-{script}'
     return Language(code, name, family, script, order, script not in _UNSPACED, branch)
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-27
+# %% ../nbs/foundations/00_languages.ipynb #cell-25
 def language(code: str | Language) -> Language: # the language, under its canonical code
     "The language behind a code in any of the forms that benchmarks use"
     if isinstance(code, Language): return code
@@ -214,7 +213,6 @@ def language(code: str | Language) -> Language: # the language, under its canoni
     if found is None: raise _unknown(code)
     return found
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-28
 def languages(
     codes=None # codes in any form; all languages with a family in the table and all registered ones if None
 ) -> list[Language]:
@@ -223,7 +221,7 @@ def languages(
     known = {o.code: o for o in map(_resolve, [*_table(), *_FLORES, *_NTREX])}
     return [*{**known, **_registered}.values()]
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-39
+# %% ../nbs/foundations/00_languages.ipynb #cell-33
 def code_in(
     code: str | Language, # any form
     form: str # 'iso639_1' (sw), 'iso639_3' (swa), 'flores' (swh_Latn) or 'ntrex' (swa)
@@ -249,7 +247,7 @@ def _written() -> dict[str, dict[str, str]]: # {'flores': {'sw': 'swh_Latn', ...
     return {form: {language(o).code: o for o in reversed(names)} # several texts of one language: the first in the list is the main one
             for form, names in (('flores', _FLORES), ('ntrex', _NTREX))}
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-46
+# %% ../nbs/foundations/00_languages.ipynb #cell-38
 def language_pair(
     name: str # 'en-sw', 'en-ti_ER', 'en-es-LA' or 'enfr'
 ) -> tuple[Language, Language]:
@@ -258,7 +256,7 @@ def language_pair(
     if len(parts) != 2: raise XlnbError(f"{name!r} does not name two languages: write a pair as 'en-sw'.")
     return language(parts[0]), language(parts[1])
 
-# %% ../nbs/foundations/00_languages.ipynb #cell-50
+# %% ../nbs/foundations/00_languages.ipynb #cell-42
 def register_language(
     lang: Language, # the new language
     replace: bool = False # may it take the place of a known one?
