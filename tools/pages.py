@@ -58,12 +58,10 @@ def exported(opts): return not {"export", "exports", "exporti"}.isdisjoint(opts)
 
 # --- signatures -------------------------------------------------------------------------------------------------------
 def note(lines, node):
-    "The comment behind a parameter, field or return annotation"
-    m = re.search(r"(?:^|[\s,(:])#\s*(.+?)\s*$", lines[node.end_lineno - 1][_column(lines, node):])
-    return m[1] if m else ""
-
-
-def _column(lines, node): return len(lines[node.end_lineno - 1].encode()[:node.end_col_offset].decode())
+    "The comment behind a parameter or field; one behind the colon of a `def` is about what is returned"
+    rest = lines[node.end_lineno - 1].encode()[node.end_col_offset:].decode()
+    m = re.match(r"([^#]*)#\s*(.+?)\s*$", rest)
+    return m[2] if m and ":" not in m[1] else ""
 
 
 def parameters(fn, lines):
@@ -79,13 +77,9 @@ def parameters(fn, lines):
     for i, (arg, d) in enumerate(rows):
         text = note(lines, d or arg) if ends[i] not in ends[i + 1:] else ""
         yield stars.get(id(arg), "") + arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", ast.unparse(d) if d else "", text
-    if fn.returns and ast.unparse(fn.returns) != "None":
-        body = re.search(r"#\s*(.+?)\s*$", lines[fn.returns.end_lineno - 1][_column(lines, fn.returns):])
-        own = body and not any(fn.returns.end_lineno == e for e in ends[:-1])
-        yield "returns", ast.unparse(fn.returns), "", body[1] if own else ""
-    elif lines[(fn.body[0].lineno - 2)].lstrip().startswith(")"):  # `):  # what comes back`, without a type
-        m = re.search(r"\)\s*:\s*#\s*(.+?)\s*$", lines[fn.body[0].lineno - 2])
-        if m: yield "returns", "", "", m[1]
+    closing = re.search(r"\)(?:\s*->[^#]*)?:\s*#\s*(.+?)\s*$", "\n".join(lines[ends[-1] - 1 if ends else fn.lineno - 1:fn.body[0].lineno - 1]), re.M)
+    kind = ast.unparse(fn.returns) if fn.returns else ""
+    if closing or kind not in ("", "None"): yield "returns", kind, "", closing[1] if closing else ""
 
 
 def fields(cls, lines):
@@ -115,6 +109,8 @@ def signature(name, rows, types):
 
 
 def block(kind, name, module, rows, doc, inner=""):
+    if [r[0] for r in rows if r[0] not in ("self", "cls")] == ["returns"]:  # nothing to put in a table
+        doc, rows = " ".join(filter(None, [doc, f"Returns {rows[-1][3]}." if rows[-1][3] else ""])), [(*rows[-1][:3], "")]
     tab = table(rows)
     sig = signature(name, rows, types=not tab)
     body = "\n\n".join(filter(None, [doc, tab, inner]))
@@ -216,7 +212,7 @@ class Page:
         nodes = definitions(code)
         lines = code.splitlines()
         public = [n for n in nodes if not n.name.startswith("_")] if "exporti" not in opts else []
-        for n in public: yield dict(cell_type="markdown", metadata={}, source=api(n, lines, self.module))
+        for n in public: yield dict(cell_type="markdown", metadata={}, source=self.inline(api(n, lines, self.module)))
         try: imports = all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(code).body)
         except SyntaxError: imports = False
         if not code or imports: return
@@ -266,9 +262,12 @@ def write_pages():
 
 def build(out):
     write_pages()
-    shutil.rmtree(out, ignore_errors=True)
-    cmd = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", ROOT / "_proc" / "doctrees", "-c", ROOT / "tools" / "sphinx", PAGES, out]
-    return subprocess.run(cmd).returncode
+    made = PAGES.parent / "html"  # MyST-NB leaves a folder of its own beside it
+    for folder in made, out: shutil.rmtree(folder, ignore_errors=True)
+    cmd = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", PAGES.parent / "doctrees", "-c", ROOT / "tools" / "sphinx", PAGES, made]
+    code = subprocess.run([str(c) for c in cmd]).returncode
+    if not code: shutil.move(made, out)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Makes README.md from nbs/index.ipynb: its prose, its code, and the outputs that are stored in it."""
-import json, re, sys
+import json, posixpath, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -8,7 +8,7 @@ INDEX = ROOT / "nbs" / "index.ipynb"
 
 def links(text):
     "Links between notebooks, made relative to the folder of the README"
-    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", r"](nbs/\1)", text)
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", lambda m: f"]({posixpath.normpath(posixpath.join('nbs', m[1]))})", text)
 
 
 def directives(src): return re.findall(r"^#\|\s*(.+)$", src, re.M)

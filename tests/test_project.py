@@ -1,0 +1,150 @@
+"""The project itself: what the wheel holds, how notebooks look, that lock files and metadata agree."""
+import ast, configparser, json, os, re, shutil, subprocess, sys, zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+LOCKS = sorted(p.name for p in (ROOT / "locks").glob("py*.txt"))
+
+
+def settings():
+    cfg = configparser.ConfigParser(delimiters=["="])
+    cfg.read(ROOT / "settings.ini", encoding="utf-8")
+    return cfg["DEFAULT"]
+
+
+def cells(path): return json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]
+def code_cells(path): return [c for c in cells(path) if c["cell_type"] == "code"]
+def source(cell): return "".join(cell["source"])
+
+
+def module_of(path):
+    "Dotted name of the module that a notebook exports, or None"
+    found = [m[1] for c in code_cells(path) if (m := re.search(r"^#\|\s*default_exp\s+(\S+)", source(c), re.M))]
+    return found[0] if found else None
+
+
+# --- the wheel --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    "The wheel, built from a copy so that nothing is left in the project"
+    pytest.importorskip("setuptools", reason="setuptools is not installed: make test installs it")
+    copy = tmp_path_factory.mktemp("source")
+    shutil.copytree(ROOT / "xlnb", copy / "xlnb", ignore=shutil.ignore_patterns("__pycache__"))
+    for f in "settings.ini", "setup.py", "README.md", "LICENSE": shutil.copy(ROOT / f, copy)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."], cwd=copy, check=True, capture_output=True)
+    return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "xlnb").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    info = {n for n in wheel.namelist() if ".dist-info/" in n}
+    assert set(wheel.namelist()) - info == here
+    assert any(n.endswith("LICENSE") for n in info)
+    assert sum(i.file_size for i in wheel.infolist() if i.filename.endswith(".safetensors")) <= 4e6
+    assert not [n for n in wheel.namelist() if re.search(r"checkpoint|optimizer|\.(bin|pt|pth|ckpt|pkl)$", n)]
+
+
+def test_wheel_says_what_settings_say(wheel):
+    from packaging.requirements import Requirement
+    name = next(n for n in wheel.namelist() if n.endswith("METADATA"))
+    meta = wheel.read(name).decode()
+    needs = {str(Requirement(r)) for r in re.findall(r"^Requires-Dist: (.+)$", meta, re.M) if "extra ==" not in r}
+    assert needs == {str(Requirement(r)) for r in settings()["requirements"].split()}
+    assert f"Version: {settings()['version']}" in meta and "make study" in meta
+    assert "xlnb = xlnb.cli:main" in wheel.read(name.replace("METADATA", "entry_points.txt")).decode().replace("xlnb=xlnb", "xlnb = xlnb")
+
+
+# --- importing --------------------------------------------------------------------------------------------------------
+def test_import_is_fast_and_light():
+    code = "import time, sys; t = time.perf_counter(); import xlnb; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    runs = [subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
+    assert min(float(t) for t, _ in runs) < 1.5
+    assert {heavy for _, heavy in runs} == {"False"}
+
+
+def imported(tree):
+    "Modules of xlnb that a syntax tree imports, at any depth"
+    for n in ast.walk(tree):
+        if isinstance(n, ast.ImportFrom) and n.module and n.module.split(".")[0] == "xlnb":
+            yield from ([n.module[5:]] if "." in n.module else [a.name for a in n.names])
+        elif isinstance(n, ast.Import): yield from (a.name[5:] for a in n.names if a.name.startswith("xlnb."))
+
+
+def test_no_module_imports_a_later_one():
+    order = {m: int(re.match(r"\d+", Path(p).name)[0]) for p in NOTEBOOKS if (m := module_of(p))}
+    wrong = []
+    for module, number in order.items():
+        tree = ast.parse((ROOT / "xlnb" / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+        for other in imported(tree):
+            peers = module.startswith("methods.") and other.startswith("methods.")
+            if order.get(other, -1) >= number or peers: wrong.append(f"{module} imports {other}")
+    assert wrong == []
+
+
+# --- notebooks --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_notebook_has_the_shape_of_a_page(path):
+    first = next(source(c) for c in cells(path) if c["cell_type"] == "markdown")
+    assert re.match(r"# \S.*\n> \S.*", first), "starts with a title and a one-sentence subtitle"
+    if module_of(path): assert re.search(r"#\|\s*hide\n#\|\s*eval:\s*false\nimport nbdev; nbdev\.nbdev_export\(\)", source(cells(path)[-1])), "ends with the hidden export"
+    assert len(cells(path)) <= 60
+    long = [s for s in map(source, code_cells(path)) if len([l for l in s.splitlines() if l.strip() and not l.startswith("#|")]) > 45]
+    assert long == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
+def test_outputs_are_fit_to_show(path):
+    for c in code_cells(path):
+        for o in c["outputs"]:
+            assert o["output_type"] != "error", source(c)
+            text = "".join(o.get("text", "")) + "".join("".join(v) for k, v in o.get("data", {}).items() if k.startswith("text/"))
+            assert re.findall(r"(?<![\w.:/<)\]])/(?:[\w.-]+/){2,}", text) == [], "an absolute path of some machine"
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.startswith("nbs/results/")])
+def test_results_page_installs_itself_on_colab(path):
+    assert "! [ -e /content ] && pip install -Uqq xlnb" in "\n".join(source(c) for c in code_cells(path)[:3])
+
+
+def test_every_notebook_is_in_the_sidebar():
+    yaml = pytest.importorskip("yaml")
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    items = [i for entry in site["sidebar"]["contents"] for i in entry.get("contents", [entry])]
+    listed = [i if isinstance(i, str) else i["href"] for i in items]
+    assert sorted(f"nbs/{p}" for p in listed) == NOTEBOOKS
+    assert site["repo-url"] == settings()["git_url"] and site["title"] == settings()["title"]
+    assert (ROOT / "nbs" / "_quarto.yml").resolve() == ROOT / "_quarto.yml"
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_agrees_with_settings(lock):
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    lines = [l for l in (ROOT / "locks" / lock).read_text().splitlines() if not l.startswith("#")]
+    assert [l for l in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", l)] == []
+    pins = dict(l.split("==") for l in lines)
+    assert len(pins) == len(lines) and not [n for n in pins if n.startswith("nvidia")] and pins["torch"] == "2.13.0"
+    groups = "requirements", "dev_requirements", "docs_requirements"
+    for r in (Requirement(r) for g in groups for r in settings()[g].split()):
+        assert r.specifier.contains(pins[canonicalize_name(r.name)]), f"{r}: make lock"
+
+
+def test_there_is_a_lock_for_two_pythons(): assert {"py311.txt", "py312.txt"} <= set(LOCKS)
+
+
+def test_one_version_everywhere():
+    version = settings()["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "xlnb" / "__init__.py").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_readme_names_both_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make study" in text and "make test" in text
+    links = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text)
+    assert [l for l in links if not (ROOT / l).exists()] == []

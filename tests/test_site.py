@@ -1,0 +1,168 @@
+"""The site as a reader meets it: built from the notebooks, served, and opened page by page in a headless browser."""
+import functools, http.server, re, shutil, subprocess, sys, threading, urllib.request
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+
+for package in "sphinx", "myst_nb", "pydata_sphinx_theme", "selenium":
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install -e '.[docs]'")
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import pages
+
+NOTEBOOKS = [p for _, ps in pages.sections(pages.config()) for p in ps]
+PAGES = [pages.docname(p) for p in NOTEBOOKS]
+CHROME = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+needs_browser = pytest.mark.skipif(not (CHROME and shutil.which("chromedriver")), reason="no chromium or chromedriver on this machine")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "Folder of the built site"
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run([sys.executable, ROOT / "tools" / "pages.py", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def url(site):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from selenium import webdriver
+    opts = webdriver.ChromeOptions()
+    opts.binary_location = CHROME
+    for a in "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage": opts.add_argument(a)
+    opts.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=opts, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(30)
+    yield driver
+    driver.quit()
+
+
+def open_page(browser, address, width=1280, height=900):
+    "Open at a screen size, wait for the maths"
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600))
+    browser.get(address)
+    browser.execute_async_script("const done = arguments[0]; (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => done())")
+
+
+class Links(HTMLParser):
+    "Every href and src of a page, and every id that one can jump to"
+    def __init__(self, text):
+        super().__init__()
+        self.targets, self.ids = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        for k, v in attrs:
+            if k in ("href", "src") and v: self.targets.append(v)
+            if k in ("id", "name") and v: self.ids.add(v)
+
+
+def test_every_notebook_has_its_page(site):
+    assert [p for p in PAGES if not (site / f"{p}.html").exists()] == []
+    for path, page in zip(NOTEBOOKS, PAGES):
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
+        assert re.search(rf"https://colab\.research\.google\.com/github/[\w-]+/[\w-]+/blob/\w+/nbs/{re.escape(path)}", text), f"{page} has no Colab link"
+
+
+def test_no_link_is_broken(site, url):
+    seen, broken = {}, []
+
+    @functools.cache
+    def ids(path): return Links((site / path).read_text(encoding="utf-8")).ids
+
+    def fetch(address):
+        if address not in seen:
+            try: seen[address] = urllib.request.urlopen(address, timeout=10).status
+            except urllib.error.HTTPError as e: seen[address] = e.code
+        return seen[address]
+
+    for html in sorted(site.rglob("*.html")):
+        if "_static" in html.parts: continue
+        here = html.relative_to(site).as_posix()
+        for target in Links(html.read_text(encoding="utf-8")).targets:
+            address, anchor = urldefrag(urljoin(url + here, target))
+            if not address.startswith(url): continue
+            if fetch(address) != 200: broken.append((here, target))
+            elif anchor and address.endswith(".html") and unquote(anchor) not in ids(address[len(url):]): broken.append((here, target))
+    assert len(seen) > len(PAGES) and broken == []
+
+
+@needs_browser
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_rendered(browser, url, page):
+    open_page(browser, f"{url}{page}.html")
+    assert [m["message"] for m in browser.get_log("browser") if m["level"] == "SEVERE"] == []
+    assert browser.execute_script("return document.querySelectorAll('article h1').length") == 1
+    text = browser.execute_script("""const a = document.querySelector('article').cloneNode(true);
+        a.querySelectorAll('pre, code, mjx-container, .sig, table.dataframe').forEach(e => e.remove()); return a.textContent""")
+    assert re.findall(r":::|#\||\{\.\w|\$\$|\$[^$\n]+\$|\\[(\[]|\{py:|\{\{<|\]\([\w.]", text) == [], "left as it was written"
+    raw, done = browser.execute_script("return [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length]")
+    assert done >= raw and not browser.execute_script("return document.querySelector('mjx-merror')"), "maths not rendered"
+    assert browser.execute_script("return [...document.images].filter(i => !i.naturalWidth).map(i => i.src)") == []
+
+
+@needs_browser
+@pytest.mark.parametrize("page", PAGES)
+def test_page_fits_a_phone(browser, url, page):
+    open_page(browser, f"{url}{page}.html", width=390, height=844)
+    wide = """return [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1
+        && !e.closest('pre, .cell_output, .pst-scrollable-table-container, div.math')).slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, browser.execute_script(wide)
+
+
+@needs_browser
+def test_search_finds_pages(browser, url):
+    from selenium.webdriver.support.ui import WebDriverWait
+    open_page(browser, f"{url}search.html?q=language")
+    hits = WebDriverWait(browser, 15).until(lambda b: b.execute_script("return [...document.querySelectorAll('#search-results li a')].map(a => a.href)"))
+    assert any("/foundations/languages.html" in h for h in hits)
+
+
+@needs_browser
+def test_phone_menu_lists_the_pages(browser, url):
+    open_page(browser, f"{url}index.html", width=390, height=844)
+    browser.execute_script("document.querySelector('.pst-navbar-icon.primary-toggle, .primary-toggle').click()")
+    shown = browser.execute_script("return [...document.querySelectorAll('dialog[open] a.reference.internal')].filter(a => a.checkVisibility()).length")
+    assert shown >= len(PAGES)
+
+
+@pytest.mark.parametrize("cell, reason", [
+    (dict(cell_type="markdown", source="See [that](no_such_page.ipynb)."), "does not exist"),
+    (dict(cell_type="markdown", source="::: {.column-margin}\naside\n:::"), "no equivalent"),
+    (dict(cell_type="code", source="#| no-such-option: 1\n1", outputs=[]), "unknown cell option"),
+    (dict(cell_type="code", source="1/0", outputs=[dict(output_type="error", ename="ZeroDivisionError", evalue="", traceback=[])]), "ended with an error"),
+])
+def test_mistakes_in_a_notebook_stop_the_build(cell, reason):
+    page = pages.Page("index.ipynb", {})
+    page.titled = True
+    with pytest.raises(SystemExit, match=reason):
+        page.markdown(cell["source"]) if cell["cell_type"] == "markdown" else list(page.code(cell))
+
+
+def test_unknown_directive_stops_the_build(tmp_path, monkeypatch):
+    source = tmp_path / "pages" / "index.md"
+    source.parent.mkdir()
+    monkeypatch.setattr(pages, "PAGES", source.parent)
+    monkeypatch.setattr(pages, "write_pages", lambda: source.write_text("# Title\n\n:::{no-such-directive}\ntext\n:::\n"))
+    assert pages.build(tmp_path / "out") != 0
+
+
+def test_signature_comes_from_the_source():
+    code = 'def f(a: int, # first\n      b=2, c=3, # third\n      **kw):  # result\n    "Doc of `f`"'
+    [node] = pages.definitions(code)
+    assert list(pages.parameters(node, code.splitlines())) == [("a", "int", "", "first"), ("b", "", "2", ""), ("c", "", "3", "third"),
+                                                                  ("**kw", "", "", ""), ("returns", "", "", "result")]
