@@ -46,7 +46,10 @@ def metric_of(x # a `Task`, the name of a metric, or items
     if isinstance(x, str):
         if x not in METRICS: raise XlnbError(f"unknown metric {x!r}: choose one of {', '.join(METRICS)}")
         return METRICS[x]
-    if not isinstance(x, pd.DataFrame): return METRICS[_BY_KIND[x.kind]]
+    if not isinstance(x, pd.DataFrame):
+        m = METRICS[_BY_KIND[x.kind]]
+        if getattr(x, 'metric', '').lower() not in ('', m.name.lower().split()[-1]): raise XlnbError(f"tasks of kind {x.kind} are scored by {m.name}, not by {x.metric!r}: leave metric empty")
+        return m
     for m in METRICS.values():
         if all(c in x and x[c].notna().all() for c in [*m.num, *m.den]): return m
     raise XlnbError(f"items have none of the stats {[*m.num] + ['correct', 'f1', 'em']}: make them with item_scores")
@@ -308,6 +311,8 @@ def _table(frame, caption):
     t.attrs['caption'] = caption
     return t
 
+def _capital(s): return s[:1].upper() + s[1:]
+
 def _between(v): return f"{min(v):,}" if min(v) == max(v) else f"{min(v):,} to {max(v):,}"
 
 # %% ../nbs/components/50_evaluate.ipynb #cell-66
@@ -321,7 +326,7 @@ def _estimates(items, draws, level, source, metric, seed):
     names = {t: metric_of(metric or g.dropna(axis=1, how='all')).name for t, g in items.groupby('task', sort=False)}
     what = set(names.values())
     seeds = {'/'.join(dict.fromkeys(filter(None, k))): g.seeds.max() for k, g in langs.groupby(KEYS, sort=False)}
-    text = f"{what.pop() if len(what) == 1 else ', '.join(f'{k}: {v}' for k, v in names.items())}, mean over seeds. "
+    text = f"{_capital(what.pop()) if len(what) == 1 else 'Score (' + ', '.join(f'{k}: {v}' for k, v in names.items()) + ')'}, mean over seeds. "
     text += f"Intervals: {level:.0%}, bootstrap over seeds and items together, {draws:,} draws. "
     text += f"Seeds: {_between(seeds.values()) if len({*seeds.values()}) == 1 else ', '.join(f'{k} {v}' for k, v in seeds.items())}. "
     text += f"Items per language: {_between(langs['items'])}. "
