@@ -134,7 +134,7 @@ class _RowList(list): key = 0
 def _lengths(data):
     "The `length` of every row, or None where the rows have none."
     if 'length' not in (getattr(data, 'column_names', None) or data[0]): return None
-    return list(data['length']) if hasattr(data, 'column_names') else [r['length'] for r in data]
+    return data['length'][:] if hasattr(data, 'column_names') else [r['length'] for r in data]
 
 # %% ../nbs/components/40_train.ipynb #cell-26
 class _Collate:
@@ -228,7 +228,7 @@ def predict(
     model.eval()
     for i in tqdm(range(0, len(rows), batch_size), disable=not progress, leave=False, desc='predict'):
         idx = list(order[i:i+batch_size])
-        batch = {k: v.to(device) for k, v in collator(rows.take(idx)).items() if k not in _LABELS}
+        with seeded(0): batch = {k: v.to(device) for k, v in collator(rows.take(idx)).items() if k not in _LABELS}
         with _autocast(model): out = model(**batch)
         for j, r in zip(idx, per_row(out, batch)): res[j] = r
     model.train(was)
@@ -350,7 +350,7 @@ class _Flow(TrainerCallback):
 # %% ../nbs/components/40_train.ipynb #cell-47
 def _arguments(stage, model, out, seed):
     "`TrainingArguments` of a stage: our defaults, then the stage's own."
-    args = dict(per_device_train_batch_size=32, report_to='none', disable_tqdm=True, remove_unused_columns=False, logging_nan_inf_filter=False,
+    args = dict(per_device_train_batch_size=32, per_device_eval_batch_size=64, report_to='none', disable_tqdm=True, remove_unused_columns=False, logging_nan_inf_filter=False,
         dataloader_pin_memory=torch.cuda.is_available(), bf16=_half(model), save_strategy='no', save_steps=10**9, seed=seed,
         restore_callback_states_from_checkpoint=True, accelerator_config={'split_batches': True})
     args |= stage.args
@@ -469,7 +469,13 @@ def _open(out, mark):
         k = next(k for k in mark if was.get(k) != mark[k])
         raise XlnbError(f"{out} belongs to another run ({k} is {was.get(k)!r} there and {mark[k]!r} here): give another folder, or delete it")
     if not file.exists(): _write(file, mark)
-    return (_checkpoints(out, clean=True) or [None])[-1]
+    last = (_checkpoints(out, clean=True) or [None])[-1]
+    if last: # the folder may have been moved: the state remembers where the best weights were
+        state = json.loads((last/'trainer_state.json').read_text())
+        if best := state['best_model_checkpoint']:
+            _write(last/'trainer_state.json', state | {'best_model_checkpoint': str(out/Path(best).name)})
+            _seal(last)
+    return last
 
 # %% ../nbs/components/40_train.ipynb #cell-55
 def _result(stage, model, trainer):

@@ -1,0 +1,216 @@
+"""One trainer: seeded, resumable after any interruption, honest in its log, clear about bad input."""
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from toy_stage import collate, encoder, noisy_collate, rows, same, stage, weights
+from xlnb.languages import XlnbError
+from xlnb.train import Stage, predict, run_stage, seeded, task_loss
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Stop(TrainerCallback):
+    "Interrupts after a step, as Ctrl-C would."
+    def __init__(self, step): self.step = step
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step: raise KeyboardInterrupt
+
+
+def test_same_seed_same_weights():
+    a, b, c = (run_stage(stage(), encoder(), seed=s) for s in (1, 1, 2))
+    assert same(weights(a.model), weights(b.model))
+    assert not same(weights(a.model), weights(c.model))
+    drop = lambda h: [{k: v for k, v in r.items() if k != "seconds"} for r in h]
+    assert drop(a.history) == drop(b.history)
+
+
+def test_seed_of_the_caller_is_left_alone():
+    torch.manual_seed(7); expected = torch.rand(3)
+    torch.manual_seed(7); run_stage(stage(64, evaluate=False, max_steps=3), encoder_kept()); got = torch.rand(3)
+    assert torch.equal(got, expected)
+
+
+def encoder_kept():
+    with seeded(0): return encoder()
+
+
+def test_learns():
+    r = run_stage(stage(num_train_epochs=8), encoder(), seed=0)
+    assert r.best > 0.9 and r.selection == "source" and r.best_step in [h["step"] for h in r.history if "eval_accuracy" in h]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_parts_sum_to_the_loss(accumulate):
+    r = run_stage(stage(evaluate=False, gradient_accumulation_steps=accumulate, num_train_epochs=3, logging_steps=5), encoder(), seed=0)
+    lines = [h for h in r.history if "loss" in h]
+    assert len(lines) > 2 and lines[-1]["step"] == r.steps
+    for h in lines: assert h["loss"] == pytest.approx(h["task"] + h["pull"], rel=1e-5)
+
+
+def test_accumulation_is_the_same_as_a_large_batch():
+    "Rows in their own order, so that both see the same batches; the mean of means is the mean only up to rounding."
+    def run(n):
+        data = [{k: v for k, v in r.items() if k != "length"} for r in rows(160)]
+        s = Stage("toy", data, collate, args=dict(num_train_epochs=1, learning_rate=3e-3, per_device_train_batch_size=16 // n, gradient_accumulation_steps=n))
+        return run_stage(s, encoder(dropout=0.0), seed=0)
+    a, b = run(1), run(4)
+    assert a.steps == b.steps == 10
+    for x, y in zip(weights(a.model).values(), weights(b.model).values()): torch.testing.assert_close(x, y, atol=2e-4, rtol=1e-3)
+    for x, y in zip(a.history, b.history): assert x["loss"] == pytest.approx(y["loss"], abs=1e-3)
+
+
+def test_tokens_are_counted_without_padding():
+    r = run_stage(stage(64, collator=collate, evaluate=False, num_train_epochs=2), encoder(), seed=0)
+    assert r.tokens == 2 * sum(rows(64)["length"]) and r.steps == 8 and r.seconds > 0 and r.peak_memory > 1
+
+
+@pytest.mark.parametrize("evaluate", [True, False])
+@pytest.mark.parametrize("step", [5, 16, 33, 48])
+def test_interrupted_run_ends_with_the_same_weights(tmp_path, evaluate, step):
+    how = dict(evaluate=evaluate, save_steps=7, gradient_accumulation_steps=1)
+    whole = run_stage(stage(**how), encoder(), tmp_path / "whole", seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(stage(**how), encoder(), tmp_path / "cut", seed=3, callbacks=[Stop(step)])
+    resumed = run_stage(stage(**how), encoder(), tmp_path / "cut", seed=3)
+    assert same(weights(whole.model), weights(resumed.model))
+    assert (whole.steps, whole.tokens, whole.best, whole.best_step) == (resumed.steps, resumed.tokens, resumed.best, resumed.best_step)
+    assert [h for h in map(evals, whole.history) if h] == [h for h in map(evals, resumed.history) if h]
+
+
+def evals(h): return {k: v for k, v in h.items() if k.startswith("eval_")}
+
+
+def test_interrupted_twice_with_accumulation(tmp_path):
+    how = dict(save_steps=3, gradient_accumulation_steps=3, eval_strategy="epoch")
+    whole = run_stage(stage(**how), encoder(), seed=3)
+    for step in (4, 13):
+        with pytest.raises(KeyboardInterrupt): run_stage(stage(**how), encoder(), tmp_path, seed=3, callbacks=[Stop(step)])
+    assert same(weights(whole.model), weights(run_stage(stage(**how), encoder(), tmp_path, seed=3).model))
+
+
+@pytest.mark.parametrize("evaluate", ["1", "0"])
+def test_killed_run_ends_with_the_same_weights(tmp_path, evaluate):
+    whole = run_stage(stage(evaluate=evaluate == "1"), encoder(), seed=5)
+    run = subprocess.Popen([sys.executable, HERE / "toy_stage.py", "slow", tmp_path / "run", evaluate], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.time() + 120
+    while time.time() < deadline and not list((tmp_path / "run").glob("checkpoint-*/complete.json")): time.sleep(0.05)
+    time.sleep(0.5)
+    assert run.poll() is None, "the run ended before it could be killed"
+    run.send_signal(signal.SIGKILL); run.wait()
+    assert list((tmp_path / "run").glob("checkpoint-*"))
+    resumed = run_stage(stage(evaluate=evaluate == "1", save_steps=7), encoder(), tmp_path / "run", seed=5)
+    assert same(weights(whole.model), weights(resumed.model))
+
+
+def test_half_written_checkpoint_is_removed_with_a_warning(tmp_path):
+    how = dict(evaluate=False, save_steps=7)
+    whole = run_stage(stage(**how), encoder(), seed=3)
+    with pytest.raises(KeyboardInterrupt): run_stage(stage(**how), encoder(), tmp_path, seed=3, callbacks=[Stop(20)])
+    (good,) = tmp_path.glob("checkpoint-*")
+    shutil.copytree(good, tmp_path / "checkpoint-18"); (tmp_path / "checkpoint-18" / "complete.json").unlink()
+    shutil.copytree(good, tmp_path / "checkpoint-19"); os.truncate(tmp_path / "checkpoint-19" / "optimizer.pt", 100)
+    with pytest.warns(UserWarning, match="half written"):
+        resumed = run_stage(stage(**how), encoder(), tmp_path, seed=3)
+    assert same(weights(whole.model), weights(resumed.model))
+
+
+def test_a_folder_that_moved(tmp_path):
+    "The best weights (here: the worst accuracy, an early one) are found again."
+    def worst(): s = stage(save_steps=7); s.greater_is_better, s.patience = False, None; return s
+    whole = run_stage(worst(), encoder(), seed=3)
+    with pytest.raises(KeyboardInterrupt): run_stage(worst(), encoder(), tmp_path / "a", seed=3, callbacks=[Stop(60)])
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    resumed = run_stage(worst(), encoder(), tmp_path / "b", seed=3)
+    assert whole.best_step == resumed.best_step < 48 and same(weights(whole.model), weights(resumed.model))
+
+
+def test_finished_run_is_read_not_run_again(tmp_path):
+    first = run_stage(stage(), encoder(), tmp_path, seed=3)
+    start = time.time()
+    again = run_stage(stage(), encoder(), tmp_path, seed=3)
+    assert time.time() - start < 2 and same(weights(first.model), weights(again.model)) and again.history == first.history
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "result.json", "stage.json"]
+    assert {p.suffix for p in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
+    json.dumps(again.measures)
+
+
+def test_folder_of_another_run_is_refused(tmp_path):
+    run_stage(stage(64, evaluate=False, max_steps=2), encoder(), tmp_path, seed=3)
+    with pytest.raises(XlnbError, match="another run.*seed"): run_stage(stage(64, evaluate=False, max_steps=2), encoder(), tmp_path, seed=4)
+    with pytest.raises(XlnbError, match="another run"): run_stage(stage(64, evaluate=False, max_steps=2), encoder(1), tmp_path, seed=3)
+
+
+def test_early_stopping_and_best_weights():
+    valid = rows(32, seed=1)
+    seen = []
+    def falling(logits): seen.append([l.copy() for l in logits]); return {"accuracy": 1 - 0.1 * len(seen)}
+    s = Stage("toy", rows(64), collate, args=dict(num_train_epochs=20, per_device_train_batch_size=16, learning_rate=3e-3), eval_data=valid,
+              compute_metrics=falling, metric="accuracy", patience=2)
+    r = run_stage(s, encoder(), seed=0)
+    assert r.steps == 3 * 4 and r.best_step == 4 and r.best == 0.9
+    for a, b, c in zip(seen[0], predict(r.model, valid, collate), seen[-1]):
+        np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(a, c)
+
+
+def test_evaluating_does_not_change_what_is_learnt():
+    a = run_stage(stage(evaluate=False, max_steps=20), encoder(), seed=0)
+    s = stage(max_steps=20, eval_steps=3); s.compute_metrics = lambda logits: {"accuracy": time.time()}
+    b = run_stage(s, encoder(), seed=0)
+    assert b.best_step == 20 and same(weights(a.model), weights(b.model))
+
+
+def test_without_metrics_the_loss_chooses():
+    s = stage(); s.compute_metrics = s.metric = None
+    r = run_stage(s, encoder(), seed=0)
+    lines = [h for h in r.history if "eval_loss" in h]
+    assert r.best == min(h["eval_loss"] for h in lines)
+    for h in lines: assert h["eval_loss"] == pytest.approx(h["eval_task"] + h["eval_pull"])
+
+
+def test_oracle_is_named_in_log_and_result():
+    s = stage(); s.oracle = "sw"
+    r = run_stage(s, encoder(), seed=0)
+    assert r.selection == "oracle:sw" and any("oracle_sw_accuracy" in h for h in r.history) and not any("eval_accuracy" in h for h in r.history)
+
+
+def test_predict_keeps_the_order():
+    data, model = rows(50, seed=2), encoder().eval()
+    alone = [predict(model, data.select([i]), collate)[0] for i in range(50)]
+    for a, b in zip(alone, predict(model, data, collate, batch_size=7)): np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(predict(model, data.to_list(), collate)) == 50
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(data=[]), "no training rows"), (dict(data=None), "no training rows"), (dict(eval_data=[]), "no evaluation rows"),
+    (dict(metric=None), "no metric"), (dict(eval_data=None), "patience but no eval_data"),
+    (dict(args=dict(learning_rat=1)), "did you mean 'learning_rate'"), (dict(metric="f1"), "chooses by 'f1'"),
+    (dict(loss=lambda m, b: (m(**b).loss * math.nan, {})), "loss is nan"),
+    (dict(args=dict(learning_rate=1e30, max_grad_norm=0)), "lower learning_rate"),
+    (dict(loss=lambda m, b: (m(**b).loss, {"grad_norm": 1})), "named 'grad_norm'"),
+    (dict(loss=task_loss, collator=lambda rs: {k: v for k, v in collate(rs).items() if k != "labels"}), "no labels"),
+])
+def test_bad_input(change, message):
+    s = stage(64)
+    for k, v in change.items(): setattr(s, k, v)
+    with pytest.raises(XlnbError, match=message): run_stage(s, encoder(), seed=0)

@@ -1,0 +1,63 @@
+"""Two processes train as one: the same global batches, the same weights up to rounding."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from toy_stage import encoder, shared_stage
+from xlnb.train import run_stage
+
+HERE = Path(__file__).parent
+ATOL = 2e-5  # weights: sums over a batch are taken in another order
+
+
+def two_processes(out, stop=-1):
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_stage.py", "shared", out, str(stop)],
+                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    lines = [json.loads(l.split("RESULT ")[1]) for l in run.stdout.splitlines() if "RESULT " in l]
+    return run, lines
+
+
+@pytest.fixture(scope="module")
+def one():
+    torch.set_num_threads(1)
+    return run_stage(shared_stage(), encoder(dropout=0.0), seed=5)
+
+
+def check(one, lines, out):
+    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"], "the processes ended with different weights"
+    two = lines[0]
+    assert (two["steps"], two["tokens"], two["best_step"], two["selection"]) == (one.steps, one.tokens, one.best_step, one.selection)
+    assert two["best"] == pytest.approx(one.best, abs=1e-9)
+    saved = load_file(out / "model" / "model.safetensors")
+    for k, v in one.model.state_dict().items():
+        if k in saved: torch.testing.assert_close(saved[k], v, atol=ATOL, rtol=0)
+
+
+def test_two_processes_equal_one(one, tmp_path):
+    run, lines = two_processes(tmp_path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    check(one, lines, tmp_path)
+    for a, b in zip(one.history, lines[0]["history"]):
+        assert a.keys() == b.keys() and a["step"] == b["step"]
+        for k in a.keys() & {"loss", "task", "pull", "eval_accuracy"}: assert a[k] == pytest.approx(b[k], abs=1e-4)
+
+
+def test_two_processes_resume(one, tmp_path):
+    run, lines = two_processes(tmp_path, stop=20)
+    assert run.returncode != 0 and not lines and list(tmp_path.glob("checkpoint-*"))
+    run, lines = two_processes(tmp_path)
+    assert run.returncode == 0, run.stderr[-3000:]
+    check(one, lines, tmp_path)
+
+
+def test_a_batch_that_cannot_be_shared(tmp_path):
+    code = "from toy_stage import *; from xlnb.train import run_stage; run_stage(stage(per_device_train_batch_size=15, use_cpu=True), encoder(), %r)" % str(tmp_path)
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", code],
+                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)})
+    assert run.returncode != 0 and "cannot be shared by 2 processes" in run.stderr

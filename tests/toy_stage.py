@@ -1,0 +1,94 @@
+"""A task that a tiny encoder learns in seconds: which half of the vocabulary do most words come from?"""
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+
+from xlnb.train import Stage
+
+
+def rows(n=256, seed=0, longest=20):
+    r = random.Random(seed)
+    out = []
+    for i in range(n):
+        y = r.randint(0, 1)
+        ids = [0] + [r.randint(*((5, 27), (28, 49))[y if r.random() < 0.8 else 1 - y]) for _ in range(r.randint(4, longest))] + [2]
+        out.append(dict(input_ids=ids, attention_mask=[1] * len(ids), labels=y, length=len(ids), row=i))
+    return Dataset.from_list(out)
+
+
+def collate(rs):
+    n = max(len(r["input_ids"]) for r in rs)
+    pad = lambda k, v: torch.tensor([r[k] + [v] * (n - len(r[k])) for r in rs])
+    return dict(input_ids=pad("input_ids", 1), attention_mask=pad("attention_mask", 0), labels=torch.tensor([r["labels"] for r in rs]))
+
+
+def noisy_collate(rs):
+    "Masks words at random: a collator that draws from the global generators."
+    batch = collate(rs)
+    hit = torch.rand(batch["input_ids"].shape) < 0.1 * random.random() + 0.1 * np.random.rand()
+    batch["input_ids"] = batch["input_ids"].masked_fill(hit & (batch["attention_mask"] == 1), 3)
+    return batch
+
+
+def encoder(seed=0, dropout=0.1):
+    torch.manual_seed(seed)
+    config = XLMRobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                              max_position_embeddings=64, num_labels=2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+                              classifier_dropout=dropout, pad_token_id=1)
+    return XLMRobertaForSequenceClassification(config)
+
+
+def parts_loss(model, batch):
+    "Cross-entropy plus a small pull of the logits towards zero, as two parts."
+    out = model(**batch)
+    pull = 0.01 * out.logits.pow(2).mean()
+    return out.loss + pull, {"task": out.loss, "pull": pull}
+
+
+def stage(n=256, collator=noisy_collate, evaluate=True, **args):
+    valid = rows(96, seed=1)
+    accuracy = lambda logits: {"accuracy": float(np.mean([l.argmax() == y for l, y in zip(logits, valid["labels"])]))}
+    how = dict(eval_data=valid, compute_metrics=accuracy, metric="accuracy", patience=3) if evaluate else {}
+    return Stage("toy", rows(n), collator, parts_loss, dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args, **how)
+
+
+def weights(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def shared_stage(**args):
+    "What several processes can share exactly: full batches, no dropout, plain gradient descent."
+    return stage(collator=collate, optim="sgd", learning_rate=0.5, num_train_epochs=3, use_cpu=True, **args)
+
+
+if __name__ == "__main__":  # what other tests start as a process of its own: python toy_stage.py slow|shared FOLDER ...
+    import json
+    import time
+
+    from transformers import TrainerCallback
+    from xlnb.train import run_stage
+
+    class Slow(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            time.sleep(0.15)
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == int(sys.argv[3]): raise KeyboardInterrupt
+
+    torch.set_num_threads(1)
+    what, out = sys.argv[1], Path(sys.argv[2])
+    if what == "slow":
+        run_stage(stage(evaluate=sys.argv[3] == "1", save_steps=7), encoder(), out, seed=5, callbacks=[Slow()])
+    else:
+        r = run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out, seed=5, callbacks=[Stop()])
+        print("RESULT", json.dumps(r.measures | {"history": r.history, "sum": float(sum(v.double().sum() for v in r.model.state_dict().values()))}))
