@@ -65,12 +65,10 @@ docs: $(if $(shell command -v quarto),quarto,sphinx)  ## the site, into _docs: b
 sphinx: $(VENV)/.dev
 	@$(BIN)/python tools/pages.py
 
-# nbdev's own processing, on a copy in which every exported cell also shows its source.
 quarto: $(VENV)/.dev
-	@rm -rf _proc _docs && mkdir _proc && cp -RL nbs xlnb settings.ini setup.py _proc
-	@sed -i.bak -E 's/"#\| export(\\n)?"/"#| exports\1"/' $$(find _proc/nbs -name '*.ipynb') && find _proc -name '*.bak' -delete
-	@cd _proc && ../$(BIN)/nbdev_proc_nbs && cd _proc && quarto render --no-execute
-	@mv _proc/_proc/_docs _docs
+	@$(BIN)/python tools/pages.py --quarto
+	@cd _proc/quarto && quarto render --no-execute
+	@rm -rf _docs && mv _proc/quarto/_docs _docs && echo "the site is in _docs/"
 
 readme: $(VENV)/.dev  ## README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py

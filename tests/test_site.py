@@ -51,9 +51,13 @@ def browser():
     driver.quit()
 
 
+def screen(browser, width, height):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600))
+
+
 def open_page(browser, address, width=1280, height=900):
     "Open at a screen size, wait for the maths"
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600))
+    screen(browser, width, height)
     browser.get(address)
     browser.execute_async_script("const done = arguments[0]; (window.MathJax?.startup?.promise ?? Promise.resolve()).then(() => done())")
 
@@ -103,7 +107,7 @@ def test_no_link_is_broken(site, url):
 
 @needs_browser
 @pytest.mark.parametrize("page", PAGES)
-def test_page_is_rendered(browser, url, page):
+def test_page_is_rendered_and_fits_a_phone(browser, url, page):
     open_page(browser, f"{url}{page}.html")
     assert [m["message"] for m in browser.get_log("browser") if m["level"] == "SEVERE"] == []
     assert browser.execute_script("return document.querySelectorAll('article h1').length") == 1
@@ -113,12 +117,7 @@ def test_page_is_rendered(browser, url, page):
     raw, done = browser.execute_script("return [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length]")
     assert done >= raw and not browser.execute_script("return document.querySelector('mjx-merror')"), "maths not rendered"
     assert browser.execute_script("return [...document.images].filter(i => !i.naturalWidth).map(i => i.src)") == []
-
-
-@needs_browser
-@pytest.mark.parametrize("page", PAGES)
-def test_page_fits_a_phone(browser, url, page):
-    open_page(browser, f"{url}{page}.html", width=390, height=844)
+    screen(browser, 390, 844)
     wide = """return [...document.querySelectorAll('article *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1
         && !e.closest('pre, .cell_output, .pst-scrollable-table-container, div.math')).slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390, browser.execute_script(wide)
@@ -166,3 +165,15 @@ def test_signature_comes_from_the_source():
     [node] = pages.definitions(code)
     assert list(pages.parameters(node, code.splitlines())) == [("a", "int", "", "first"), ("b", "", "2", ""), ("c", "", "3", "third"),
                                                                   ("**kw", "", "", ""), ("returns", "", "", "result")]
+
+
+def test_the_same_pages_can_go_to_quarto(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "QUARTO", tmp_path / "quarto")
+    pages.write_quarto()
+    import nbformat
+    for path in NOTEBOOKS:
+        nb = nbformat.read(tmp_path / "quarto" / path, as_version=4)
+        nbformat.validate(nb)
+        assert nb.cells[0].cell_type == "raw" and "\ntitle: " in nb.cells[0].source
+        shown = "\n".join(c.source for c in nb.cells[1:])
+        assert not re.search(r"^#\|\s*(export|hide|default_exp)|\{py:|:::\{list-table", shown, re.M)

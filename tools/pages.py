@@ -1,20 +1,23 @@
-"""Builds the site with Sphinx from the notebooks as they stand: python tools/pages.py [folder]
+"""Builds the site from the notebooks as they stand: python tools/pages.py [folder], or --quarto
 
 Nothing is executed; the outputs stored in the notebooks are shown. Order, section titles, header and footer come from
-`_quarto.yml`. Each notebook is turned into one that MyST-NB reads: hidden cells go, an exported cell becomes the
-signature and parameter table of what it defines with its source folded below, and Quarto's cell options and call-outs
-become their MyST equivalents. An unknown option, call-out, cross-reference or link stops the build.
+`_quarto.yml`. In each notebook hidden cells go, and an exported cell becomes the signature and parameter table of what
+it defines, with its source folded below. Sphinx with MyST-NB then makes the pages, for which Quarto's cell options and
+call-outs become their MyST equivalents; with --quarto they stay, and Quarto makes the pages. An unknown option,
+call-out, cross-reference or link stops the build.
 """
-import ast, copy, json, posixpath, re, shutil, subprocess, sys
+import ast, copy, html, json, posixpath, re, shutil, subprocess, sys
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS, PAGES = ROOT / "nbs", ROOT / "_proc" / "pages"
+NBS, PAGES, QUARTO = ROOT / "nbs", ROOT / "_proc" / "pages", ROOT / "_proc" / "quarto"
 # Quarto's and nbdev's cell options that mean something here; those that only mean something to tests are not shown.
 KNOWN = {"default_exp", "export", "exports", "exporti", "hide", "hide_line", "eval", "echo", "output", "include", "warning", "slow", "cuda",
          "code-fold", "code-summary", "fig-cap", "fig-alt", "fig-width", "fig-height", "label", "filter_stream"}
+LINK = re.compile(r"(?<=\]\()(?!https?:)([^)\s#]+\.ipynb)")
+NAME = re.compile(r"(?<![`\[])`([A-Za-z_][\w.]*)(\(\))?`(?![`\]{])")
 CALLOUT = re.compile(r"^(:{3,})\s*\{\.callout-(note|tip|warning|important|caution)([^}]*)\}\s*$", re.M)
 
 
@@ -88,50 +91,69 @@ def fields(cls, lines):
             yield n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else "", note(lines, n)
 
 
-def table(rows):
-    "A parameter table; nothing where it would only repeat the signature"
-    rows = [r for r in rows if r[0] not in ("self", "cls")]
-    if not any(r[3] for r in rows): return ""
-    tick = lambda s: f"`{s}`" if s else " "
-    out = [":::{list-table}", ":class: params", ":header-rows: 1", "* - name\n  - type\n  - default\n  - what it is"]
-    for name, kind, default, text in rows:
-        out.append(f"* - {'*returns*' if name == 'returns' else f'**{name}**'.replace('***', chr(92) + '***')}\n  - {tick(kind)}\n  - {tick(default)}\n  - {text or ' '}")
-    return "\n".join(out) + "\n:::"
-
-
 def signature(name, rows, types):
     "Names and defaults; types only where no table shows them"
     args, ret = [], ""
     for n, kind, default, _ in rows:
         if n == "returns": ret = f" -> {kind}" if types and kind else ""
-        elif n not in ("self", "cls"): args.append(n + (f": {kind}" if types and kind else "") + (f" = {default}" if default else ""))
+        else: args.append(n + (f": {kind}" if types and kind else "") + (f" = {default}" if default else ""))
     return f"{name}({', '.join(args)}){ret}"
 
 
-def block(kind, name, module, rows, doc, inner=""):
-    if [r[0] for r in rows if r[0] not in ("self", "cls")] == ["returns"]:  # nothing to put in a table
-        doc, rows = " ".join(filter(None, [doc, f"Returns {rows[-1][3]}." if rows[-1][3] else ""])), [(*rows[-1][:3], "")]
-    tab = table(rows)
-    sig = signature(name, rows, types=not tab)
-    body = "\n\n".join(filter(None, [doc, tab, inner]))
-    fence = ":" * (4 + (max((len(m) for m in re.findall(r"^:{3,}", body, re.M)), default=3) - 2))
-    return f"{fence}{{py:{kind}}} {sig}\n:module: xlnb.{module}\n\n{body}\n{fence}"
+class Myst:
+    "API blocks for Sphinx"
+    def table(self, rows):
+        tick = lambda s: f"`{s}`" if s else " "
+        out = [":::{list-table}", ":class: params", ":header-rows: 1", "* - name\n  - type\n  - default\n  - what it is"]
+        for name, kind, default, text in rows:
+            shown = "*returns*" if name == "returns" else "**{}**".format(name.replace("*", r"\*"))
+            out.append(f"* - {shown}\n  - {tick(kind)}\n  - {tick(default)}\n  - {text or ' '}")
+        return "\n".join(out) + "\n:::"
+
+    def block(self, kind, name, sig, module, body):
+        fence = ":" * (1 + max((len(m) for m in re.findall(r"^:{3,}", body, re.M)), default=3))
+        return f"{fence}{{py:{kind}}} {sig}\n:module: xlnb.{module}\n\n{body}\n{fence}"
 
 
-def api(node, lines, module):
+class Pandoc:
+    "API blocks for Quarto"
+    def table(self, rows):
+        tick = lambda s: "<code>" + html.escape(s).replace("|", "&#124;").replace("*", "&#42;") + "</code>" if s else ""
+        out = ["| name | type | default | what it is |", "|---|---|---|---|"]
+        for name, kind, default, text in rows:
+            shown = "*returns*" if name == "returns" else f"**{tick(name)}**"
+            out.append(f"| {shown} | {tick(kind)} | {tick(default)} | {text.replace('|', chr(92) + '|')} |")
+        return "\n".join(out)
+
+    def block(self, kind, name, sig, module, body):
+        level = "####" if kind in ("method", "property") else "###"
+        return f"{level} `{name}` {{#{name} .api}}\n\n```python\n{'class ' * (kind == 'class')}{sig}\n```\n\n{body}"
+
+
+def describe(style, kind, name, module, rows, doc, inner=""):
+    "One name: signature, docstring, parameter table"
+    rows = [r for r in rows if r[0] not in ("self", "cls")]
+    if [r[0] for r in rows] == ["returns"]:  # nothing to put in a table
+        doc, rows = " ".join(filter(None, [doc, f"Returns {rows[0][3]}." if rows[0][3] else ""])), [(*rows[0][:3], "")]
+    told = any(r[3] for r in rows)  # else a table would only repeat the signature
+    body = "\n\n".join(filter(None, [doc, style.table(rows) if told else "", inner]))
+    return style.block(kind, name, name if kind == "property" else signature(name, rows, types=not told), module, body)
+
+
+def api(style, node, lines, module):
     "Documentation of one public function or class"
     doc = ast.get_docstring(node) or ""
     if isinstance(node, ast.ClassDef):
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         rows = list(fields(node, lines)) or (list(parameters(init, lines)) if init else [])
         methods = [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_") and ast.get_docstring(n)]
-        return block("class", node.name, module, rows, doc, "\n\n".join(api(m, lines, module) for m in methods))
-    patched = any(getattr(d, "id", "") == "patch" for d in node.decorator_list)
-    name = f"{ast.unparse(node.args.args[0].annotation)}.{node.name}" if patched else node.name
-    is_method = patched or (node.args.args and node.args.args[0].arg in ("self", "cls"))
-    prop = any(getattr(d, "id", "") in ("property", "cached_property") for d in node.decorator_list)
-    if prop: return f"::::{{py:property}} {name}\n:module: xlnb.{module}\n\n{doc}\n::::"
-    return block("method" if is_method else "function", name, module, list(parameters(node, lines)), doc)
+        return describe(style, "class", node.name, module, rows, doc, "\n\n".join(api(style, m, lines, module) for m in methods))
+    decorators = {getattr(d, "id", "") for d in node.decorator_list}
+    first = node.args.args[0] if node.args.args else None
+    name = f"{ast.unparse(first.annotation)}.{node.name}" if "patch" in decorators else node.name
+    if decorators & {"property", "cached_property"}: return describe(style, "property", name, module, [], doc)
+    kind = "method" if "patch" in decorators or (first and first.arg in ("self", "cls")) else "function"
+    return describe(style, kind, name, module, list(parameters(node, lines)), doc)
 
 
 def definitions(code):
@@ -157,6 +179,9 @@ def symbols(paths):
 
 # --- cells ------------------------------------------------------------------------------------------------------------
 class Page:
+    "A notebook on its way to Sphinx"
+    style = Myst()
+
     def __init__(self, path, known):
         self.path, self.known, self.module, self.titled = path, known, None, False
 
@@ -166,33 +191,45 @@ class Page:
         if not self.titled:
             m = re.match(r"#\s+(.+?)\s*\n+>\s*(.+?)\s*(\n|$)", text)
             if not m: self.fail("the first text cell must be `# Title` and, on the next line, `> subtitle`")
-            text, self.titled = f"# {m[1]}\n\n{{.subtitle}}\n{m[2]}\n{text[m.end():]}", True
+            text, self.titled = self.heading(m[1], m[2]) + text[m.end():], True
         text = re.sub(r"^(#+ .*?)\s+-\s*$", r"\1", text, flags=re.M)
         text = CALLOUT.sub(self.callout, text)
         parts = re.split(r"(^ *```.*?^ *```[^\n]*$)", text, flags=re.M | re.S)
         return "".join(p if i % 2 else self.inline(p) for i, p in enumerate(parts))
 
+    def heading(self, title, subtitle): return f"# {title}\n\n{{.subtitle}}\n{subtitle}\n"
+
     def callout(self, m):
         title = re.search(r'title="([^"]*)"', m[3])
         return f"{m[1]}{{admonition}} {title[1]}\n:class: {m[2]}" if title else f"{m[1]}{{{m[2]}}}"
 
-    def inline(self, text):
+    def check(self, text):
         left = re.search(r"^:{3,}\s*\{\.[^}]*\}|\]\{[.#][^}]*\}|\{\{<.*?>\}\}", text, re.M)
         if left: self.fail(f"no equivalent for `{left[0]}`")
-        text = re.sub(r"(?<=\]\()(?!https?:)([^)\s#]+\.ipynb)", lambda m: self.link(m[1]), text)
+
+    def inline(self, text):
+        self.check(text)
+        text = re.sub(LINK, lambda m: self.link(m[1]), text)
         text = re.sub(r"(?<![\w`])@((?:fig|tbl)-[\w-]+)", r"[](#\1)", text)
-        return re.sub(r"(?<![`\[])`([A-Za-z_][\w.]*)(\(\))?`(?![`\]{])", self.symbol, text)
+        return self.names(text)
+
+    def names(self, text):
+        "Names in code become links, not in headings"
+        return "\n".join(l if l.startswith("#") else re.sub(NAME, self.symbol, l) for l in text.split("\n"))
 
     def link(self, target):
         path = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), target))
         if not (NBS / path).exists(): self.fail(f"links to {target}, which does not exist")
         return posixpath.join(posixpath.dirname(target), posixpath.basename(docname(path))) + ".ipynb"
 
-    def symbol(self, m):
-        "`name` becomes a link where it can only mean the exported thing"
+    def meant(self, m):
+        "(module, notebook) of `name` where it can only mean the exported thing"
         module, page = self.known.get(m[1].split(".")[-1], (None, None))
-        sure = m[2] or page == self.path or re.search(r"_|[A-Z]", m[1])
-        return f"{{py:obj}}`{m[1]}{m[2] or ''} <xlnb.{module}.{m[1].split('.')[-1]}>`" if module and sure else m[0]
+        return (module, page) if m[2] or page == self.path or re.search(r"_|[A-Z]", m[1]) else (None, None)
+
+    def symbol(self, m):
+        module, _ = self.meant(m)
+        return f"{{py:obj}}`{m[1]}{m[2] or ''} <xlnb.{module}.{m[1].split('.')[-1]}>`" if module else m[0]
 
     def code(self, cell):
         opts, code = options(source(cell))
@@ -212,7 +249,7 @@ class Page:
         nodes = definitions(code)
         lines = code.splitlines()
         public = [n for n in nodes if not n.name.startswith("_")] if "exporti" not in opts else []
-        for n in public: yield dict(cell_type="markdown", metadata={}, source=self.inline(api(n, lines, self.module)))
+        for n in public: yield dict(cell_type="markdown", metadata={}, source=self.inline(api(self.style, n, lines, self.module)))
         try: imports = all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(code).body)
         except SyntaxError: imports = False
         if not code or imports: return
@@ -234,9 +271,42 @@ class Page:
         for cell in nb["cells"]:
             if cell["cell_type"] == "markdown": cells.append(dict(cell_type="markdown", metadata={}, source=self.markdown(source(cell))))
             elif cell["cell_type"] == "code": cells += self.code(cell)
-        for i, c in enumerate(cells): c["id"] = f"c{i}"
+        cells = [dict(c, id=f"c{i}") for i, c in enumerate(cells) if c["source"].strip() or c.get("outputs")]
         kernel = {"display_name": "python3", "language": "python", "name": "python3"}
         return dict(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}, nbformat=4, nbformat_minor=5)
+
+
+class QuartoPage(Page):
+    "A notebook on its way to Quarto, which knows its own call-outs and options"
+    style = Pandoc()
+
+    def heading(self, title, subtitle):
+        self.front = yaml.safe_dump({"title": title, "subtitle": subtitle, "output-file": posixpath.basename(docname(self.path)) + ".html"}, allow_unicode=True)
+        return ""
+
+    def callout(self, m): return m[0]
+
+    def inline(self, text):
+        self.check(CALLOUT.sub("", text))
+        for target in re.findall(LINK, text): self.link(target)
+        return self.names(text)
+
+    def symbol(self, m):
+        module, page = self.meant(m)
+        if not module: return m[0]
+        path = posixpath.relpath(page, posixpath.dirname(self.path) or ".") if page != self.path else ""
+        return f"[`{m[1]}{m[2] or ''}`]({path}#{m[1].split('.')[-1]})"
+
+    def make(self, code, opts, outputs, fold=False, summary=""):
+        keep = {k: v for k, v in opts.items() if k in ("echo", "fig-cap", "fig-alt", "label")} | ({"code-fold": "true", "code-summary": summary} if fold else {})
+        if not code: keep["echo"] = "false"
+        head = "".join(f"#| {k}: {v if v in ('true', 'false') else json.dumps(v, ensure_ascii=False)}\n" for k, v in keep.items())
+        return dict(cell_type="code", metadata={}, execution_count=None, outputs=copy.deepcopy(outputs), source=head + code)
+
+    def process(self):
+        nb = super().process()
+        nb["cells"].insert(0, dict(cell_type="raw", metadata={}, id="front", source=f"---\n{self.front}---\n"))
+        return nb
 
 
 def toctree(title, names):
@@ -244,20 +314,38 @@ def toctree(title, names):
     return "\n".join(head + [""] + names + [":::"])
 
 
-def write_pages():
+def listing():
+    "Sections and their notebooks; every notebook must be listed"
     groups = sections(config())
     listed = [p for _, ps in groups for p in ps]
     there = {p.relative_to(NBS).as_posix() for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
     if there != set(listed): sys.exit(f"the sidebar of _quarto.yml and nbs/ differ in {sorted(there ^ set(listed))}")
+    return groups, listed
+
+
+def save(nb, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(nb), encoding="utf-8")
+
+
+def write_pages():
+    groups, listed = listing()
     known = symbols(listed)
     shutil.rmtree(PAGES, ignore_errors=True)
     for path in listed:
-        nb, out = Page(path, known).process(), PAGES / f"{docname(path)}.ipynb"
+        nb = Page(path, known).process()
         if path == "index.ipynb":
             trees = [toctree(t, [docname(p) for p in ps if p != path]) for t, ps in groups]
-            nb["cells"].append(dict(cell_type="markdown", metadata={}, id="toc", source="\n\n".join(t for t in trees)))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(nb), encoding="utf-8")
+            nb["cells"].append(dict(cell_type="markdown", metadata={}, id="toc", source="\n\n".join(trees)))
+        save(nb, PAGES / f"{docname(path)}.ipynb")
+
+
+def write_quarto():
+    _, listed = listing()
+    known = symbols(listed)
+    shutil.rmtree(QUARTO, ignore_errors=True)
+    for path in listed: save(QuartoPage(path, known).process(), QUARTO / path)
+    for f in "_quarto.yml", "styles.css", "colab.html": shutil.copy(NBS / f, QUARTO / f)
 
 
 def build(out):
@@ -271,6 +359,7 @@ def build(out):
 
 
 if __name__ == "__main__":
+    if "--quarto" in sys.argv: sys.exit(write_quarto())
     out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "_docs")
     code = build(out)
     if not code: print(f"the site is in {out.name}/: open {out.name}/index.html, or python -m http.server -d {out.name}")
