@@ -80,6 +80,7 @@ results: $(VENV)/.dev  ## execute the results pages again, in place (RESULTS=nbs
 # --- for developers --------------------------------------------------------------------------------------------------
 dev: $(VENV)/.dev  ## development install, git hooks and merge driver for notebooks
 	@$(BIN)/nbdev_install_hooks
+	@echo "git calls nbdev by name: work with the environment on (source $(VENV)/bin/activate)"
 
 lab: $(VENV)/.dev  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=nbs
