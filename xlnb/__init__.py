@@ -5,14 +5,16 @@ _NAMES = {
     "languages": "XlnbError Language language register_language code_in",
     "lab": "Lab LabLanguage",
     "tasks": "Task get_task list_tasks show_batch",
-    "encoders": "load_encoder load_tokenizer with_head featurize collator pretrain encoder_fingerprint",
+    "features": "featurize collator cloze_scores",
+    "encoders": "load_encoder load_tokenizer with_head encoder_fingerprint",
+    "pretraining": "pretrain train_tokenizer",
     "train": "Budget Context Stage StageTrainer run_stage predict task_loss",
     "evaluate": "evaluate_model item_scores transfer_gap bootstrap paired_difference",
     "methods.finetune": "FineTune",
     "study": "METHODS Recipe recipe method Cell run_cell Store Study lab_study",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = ("languages", "lab", "tasks", "encoders", "train", "evaluate", "plots", "methods", "study", "cli")
+_MODULES = ("languages", "lab", "tasks", "features", "encoders", "pretraining", "train", "evaluate", "plots", "methods", "study", "cli")
 __all__ = sorted(_WHERE)
 
 

@@ -1,0 +1,147 @@
+"Properties of encoders that need a process to be killed, a file to be damaged, or many random inputs"
+import os, random, shutil, signal, subprocess, sys, time, warnings
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, pytest, torch
+from datasets import Dataset
+from transformers import BertConfig, BertModel, XLMRobertaConfig
+from xlnb.encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
+from xlnb.features import cloze_scores, featurize
+from xlnb.pretraining import pack, pretrain, train_tokenizer
+from xlnb.languages import XlnbError
+
+WORDS = "cat dog fish mat red sleeps eats the a on under big small katze hund fisch paka mbwa samaki".split()
+def sentences(n, seed=0):
+    r = random.Random(seed)
+    return [' '.join(r.choice(WORDS) for _ in range(r.randint(2, 9))) for _ in range(n)]
+TEXTS = dict(en=sentences(300, 1), sw=sentences(60, 2))
+RUN = dict(steps=16, batch_size=4, block_size=24, lr=3e-3, save_steps=4, save_total_limit=9, logging_steps=1, disable_tqdm=True)
+def config(): return XLMRobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=66, type_vocab_size=1, pad_token_id=1)
+def losses(log): return {r['step']: r['loss'] for r in log if 'loss' in r}
+
+@pytest.fixture(scope='module')
+def tok(): return train_tokenizer(TEXTS['en'], vocab_size=80)
+
+@pytest.fixture(scope='module')
+def run(tok, tmp_path_factory):
+    out = tmp_path_factory.mktemp('run')
+    return out, pretrain(TEXTS, out, tok, config=config(), **RUN)
+
+@pytest.mark.parametrize('size', [8, 24, 128])
+def test_packing_loses_nothing(tok, size):
+    texts = sentences(57, 3); flat = pack(texts, tok, size)
+    assert flat.shape[1] == size and (flat[:, 0] == tok.cls_token_id).all()
+    got = [i for i in flat[:, 1:].reshape(-1) if i != tok.pad_token_id]
+    assert got == [i for t in texts for i in tok(t, add_special_tokens=False).input_ids + [tok.sep_token_id]]
+
+def test_resumed_run_is_the_uninterrupted_one(run, tok, tmp_path):
+    out, log = run
+    part = tmp_path/'part'; shutil.copytree(out, part)
+    for n in (12, 16): shutil.rmtree(part/'checkpoints'/f'checkpoint-{n}')
+    again = pretrain(TEXTS, part, tok, config=config(), **RUN)
+    assert losses(again) == losses(log)
+    a, b = load_encoder(out).state_dict(), load_encoder(part).state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+def test_half_written_training_checkpoint_is_passed_over(run, tok, tmp_path):
+    out, log = run
+    part = tmp_path/'part'; shutil.copytree(out, part)
+    (part/'checkpoints'/'checkpoint-16'/'trainer_state.json').unlink()
+    with pytest.warns(UserWarning, match='half-written'): again = pretrain(TEXTS, part, tok, config=config(), **RUN)
+    assert losses(again) == losses(log)
+
+SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+from test_encoders import *
+torch.set_num_threads(1)
+pretrain(TEXTS, {out!r}, train_tokenizer(TEXTS['en'], vocab_size=80), config=config(), **(RUN | dict(steps=16)))
+"""
+def test_killed_run_goes_on(run, tok, tmp_path):
+    out, log = run; part = tmp_path/'killed'
+    p = subprocess.Popen([sys.executable, '-c', SCRIPT.format(tests=str(Path(__file__).parent), out=str(part))], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    end = time.time() + 120
+    while p.poll() is None and time.time() < end and not list((part/'checkpoints').glob('checkpoint-*/trainer_state.json')): time.sleep(.02)
+    if p.poll() is None: p.send_signal(signal.SIGKILL)
+    p.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore'); again = pretrain(TEXTS, part, tok, config=config(), **RUN)
+    assert {k: round(v, 4) for k, v in losses(again).items()} == {k: round(v, 4) for k, v in losses(log).items()}
+
+def test_seed_decides(run, tok, tmp_path):
+    out, log = run
+    assert losses(pretrain(TEXTS, tmp_path/'other', tok, config=config(), **(RUN | dict(seed=1, steps=4)))) != {k: v for k, v in losses(log).items() if k <= 4}
+
+@pytest.mark.parametrize('kind', ['sentence', 'pair', 'choice', 'span', 'tags'])
+def test_head_is_seeded_and_body_is_kept(run, kind):
+    task = SimpleNamespace(name='t', kind=kind, labels=('a', 'b', 'c')); out, _ = run
+    enc = load_encoder(out); before = {k: v.clone() for k, v in enc.state_dict().items()}
+    a, b, c = with_head(out, task, seed=3), with_head(enc, task, seed=3), with_head(enc, task, seed=4)
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert any(not torch.equal(v, c.state_dict()[k]) for k, v in a.state_dict().items())
+    body = enc.base_model.state_dict()
+    assert all(torch.equal(v, a.base_model.state_dict()[k]) for k, v in body.items())
+    with torch.no_grad(): [p.add_(1) for p in a.parameters()]
+    assert all(torch.equal(v, enc.state_dict()[k]) for k, v in before.items())
+
+def test_new_embeddings_under_an_old_body(tok, tmp_path):
+    "While the body is frozen it does not change by a bit; afterwards it does"
+    bert = BertModel(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64))
+    bert.save_pretrained(tmp_path/'bert'); tok.save_pretrained(tmp_path/'bert')
+    kw = RUN | dict(steps=6, save_strategy='no')
+    pretrain(TEXTS, tmp_path/'a', tok, init=str(tmp_path/'bert'), freeze_body_steps=6, **kw)
+    pretrain(TEXTS, tmp_path/'b', tok, init=str(tmp_path/'bert'), freeze_body_steps=3, **kw)
+    old, a, b = bert.encoder.state_dict(), *(load_encoder(tmp_path/x).base_model.encoder.state_dict() for x in 'ab')
+    assert all(torch.equal(old[k], a[k]) for k in old)
+    assert not any(torch.equal(old[k], b[k]) for k in old if k.endswith('weight'))
+
+@pytest.mark.parametrize('bad', [[], [''], ['fine', '  '], ['fine', None], ['fine', 3], dict(en=['fine'], sw=[])])
+def test_bad_text(bad, tok, tmp_path):
+    with pytest.raises(XlnbError): pretrain(bad, tmp_path/'x', tok, config=config(), **RUN)
+
+def test_text_files_and_datasets(tok, tmp_path):
+    (tmp_path/'a.txt').write_text('\n'.join(TEXTS['en'][:40])); kw = RUN | dict(steps=2, save_strategy='no')
+    a = pretrain(tmp_path/'a.txt', tmp_path/'a', tok, config=config(), **kw)
+    b = pretrain(Dataset.from_dict(dict(text=TEXTS['en'][:40])), tmp_path/'b', tok, config=config(), **kw)
+    c = pretrain(TEXTS['en'][:40], tmp_path/'c', tok, config=config(), **kw)
+    assert losses(a) == losses(b) == losses(c)
+    with pytest.raises(XlnbError, match='no such file'): pretrain([tmp_path/'b.txt'], tmp_path/'d', tok, config=config(), **kw)
+
+def test_bad_checkpoints(run, tmp_path, monkeypatch):
+    out, _ = run
+    with pytest.raises(XlnbError, match='no head'): with_head(out, SimpleNamespace(kind='poem', labels=()))
+    for name, size in (('model.safetensors', 1000), ('config.json', 20), ('tokenizer.json', 50)):
+        bad = tmp_path/name; shutil.copytree(out, bad, ignore=shutil.ignore_patterns('checkpoints'))
+        (bad/name).write_bytes((bad/name).read_bytes()[:size])
+        with pytest.raises(XlnbError): load_encoder(bad); load_tokenizer(bad)
+    with pytest.raises(XlnbError, match='no such folder'): load_encoder(tmp_path/'none')
+    with pytest.raises(XlnbError, match='config.json'): load_encoder(tmp_path)
+    with pytest.raises(XlnbError, match='Hub'): load_encoder('no-such-org-xlnb/no-such-model')
+    BertModel(BertConfig(vocab_size=80, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)).save_pretrained(tmp_path/'headless')
+    with pytest.raises(XlnbError, match='no masked-LM head'): load_encoder(tmp_path/'headless')
+
+def test_weights_that_would_need_unpickling_are_refused(run, tmp_path):
+    out, _ = run; bad = tmp_path/'pickled'; shutil.copytree(out, bad, ignore=shutil.ignore_patterns('checkpoints'))
+    torch.save(load_encoder(out).state_dict(), bad/'pytorch_model.bin'); (bad/'model.safetensors').unlink()
+    with pytest.raises(XlnbError): load_encoder(bad)
+
+def test_fingerprint_follows_content(run, tmp_path):
+    out, _ = run; a = tmp_path/'a'; shutil.copytree(out, a, ignore=shutil.ignore_patterns('checkpoints'))
+    assert encoder_fingerprint(a) == encoder_fingerprint(out)
+    m = load_encoder(a); m.lm_head.bias.data[0] += 1; m.save_pretrained(a)
+    assert encoder_fingerprint(a) != encoder_fingerprint(out)
+
+def test_spans_map_back(tok):
+    "Whatever the answer, the characters of its tokens contain it"
+    r, task, rows = random.Random(0), SimpleNamespace(name='s', kind='span', labels=()), []
+    for i in range(60):
+        c = ' '.join(r.choice(WORDS) for _ in range(20)); w = c.split(); s = r.randrange(len(w)); e = min(len(w), s + r.randint(1, 3))
+        rows.append(dict(id=str(i), question="what", context=c, answers=dict(text=[' '.join(w[s:e])], answer_start=[len(' '.join(w[:s])) + (s > 0)])))
+    for f, x in zip(featurize(task, Dataset.from_list(rows), tok, max_length=512), rows):
+        a = x['answers']['answer_start'][0]; s, e = f['offsets'][f['start_positions']][0], f['offsets'][f['end_positions']][1]
+        assert s <= a and e >= a + len(x['answers']['text'][0]) and x['context'][s:e].strip() == x['answers']['text'][0]
+
+def test_padding_does_not_change_cloze_scores(run, tok):
+    out, _ = run; enc = load_encoder(out)
+    rows = [dict(id=str(i), text=t, choices=['cat', 'big red dog'], label=0) for i, t in enumerate(["the {mask} sleeps", "a {mask} eats the fish on the big mat"])]
+    both = cloze_scores(enc, tok, Dataset.from_list(rows)); one = [cloze_scores(enc, tok, Dataset.from_list([r]))[0] for r in rows]
+    assert np.allclose(np.stack(both), np.stack(one), atol=1e-4)
