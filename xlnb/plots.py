@@ -8,8 +8,8 @@ __all__ = ['plot_scores', 'plot_heatmap', 'plot_gap', 'plot_history']
 # %% ../nbs/components/51_plots.ipynb #cell-04
 import textwrap
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
-from matplotlib.ticker import PercentFormatter
-from .evaluate import AGGREGATES, DEFINITION, KEYS, compare, summary, transfer_summary
+from matplotlib.ticker import FuncFormatter
+from .statistics import AGGREGATES, DEFINITION, KEYS, compare, summary, transfer_summary
 from .languages import XlnbError, language
 
 # %% ../nbs/components/51_plots.ipynb #cell-08
@@ -27,6 +27,7 @@ def _lang_label(code, source=None):
     return f"{label} (source)" if code == source else label
 
 # %% ../nbs/components/51_plots.ipynb #cell-10
+_PERCENT = FuncFormatter(lambda v, _: f"{100 * v:.6g}")
 _SIZE, _LINE = 8.5, .165   # caption: points, inches per line
 
 def _finish(fig, caption):
@@ -109,7 +110,7 @@ def _language_axis(ax, langs, source):
     if langs[0] == source:
         ax.axhline(.5, color='.3', lw=1)
         ax.get_yticklabels()[0].set_fontweight('bold')
-    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=''))
+    ax.xaxis.set_major_formatter(_PERCENT)
     sns.despine(ax=ax, left=True)
 
 # %% ../nbs/components/51_plots.ipynb #cell-22
@@ -125,15 +126,16 @@ def plot_heatmap(x,          # items, or the table of `summary` or `compare`
     t, langs = _mean_row(t, source)
     grid = [t.pivot(index='lang', columns='series', values=c).loc[langs, t.series.unique()] for c in (['score', 'verdict'] if differ else ['score'])]
     numbers = grid[0].to_numpy() * 100
-    text = np.vectorize(lambda v: '' if np.isnan(v) else f"{v:+.1f}" if differ else f"{v:.1f}")(numbers)
+    text = np.array([[_points(v, differ) for v in row] for row in numbers])
     if differ: text = np.where(grid[1] == 'unclear', np.char.add(np.char.add('(', text), ')'), text)
-    fig, ax = plt.subplots(figsize=(2.6 + max(.95 * text.shape[1], 3.6), 1.1 + .3 * len(langs)), layout='constrained')
+    column = max(.95, .09 * max(len(l) for c in grid[0] for l in _wrapped(c).split('\n')))
+    fig, ax = plt.subplots(figsize=(2.6 + max(column * text.shape[1], 3.6), 1.1 + .3 * len(langs)), layout='constrained')
     most = np.nanmax(np.abs(numbers))
-    sns.heatmap(numbers, annot=text, fmt='', ax=ax, linewidths=.6, annot_kws=dict(size=9), cbar=False,
-                **dict(cmap='RdBu', vmin=-most, vmax=most) if differ else dict(cmap='cividis'))
+    sns.heatmap(numbers, annot=text, fmt='', ax=ax, linewidths=.6, annot_kws=dict(size=9), cbar=False, cmap='cividis',
+                **dict(vmin=-most, vmax=most) if differ else {})
     _heat_axes(ax, grid[0], source, title)
-    what = "Difference with the baseline in points; in brackets: the interval includes zero." if differ else f"{_metric(caption)} in %."
-    return _finish(fig, f"{what[0].upper() + what[1:]} Last row: mean over the target languages. {caption}".strip())
+    what = "Difference with the baseline in points, darker is lower; in brackets: the interval includes zero." if differ else "Scores in %, darker is lower."
+    return _finish(fig, f"{what} Last row: mean over the target languages. {caption}".strip())
 
 # %% ../nbs/components/51_plots.ipynb #cell-23
 def _mean_row(t, source):
@@ -151,12 +153,20 @@ def _heat_axes(ax, grid, source, title):
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.set(title=title, xlabel='', ylabel='')
+    for cell, c in zip(ax.texts, ax.collections[0].get_facecolors()[grid.notna().to_numpy().ravel()]): cell.set_color('black' if _luminance(c) > .18 else 'white')
     ax.axhline(len(grid) - 1, color='white', lw=5)
     if grid.index[0] == source:
         ax.axhline(1, color='white', lw=5)
         ax.get_yticklabels()[0].set_fontweight('bold')
 
-def _wrapped(name): return '\n'.join(textwrap.wrap(name.replace('+', '+ ').replace('· ', ''), 13)).replace('+ ', '+')
+def _luminance(c): return np.dot([.2126, .7152, .0722], np.where(c[:3] > .04, ((c[:3] + .055) / 1.055)**2.4, c[:3] / 12.92))
+
+def _points(v, signed=False): return '' if np.isnan(v) else f"{round(v, 1) + 0.:{'+' if signed else ''}.1f}".replace('-', '−')
+
+def _wrapped(name, width=14):
+    "A recipe on several lines, broken after + ( , and between words"
+    for c in '+(,': name = name.replace(c, c + '\t')
+    return '\n'.join(textwrap.wrap(name, width, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)).replace('\t', '')
 
 # %% ../nbs/components/51_plots.ipynb #cell-29
 def plot_gap(x,             # items, or the table of `transfer_summary`
@@ -177,10 +187,10 @@ def plot_gap(x,             # items, or the table of `transfer_summary`
         for i, v in enumerate(t[end]): _move(ax, t[end].iloc[base], v, i + .3, i == base)
     for i, (a, b, gap) in enumerate(zip(t.targets, t.source, t.gap)):
         ax.plot([a, b], [i, i], color='.75', lw=5, solid_capstyle='butt', zorder=1)
-        ax.text((a + b) / 2, i - .2, f"gap {100 * gap:.1f}", ha='center', va='center', fontsize=9)
+        ax.text((a + b) / 2, i - .2, f"gap {_points(100 * gap)}", ha='center', va='center', fontsize=9)
     ax.set_yticks(range(len(t)), [f"{n} (baseline)" if i == base else n for i, n in enumerate(names)])
     ax.set(ylim=(len(t) - .4, -.6), title=title, xlabel=f"{_metric(getattr(t, 'caption', ''))} (%)")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=''))
+    ax.xaxis.set_major_formatter(_PERCENT)
     ax.tick_params(axis='y', length=0)
     sns.despine(ax=ax, left=True)
     fig.legend(loc='outside upper left', ncols=2, frameon=False)
@@ -201,7 +211,7 @@ def _move(ax, start, end, y, is_base):
     if is_base: return
     ax.annotate('', (end, y), (start, y), arrowprops=dict(arrowstyle='-|>', color='.1', lw=1, shrinkA=0, shrinkB=0, mutation_scale=8))
     right = end >= start
-    ax.annotate(f"{100 * (end - start):+.1f}", (max(start, end) if right else min(start, end), y), (4 if right else -4, 0), textcoords='offset points',
+    ax.annotate(_points(100 * (end - start), True), (max(start, end) if right else min(start, end), y), (4 if right else -4, 0), textcoords='offset points',
                 ha='left' if right else 'right', va='center', fontsize=8.5)
 
 # %% ../nbs/components/51_plots.ipynb #cell-37
@@ -232,5 +242,7 @@ def _lines(ax, log, label, marker=False):
         ax.plot(v.index, v, ls=styles[i % 6], marker=_STYLES[i % 10][0] if marker else None, ms=4, lw=1.4, color=sns.color_palette('colorblind')[i % 10], label=c.removeprefix('eval_'))
     ax.set_ylabel(label)
     if len(log.columns): ax.legend(frameon=False, fontsize=8.5)
-    else: ax.text(.5, .5, 'nothing was logged', transform=ax.transAxes, ha='center', color='.4')
+    else:
+        ax.set_yticks([])
+        ax.text(.5, .5, 'nothing was logged', transform=ax.transAxes, ha='center', color='.4')
     sns.despine(ax=ax)
