@@ -7,7 +7,7 @@ __all__ = ['SPLITS', 'COLUMNS', 'TASKS', 'Task', 'register_task', 'get_task', 'l
            'align_rows', 'own_task']
 
 # %% ../nbs/foundations/02_tasks.ipynb #cell-03
-import difflib, functools, hashlib, html, json, os, re
+import difflib, hashlib, html, json, os, re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +26,6 @@ COLUMNS = dict(
     cloze=('id', 'text', 'choices', 'label'))                 # which choice belongs where the text says {mask}?
 _METRIC = dict(sentence='accuracy', pair='accuracy', choice='accuracy', span='f1', tags='f1', cloze='accuracy')
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-08
 def _some(names, most: int = 16) -> str: # 'a, b, c'
     "Names in a row, cut when there are many"
     names = list(names)
@@ -37,7 +36,7 @@ def _nearest(name: str, names) -> str: # "did you mean 'x'? "
     near = difflib.get_close_matches(str(name).casefold(), list(names), 2, .5)
     return f"did you mean {' or '.join(map(repr, near))}? " if near else ''
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-11
+# %% ../nbs/foundations/02_tasks.ipynb #cell-10
 @dataclass(frozen=True)
 class Task:
     "A benchmark: its kind, its labels, its languages, and where its rows are"
@@ -63,11 +62,20 @@ class Task:
     citation: str = '' # BibTeX
 
     def __post_init__(self): _complete(self)
-    def load(self, lang: str, split: str, data=None, limit: int | None = None, seed: int = 0) -> Dataset: return _load(self, lang, split, data, limit, seed)
-    def fingerprint(self, lang: str, split: str, data=None) -> str: return _fingerprint(self, lang, split, data)
-    def with_train(self, other: 'str | Task') -> 'Task': return _with_train(self, other)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-12
+    def load(self, lang: str, split: str, data=None, limit: int | None = None, seed: int = 0) -> Dataset:
+        "Rows of one language and split, checked and in the canonical columns"
+        return _load(self, lang, split, data, limit, seed)
+
+    def fingerprint(self, lang: str, split: str, data=None) -> str:
+        "16 hexadecimal digits that change when the rows change"
+        return _fingerprint(self, lang, split, data)
+
+    def with_train(self, other: 'str | Task') -> 'Task':
+        "The same task with the training rows of another one"
+        return _with_train(self, other)
+
+# %% ../nbs/foundations/02_tasks.ipynb #cell-11
 def _complete(task: Task):
     "Check a new task and fill in what follows from the rest"
     if not re.fullmatch(r'[\w.-]+(:[\w./-]+)?', task.name): raise XlnbError(f"{task.name!r} can not name a task: use letters, digits, '-', '_' and '.'.")
@@ -79,7 +87,7 @@ def _complete(task: Task):
     for k, v in dict(source=source, langs=tuple(codes), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind],
                      folder=task.folder or task.path.rsplit('/', 1)[-1], title=task.title or task.name).items(): object.__setattr__(task, k, v)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-18
+# %% ../nbs/foundations/02_tasks.ipynb #cell-16
 _BIB = dict(
     xnli='''@inproceedings{conneau-etal-2018-xnli, title={{XNLI}: Evaluating Cross-lingual Sentence Representations}, author={Conneau, Alexis and Rinott, Ruty and Lample, Guillaume and Williams, Adina and Bowman, Samuel and Schwenk, Holger and Stoyanov, Veselin}, booktitle={Proceedings of EMNLP}, year={2018}, pages={2475--2485}, doi={10.18653/v1/D18-1269}}''',
     mnli='''@inproceedings{williams-etal-2018-broad, title={A Broad-Coverage Challenge Corpus for Sentence Understanding through Inference}, author={Williams, Adina and Nangia, Nikita and Bowman, Samuel}, booktitle={Proceedings of NAACL-HLT}, year={2018}, pages={1112--1122}, doi={10.18653/v1/N18-1101}}''',
@@ -88,7 +96,7 @@ _BIB = dict(
     mrpc='''@inproceedings{dolan-brockett-2005-automatically, title={Automatically Constructing a Corpus of Sentential Paraphrases}, author={Dolan, William B. and Brockett, Chris}, booktitle={Proceedings of the Third International Workshop on Paraphrasing}, year={2005}, url={https://aclanthology.org/I05-5002}}''',
     sib200='''@inproceedings{adelani-etal-2024-sib, title={{SIB-200}: A Simple, Inclusive, and Big Evaluation Dataset for Topic Classification in 200+ Languages and Dialects}, author={Adelani, David Ifeoluwa and Liu, Hannah and Shen, Xiaoyu and Vassilyev, Nikita and Alabi, Jesujoba O. and Mao, Yanke and Gao, Haonan and Lee, En-Shiun Annie}, booktitle={Proceedings of EACL}, year={2024}, pages={226--245}, url={https://aclanthology.org/2024.eacl-long.14}}''')
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-19
+# %% ../nbs/foundations/02_tasks.ipynb #cell-17
 _NLI = 'entailment', 'neutral', 'contradiction'
 _PARAPHRASE = 'different', 'paraphrase'
 TASKS: dict[str, Task] = {o.name: o for o in [
@@ -108,7 +116,7 @@ TASKS: dict[str, Task] = {o.name: o for o in [
          columns=dict(id='idx', text_a='sentence1', text_b='sentence2'), label_names=dict(not_equivalent='different', equivalent='paraphrase'),
          title='Microsoft Research Paraphrase Corpus', licence='MSR-SSLA', citation=_BIB['mrpc'])]}
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-20
+# %% ../nbs/foundations/02_tasks.ipynb #cell-18
 def register_task(
     task: Task, # the new entry
     replace: bool = False # may it take the place of another one?
@@ -119,7 +127,6 @@ def register_task(
     TASKS[task.name] = task
     return task
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-21
 def get_task(
     name: 'str | Task' # a registered name, 'task:training_set', or the folder of a task of your own
 ) -> Task:
@@ -132,14 +139,13 @@ def get_task(
     raise XlnbError(f"Unknown task {base!r}: {_nearest(base, TASKS)}The tasks are {_some(TASKS)}; a task of your own is made with "
                     "own_task(...), or is a folder with a task.json.")
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-22
 def list_tasks() -> pd.DataFrame:
     "All registered tasks, one row each"
     rows = [dict(task=o.name, kind=o.kind, labels=len(o.labels) or '', languages=len(o.langs), metric=o.metric, title=o.title, licence=o.licence,
                  hub=o.path) for o in TASKS.values()]
     return pd.DataFrame(rows).set_index('task')
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-27
+# %% ../nbs/foundations/02_tasks.ipynb #cell-22
 def _place(task: Task, data) -> tuple[str, str]: # what load_dataset needs, and how to call it in a message
     "Folder in the mirror, or Hub id"
     data = str(data or os.environ.get('XLNB_DATA') or 'hub')
@@ -158,7 +164,11 @@ def _config(task: Task, lang: Language) -> str | None: # 'sw', 'swh_Latn', 'xqua
     fill = lambda m: lang.code if m[1] == 'code' else code_in(lang, m[1])
     return re.sub(r'{(\w+)}', fill, task.config) or None
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-28
+def _stamp_of(path: str) -> str: # 16 hexadecimal digits for a folder, the name itself for the Hub
+    "Changes when a file in the folder changes"
+    files = [(str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in sorted(Path(path).rglob('*')) if o.is_file()] if os.path.isdir(path) else []
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16] if files else path
+
 @contextmanager
 def _quiet(on: bool):
     "No progress bars while a local file is read"
@@ -170,14 +180,19 @@ def _quiet(on: bool):
 
 def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
     "The rows as the source has them"
-    if task.loader: return task.loader(lang.code, split)
+    if task.loader:
+        rows = task.loader(lang.code, split)
+        if rows is None: raise _no_split(task, lang, split, 'your data', task.loader.splits(lang.code))
+        return rows
     path, place = _place(task, data)
+    local = os.path.isdir(path) # datasets does not notice that a file in such a folder has changed, so every state of it gets its own cache
+    cache = os.path.join(datasets.config.HF_DATASETS_CACHE, f'xlnb-{_stamp_of(path)}') if local else None
     try:
-        with _quiet(os.path.isdir(path)): return load_dataset(path, _config(task, lang), split=task.splits[split])
+        with _quiet(local): return load_dataset(path, _config(task, lang), split=task.splits[split], cache_dir=cache)
     except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-30
+# %% ../nbs/foundations/02_tasks.ipynb #cell-24
 def _no_split(task: Task, lang: Language, split: str, place: str, there) -> XlnbError:
     "The error for a missing split: what is there, and what to do"
     what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {_some(there)}."
@@ -199,7 +214,7 @@ def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception
         return XlnbError(f"Can't reach {place}: check the network, or point XLNB_DATA (or data=, --data) at a local mirror with the folder '{task.folder}'.")
     return XlnbError(f"Can't read the {split} split of '{task.name}' ({lang.name}) in {place}: {type(e).__name__}: {' '.join(text.split())[:200]}. The files may be damaged; copy them again.")
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-33
+# %% ../nbs/foundations/02_tasks.ipynb #cell-27
 def _pick(task: Task, raw: Dataset, where: str) -> dict[str, list]: # {canonical column: values}
     "The canonical columns of the source's rows"
     out = {}
@@ -211,17 +226,16 @@ def _pick(task: Task, raw: Dataset, where: str) -> dict[str, list]: # {canonical
             wanted = [rule] if isinstance(rule, str) else list(rule)
             lost = [o for o in wanted if o not in raw.column_names]
             if lost: raise XlnbError(f"{where} has no column '{lost[0]}' for '{name}' (there: {_some(raw.column_names)}): name the right one in columns=dict({name}=...).")
-            out[name] = list(raw[rule]) if isinstance(rule, str) else [list(o) for o in zip(*(raw[c] for c in rule))]
+            out[name] = raw[rule][:] if isinstance(rule, str) else [list(o) for o in zip(*(raw[c][:] for c in rule))]
     out['id'] = [str(o) for o in out['id']]
     extra = [o for o in task.extra if o in raw.column_names and o not in out]
-    out |= {o: list(raw[o]) for o in extra}
+    out |= {o: raw[o][:] for o in extra}
     if task.drop:
         texts = [out[o] for o in ('text', 'text_a', 'text_b') if o in out]
         keep = [i for i, row in enumerate(zip(*texts)) if not set(row) & set(task.drop)]
         out = {k: [v[i] for i in keep] for k, v in out.items()}
     return out
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-34
 def _index_of(task: Task, feature) -> dict: # {value in the source: index into task.labels}
     "What every label of the source means here"
     names = feature.names if isinstance(feature, ClassLabel) else None
@@ -240,7 +254,7 @@ def _as_numbers(task: Task, values: list, ids: list, feature, where: str) -> lis
                 raise XlnbError(f"{where}, row {i} (id '{id}'): label {o!r} is not one of {_some(task.labels)}{hint}; correct the row, or name it in label_names=.")
     return [[index[o] for o in row] for row in values] if tags else [index[o] for o in values]
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-36
+# %% ../nbs/foundations/02_tasks.ipynb #cell-29
 def _fault(kind: str, row: dict) -> tuple[str, str] | None: # (column, what is wrong)
     "What is wrong with a row, if anything"
     blank = lambda o: not isinstance(o, str) or not o.strip()
@@ -262,7 +276,7 @@ def _fault(kind: str, row: dict) -> tuple[str, str] | None: # (column, what is w
         for text, start in zip(texts, starts):
             if blank(text) or row['context'][start:start + len(text)] != text: return 'answers', f'says {text!r}, which does not stand at character {start} of the context'
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-37
+# %% ../nbs/foundations/02_tasks.ipynb #cell-30
 def _features(task: Task) -> dict: # of a datasets.Dataset
     "Types of the canonical columns"
     text, one_of = Value('string'), ClassLabel(names=list(task.labels)) if task.labels else Value('int64')
@@ -288,7 +302,7 @@ def _canonical(task: Task, raw: Dataset, where: str) -> Dataset:
     extra = {k: raw.features[k] for k in out if k not in features}
     return Dataset.from_dict(out, features=datasets.Features(features | extra))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-40
+# %% ../nbs/foundations/02_tasks.ipynb #cell-33
 def _load(
     task: Task,
     lang: str, # any code form
@@ -304,12 +318,11 @@ def _load(
     if split == 'train' and task.train_from:
         if lang.code != task.source: raise XlnbError(f"'{task.name}' has training rows in the source language ('{task.source}') only, not in {lang.name}.")
         ds = get_task(task.train_from).load(lang.code, split, data)
-        return ds.select_columns(list(COLUMNS[task.kind])).select(_drawn(ds['id'], split, limit, seed))
+        return ds.select_columns(list(COLUMNS[task.kind])).select(_drawn(ds['id'][:], split, limit, seed))
     ds = _canonical(task, _read(task, lang, split, data), f"'{task.name}' ({lang.code}, {split})")
     shared = _shared_ids(task, split, data) if limit and _has_gaps(task) and split != 'train' else None
-    return ds.select(_drawn(ds['id'], split, limit, seed, shared))
+    return ds.select(_drawn(ds['id'][:], split, limit, seed, shared))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-41
 def _in_task(task: Task, lang) -> Language:
     "The language, if the task has it"
     lang = language(lang)
@@ -329,16 +342,14 @@ def _drawn(ids: list, split: str, limit: int | None, seed: int, among=None) -> l
 
 def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
-    return task.parallel and len(task.langs) > 1 and bool(task.drop or task.loader)
+    return task.parallel and len(task.langs) > 1 and bool(task.drop or getattr(task.loader, 'gaps', False))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-43
+# %% ../nbs/foundations/02_tasks.ipynb #cell-35
 _memo: dict = {}
 
-def _stamp(task: Task, data) -> tuple | None: # None: remember nothing
+def _stamp(task: Task, data) -> str | None: # None: remember nothing
     "Changes when the files of a mirror change"
-    if task.loader: return getattr(task.loader, 'stamp', None)
-    path = Path(_place(task, data)[0])
-    return (str(path), *sorted((str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in path.rglob('*') if o.is_file())) if path.is_dir() else (str(path),)
+    return getattr(task.loader, 'stamp', None) if task.loader else _stamp_of(_place(task, data)[0])
 
 def _remember(key: tuple, stamp, make):
     "The value of `make()`, made once per stamp"
@@ -351,12 +362,11 @@ def _shared_ids(task: Task, split: str, data) -> set[str]:
     def make():
         found = []
         for o in task.langs:
-            try: found.append(set(_load(task, o, split, data)['id']))
+            try: found.append(set(_load(task, o, split, data)['id'][:]))
             except XlnbError: pass # a language without data has no say in which rows are drawn
         return set.intersection(*found) if found else set()
     return _remember(('ids', task, split, str(data)), _stamp(task, data), make)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-44
 def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexadecimal digits
     "Changes when the rows change"
     if split == 'train' and task.train_from: return get_task(task.train_from).fingerprint(lang, split, data)
@@ -366,7 +376,7 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
         return digest.hexdigest()[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data), make)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-45
+# %% ../nbs/foundations/02_tasks.ipynb #cell-36
 def _with_train(
     task: Task,
     other: 'str | Task' # a task of the same kind with the same labels
@@ -379,7 +389,7 @@ def _with_train(
     if task.source not in other.langs: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no rows in '{task.source}'.")
     return replace(task, name=f"{task.name.split(':')[0]}:{name}", train_from=name)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-54
+# %% ../nbs/foundations/02_tasks.ipynb #cell-43
 def _cut(text: str, width: int, around: int = 0) -> str:
     "A window of a long text"
     start = max(0, min(around - width // 3, len(text) - width))
@@ -401,7 +411,6 @@ def _cells(task: Task, row: dict, width: int) -> dict[str, str]: # {heading: HTM
                                  for w, t in zip(row['tokens'], row['tags']))
     return out
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-55
 def show_batch(
     task: 'str | Task', # name or task
     lang='en', # one language, or several: the same rows of each
@@ -415,13 +424,13 @@ def show_batch(
     task, langs = get_task(task), [lang] if isinstance(lang, (str, Language)) else list(lang)
     loaded = {language(o).code: task.load(o, split, data, limit=n, seed=seed) for o in langs}
     rows = [{'id': row['id'], 'language': code, **_cells(task, row, width)} for code, ds in loaded.items() for row in ds]
-    if task.parallel: rows.sort(key=lambda o: list(loaded[langs and next(iter(loaded))]['id']).index(o['id']) if o['id'] in list(next(iter(loaded.values()))['id']) else n)
-    frame = pd.DataFrame(rows).map(lambda o: o)
+    place = {id: i for i, id in enumerate(dict.fromkeys(o['id'] for o in rows))}
+    if task.parallel: rows.sort(key=lambda o: place[o['id']]) # the languages of a row stand together
     uuid = hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8] # not random: the same rows give the same page
     plain = [('unicode-bidi', 'plaintext'), ('text-align', 'start'), ('vertical-align', 'top'), ('white-space', 'normal'), ('max-width', '32em')]
-    return frame.style.hide(axis='index').set_uuid(uuid).set_table_styles([dict(selector='td', props=plain), dict(selector='th', props=[('text-align', 'start')])])
+    return pd.DataFrame(rows).style.hide(axis='index').set_uuid(uuid).set_table_styles([dict(selector='td', props=plain), dict(selector='th', props=[('text-align', 'start')])])
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-60
+# %% ../nbs/foundations/02_tasks.ipynb #cell-47
 def check_parallel(
     by_lang: dict # {language: Dataset with a column `id`}
 ) -> dict: # the same
@@ -431,7 +440,7 @@ def check_parallel(
         if 'id' not in ds.column_names: raise XlnbError(f"The rows of '{lang}' have no column 'id' to compare by: add one, equal where rows say the same.")
         for column in ('id', 'label'):
             if not {column} <= {*ds.column_names} & {*base.column_names}: continue
-            off = next((i for i, (a, b) in enumerate(zip(base[column], ds[column])) if a != b), None)
+            off = next((i for i, (a, b) in enumerate(zip(base[column][:], ds[column][:])) if a != b), None)
             if off is None: continue
             raise XlnbError(f"Rows of '{first}' and '{lang}' do not line up: row {off} has {column} {base[column][off]!r} and {ds[column][off]!r}; "
                             + ("join them with align_rows." if column == 'id' else "the same row must have the same label in both."))
@@ -442,12 +451,12 @@ def align_rows(
     by_lang: dict # {language: Dataset with a column `id`}
 ) -> dict: # the rows that all languages have, in the order of the first
     "Join the rows of several languages on `id`"
-    where = {o: {id: i for i, id in enumerate(ds['id'])} for o, ds in by_lang.items()}
+    where = {o: {id: i for i, id in enumerate(ds['id'][:])} for o, ds in by_lang.items()}
     ids = [id for id in next(iter(where.values())) if all(id in o for o in where.values())]
     if not ids: raise XlnbError(f"The rows of {_some(by_lang)} have no id in common: they are not parallel, or their ids are made differently.")
     return check_parallel({o: ds.select([where[o][id] for id in ids]) for o, ds in by_lang.items()})
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-67
+# %% ../nbs/foundations/02_tasks.ipynb #cell-54
 _READERS = {'.jsonl': 'json', '.json': 'json', '.parquet': 'parquet', '.csv': 'csv'}
 
 def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
@@ -469,15 +478,14 @@ def _as_dataset(rows, where: str) -> Dataset:
         return Dataset.from_dict(rows) if isinstance(rows, dict) else Dataset.from_list(list(rows))
     except Exception as e: raise XlnbError(f"Can't read {where} as rows: {type(e).__name__}: {' '.join(str(e).split())[:200]}. Every row needs the same columns with the same types.") from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-68
+# %% ../nbs/foundations/02_tasks.ipynb #cell-55
 class _Own:
-    "Reader of a task of one's own: (language code, split) -> rows"
+    "Reader of a task of one's own: (language code, split) -> rows, None if there are none"
+    gaps = True # languages may lack rows
     def __init__(self, name, table): self.name, self.table = name, table
-
-    def __call__(self, code: str, split: str) -> Dataset:
-        there = self.table.get(code, {})
-        if split not in there: raise _no_split(TASKS.get(self.name) or Task(self.name, 'span', source=code), language(code), split, 'your data', there)
-        return _as_dataset(there[split], f"'{self.name}' ({code}, {split})")
+    def splits(self, code: str) -> list[str]: return list(self.table.get(code, {}))
+    def __call__(self, code: str, split: str) -> Dataset | None:
+        if split in self.splits(code): return _as_dataset(self.table[code][split], f"'{self.name}' ({code}, {split})")
 
 def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label names
     "The labels that stand in the rows"
@@ -488,11 +496,11 @@ def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label nam
             if not isinstance(column, str) or column not in ds.column_names: raise XlnbError(f"'{read.name}' ({code}, {split}) has no column '{column}' (there: {_some(ds.column_names)}): name the right one in columns=dict(label=...).")
             kind_of = getattr(ds.features[column], 'feature', ds.features[column])
             if isinstance(kind_of, ClassLabel): return tuple(kind_of.names)
-            found |= {o for row in ds[column] for o in (row if kind == 'tags' else [row])}
+            found |= {o for row in ds[column][:] for o in (row if kind == 'tags' else [row])}
     if not all(isinstance(o, str) for o in found): raise XlnbError(f"The labels of '{read.name}' are not names ({_some(map(str, sorted(map(str, found))), 5)}): give labels=(...) in the order of the numbers.")
     return tuple(sorted(found, key=lambda o: (o != 'O', o)))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-69
+# %% ../nbs/foundations/02_tasks.ipynb #cell-56
 def own_task(
     name: str, # how to call it
     kind: str, # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'

@@ -1,0 +1,30 @@
+"Committed outputs show nothing of the machine that made them"
+import json, re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PATHS = re.compile(r'(?<![\w.~:/-])/(?:home|root|tmp|work|mnt|opt|srv|var|usr|Users|private)/[\w.-]+|[A-Z]:\\\\Users|0x[0-9a-f]{9,}')
+
+
+def strings(value):
+    "All strings in a piece of JSON"
+    if isinstance(value, str): yield value
+    elif isinstance(value, (list, dict)):
+        for o in (value.values() if isinstance(value, dict) else value): yield from strings(o)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT/'nbs').rglob('*.ipynb')), ids=lambda o: o.stem)
+def test_no_machine_path_in_outputs(path):
+    if '.ipynb_checkpoints' in path.parts: pytest.skip('a copy of the editor')
+    for i, cell in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
+        for out in cell.get('outputs', []):
+            data = {k: v for k, v in out.get('data', {}).items() if not k.startswith('image/png')}
+            for o in strings([out.get('text', []), data, out.get('traceback', []), out.get('evalue', '')]):
+                assert not (found := PATHS.search(o)), f'{path.name}, cell {i}: {found[0]}'
+
+
+def test_the_check_finds_paths():
+    for bad in 'saved to /tmp/x/y', "'/home/me/a'", '<A object at 0x7f0011223344>', '(/root/.cache': assert PATHS.search(bad)
+    for good in 'https://a.org/home/me', 'runs/lab/x', 'and/or', 'in ../shared/data', '0x7f': assert not PATHS.search(good)
