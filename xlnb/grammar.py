@@ -78,7 +78,7 @@ ADJECTIVES = dict(
 VERBS = {v: tuple(tuple(x.split()) for x in s.split('>')) for v, s in dict(  # subjects > objects
     chase='person animal>animal person', help='person>person animal', follow='person animal>person animal vehicle',
     watch='person animal>person animal vehicle', paint='person>tool vehicle', push='person>vehicle person',
-    carry='person>tool food', clean='person>tool vehicle', call='person>person animal', visit='person>person',
+    carry='person>tool food', polish='person>tool vehicle', call='person>person animal', visit='person>person',
     kick='person animal>person animal', touch='person animal>tool vehicle animal', praise='person>person', blame='person>person',
     buy='person>food tool vehicle', sell='person>food tool vehicle', love='person>person animal food', hate='person>person animal food',
     find='person animal>food tool', lose='person>tool food', eat='person animal>food', cook='person>food', repair='person>vehicle tool').items()}

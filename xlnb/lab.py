@@ -84,15 +84,15 @@ def follows(r, c):
     return c._replace(passive=bool(c.obj) and r.random() < .25, front=bool(c.places) and r.random() < .25)
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-18
-_CHAINS = """work X > be tired X > sleep X; kick Y X > be angry X > shout X; praise Y X > be happy X > dance X; lose X tool > be sad X > cry X;
-sell X vehicle > be rich X > buy X food; rest X > be strong X > carry X tool; wait X > be hungry X > cook X food;
-fall X > be dirty X > wash X; sing X > be thirsty X > drink X water; push Y X > be weak X > call X doctor"""
-_CHAINS = [[tuple(e.split()) for e in chain.split('>')] for chain in _CHAINS.split(';')]
-CAUSE_OF = {b: a for chain in _CHAINS for a, b in zip(chain, chain[1:])}
+_RINGS = """work X > be tired X > sleep X > be strong X > carry X tool > be hungry X > cook X food > be full X > dance X > be thirsty X > drink X water > rest X;
+fall X > be dirty X > wash X > be clean X > be happy X > sing X > win X > be rich X > buy X vehicle > be poor X > be sad X > cry X > be weak X;
+kick Y X > be angry X > shout X > blame Y X > wait X > be slow X"""
+_RINGS = [[tuple(e.split()) for e in ring.split('>')] for ring in _RINGS.split(';')]
+CAUSE_OF = {b: a for ring in _RINGS for a, b in zip(ring, ring[1:] + ring[:1])}
 EFFECT_OF = {a: b for b, a in CAUSE_OF.items()}
 
 def _caused(r, event, X, Y):
-    "An event of a chain as a clause about X and Y"
+    "An event of a ring as a clause about X and Y"
     who = lambda s: dict(X=X, Y=Y)[s] if s in ('X', 'Y') else NP(_pick(r, NOUNS[s]) if s in NOUNS else s)
     if event[0] == 'be': return Clause('be', who(event[2]), pred=event[1])
     return Clause(event[0], who(event[1]), who(event[2]) if len(event) > 2 else None)
@@ -150,7 +150,7 @@ def _story(lab, r, lang):
     w, out = World(r, lab.names), []
     for _ in range(r.choice((2, 3, 3))):
         c = w.event(); out.append(c)
-        if r.random() < .6: out.append(follows(r, c) if c.pred not in OPPOSITE or r.random() < .5 else c._replace(pred=OPPOSITE[c.pred], neg=not c.neg))
+        if r.random() < .6: out.append(follows(r, c))
         if r.random() < .25:
             asks = ['subj'] + ['obj'] * bool(c.obj) + ['place'] * bool(c.places)
             c = c._replace(neg=False); out += [c._replace(ask=r.choice(asks), time=None), follows(r, c)]
@@ -237,49 +237,50 @@ def dictionary(self: Lab, lang: str) -> dict: # {English content word: word of t
 Lab.meanings, Lab.parallel, Lab.aligned, Lab.dictionary = meanings, parallel, aligned, dictionary
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-43
-def _elsewhere(r, names, place):
-    p, np = place
-    new = lambda: names.loc(r) if np.kind else NP(r.choice(NOUNS['place']))
-    while (q := new()) == np: pass
-    return p, q
-def _other(r, adj): return r.choice([c for c in COLOURS if c != adj]) if adj in COLOURS else OPPOSITE[adj]
 def _edit(c, role, **kw): return c._replace(**{role: getattr(c, role)._replace(**kw)})
 
-def _hypothesis(w, r):
-    "A plain sentence, its common nouns, and those with an adjective"
-    while (h := w.event(where=.5, neg=.3, timed=0)).verb == 'be' or all(x is None or x.kind for x in (h.subj, h.obj)): pass
-    common = [k for k in ('subj', 'obj') if getattr(h, k) and not getattr(h, k).kind]
-    for k in common: h = _edit(h, k, det='the', num=False)
-    return h, common, [k for k in common if getattr(h, k).adj]
+def _bare(w):
+    "An event without modifiers, and modifiers that it may take: {slot: value}"
+    while True:
+        c = w.event(where=0, neg=.3, timed=0)
+        common = [k for k in ('subj', 'obj') if getattr(c, k) and not getattr(c, k).kind]
+        if c.verb != 'be' and common: break
+    slots = {k: w.r.choice(_adjectives(getattr(c, k))) for k in common}
+    for k in common: c = _edit(c, k, det='the', num=False, adj=None)
+    return c, slots | dict(place=w.place(), time=next(t for t, x in TIMES.items() if x == c.tense))
+
+def _add(c, slot, value):
+    if slot == 'place': return c._replace(places=(value,))
+    if slot == 'time': return c._replace(time=value, tense=TIMES[value])
+    return _edit(c, slot, adj=value)
+
+def _instead(w, slot, value):
+    "Another value that excludes this one"
+    r = w.r
+    if slot == 'time': return r.choice([t for t in TIMES if t != value])
+    if slot != 'place': return r.choice([c for c in COLOURS if c != value]) if value in COLOURS else OPPOSITE[value]
+    while (new := w.names.loc(r) if value[1].kind else NP(r.choice(NOUNS['place']))) == value[1]: pass
+    return value[0], new
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-44
-def _premise(w, r, h, label):
-    "What entails (0), leaves open (1) or contradicts (2) the hypothesis; and the hypothesis, which may speak of a class"
-    h, common, described = h
-    p, moves, where = h, [], bool(h.places) and not h.neg
-    if label == 1:
-        moves = ['class'] + ['adj'] * 3 * bool(described) + ['place'] * 3 * where; how = r.choice(moves)
-        if how == 'class': k = r.choice(common); p = _edit(p, k, noun=CLASS_OF[getattr(p, k).noun])
-        elif how == 'adj': p = _edit(p, r.choice(described), adj=None)
-        else: p = p._replace(places=())
-    elif label == 2:
-        moves = ['neg'] + ['adj'] * 2 * bool(described) + ['place'] * 2 * where + ['verb'] * 2 * (h.verb in OPPOSITE and not h.neg); how = r.choice(moves)
-        if how == 'neg': p = p._replace(neg=not p.neg)
-        elif how == 'adj': k = r.choice(described); p = _edit(p, k, adj=_other(r, getattr(p, k).adj))
-        elif how == 'place': p = p._replace(places=(_elsewhere(r, w.names, p.places[0]),))
-        else: p = p._replace(verb=OPPOSITE[p.verb])
-    if r.random() < .2 and not (label == 1 and how == 'class'): k = r.choice(common); h = _edit(h, k, noun=CLASS_OF[getattr(h, k).noun])
-    return p, h, label == 1 and how != 'class'
-
 def _inference(lab, r, names, label):
     w = World(r, names, .1)
-    drawn = _hypothesis(w, r)
-    p, h, short = _premise(w, r, drawn, label)
-    free = [k for k in drawn[1] if not getattr(drawn[0], k).adj] + ['time'] + ['place'] * (not h.places and not (h.neg or p.neg))
-    for k in r.sample(free, min(len(free), r.choice((1, 2)) + short)):
-        if k == 'time': p = p._replace(time=next(t for t, x in TIMES.items() if x == p.tense))
-        elif k == 'place': p = p._replace(places=(w.place(),))
-        else: p = _edit(p, k, adj=r.choice(_adjectives(getattr(drawn[0], k))))
+    c, slots = _bare(w)
+    noun, m = r.choice([k for k in slots if k in ('subj', 'obj')]), r.choice(list(slots))
+    upper = CLASS_OF[getattr(c, noun).noun]
+    h = p = c
+    h_class = r.random() < .4                                   # the hypothesis speaks of a class
+    p_class = h_class and r.random() < .75 if label != 1 else not h_class and r.random() < .5
+    flip = label == 2 and r.random() < (.6 if c.neg else .6 * .3 / .7)
+    opposite = label == 2 and not flip and c.verb in OPPOSITE and r.random() < .5
+    others = [k for k in slots if k != m]
+    kept = r.sample(others, 2) if label == 1 and not p_class else [m, r.choice(others)]
+    for k in kept: p = _add(p, k, _instead(w, m, slots[m]) if k == m and label == 2 and not (flip or opposite) else slots[k])
+    h = _add(h, m, slots[m])
+    if h_class: h = _edit(h, noun, noun=upper)
+    if p_class: p = _edit(p, noun, noun=upper)
+    if flip: p = p._replace(neg=not p.neg)
+    if opposite: p = p._replace(verb=OPPOSITE[p.verb])
     return dict(text_a=[p], text_b=[h], label=label)
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-46
@@ -303,12 +304,12 @@ def _paraphrase(lab, r, names, label):
 # %% ../nbs/foundations/01_lab.ipynb #cell-48
 def _choices(lab, r, names, n):
     "Items two at a time"
-    out, middle = [], [e for e in CAUSE_OF if e in EFFECT_OF]
+    out = []
     while len(out) < n:
         (X, Y), said = r.sample(World(r, names, .3).items['person'], 2), {}
         X, Y = (x if x.kind else x._replace(num=False, adj=None, det='the') for x in (X, Y))
         def say(e): return [said.setdefault(e, _caused(r, e, X, Y))]
-        if r.random() < .4: p = r.choice(middle); pair = [(p, 'cause', CAUSE_OF[p], EFFECT_OF[p]), (p, 'effect', EFFECT_OF[p], CAUSE_OF[p])]
+        if r.random() < .4: p = r.choice(list(CAUSE_OF)); pair = [(p, 'cause', CAUSE_OF[p], EFFECT_OF[p]), (p, 'effect', EFFECT_OF[p], CAUSE_OF[p])]
         else:
             ask = r.choice(('cause', 'effect')); known = CAUSE_OF if ask == 'cause' else EFFECT_OF
             p, q = r.sample(list(known), 2)
