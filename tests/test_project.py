@@ -104,9 +104,17 @@ def test_outputs_are_fit_to_show(path):
             assert re.findall(r"(?<![\w.:/<)\]])/(?:[\w.-]+/){2,}", text) == [], "an absolute path of some machine"
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.startswith("nbs/results/")])
-def test_results_page_installs_itself_on_colab(path):
-    assert "! [ -e /content ] && pip install -Uqq xlnb" in "\n".join(source(c) for c in code_cells(path)[:3])
+COLAB = """#| hide
+import os, sys
+if 'google.colab' in sys.modules:  # fetch and install the project, then stand where this page stands
+    get_ipython().system('git clone -q --depth 1 {url} /content/xlnb && pip install -q /content/xlnb')
+    os.chdir('/content/xlnb/{folder}')"""
+
+
+@pytest.mark.parametrize("path", ["nbs/index.ipynb", *(p for p in NOTEBOOKS if p.startswith("nbs/results/"))])
+def test_page_installs_itself_on_colab(path):
+    wanted = COLAB.format(url=settings()["git_url"], folder=Path(path).parent.as_posix())
+    assert wanted in map(source, code_cells(path)[:2]), f"one of the first two code cells should be:\n{wanted}"
 
 
 def test_every_notebook_is_in_the_sidebar():
