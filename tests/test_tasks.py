@@ -7,8 +7,9 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from xlnb import tasks
+from xlnb.lab import LAB_TASKS, Lab
 from xlnb.languages import XlnbError, language
-from xlnb.tasks import COLUMNS, TASKS, Task, align_rows, check_parallel, get_task, list_tasks, own_task, register_task, show_batch
+from xlnb.tasks import COLUMNS, TASKS, Task, align_rows, check_parallel, get_task, lab_task, list_tasks, own_task, register_task, show_batch
 
 DATA = os.environ.get('XLNB_DATA')
 mirror = pytest.mark.skipif(not DATA, reason='XLNB_DATA is not set: the mirror is not at hand')
@@ -46,10 +47,10 @@ def test_the_registry():
     assert len(TASKS['sib200'].langs) == 205 and len(TASKS['xnli'].langs) == 15 and len(TASKS['pawsx'].langs) == 7
 
 
-@pytest.mark.parametrize('name,hint', [('xlni', "'xnli'"), ('paws-x', "'pawsx'"), ('', 'The tasks are'), ('xnli:', None), ('xnli:mrpc', 'labels are pair'),
+@pytest.mark.parametrize('name,hint', [('xlni', "'xnli'"), ('paws-x', "'pawsx'"), ('', 'The tasks are'), ('xnli:', None), ('xnli:mrpc', 'labels are pair'), ('lab-inference:xnli', None),
                                        ('xnli:nli', "'nli_en'"), ('sib200:nli_en', 'kind'), ('nowhere/at/all', 'Unknown task')])
 def test_names(name, hint):
-    if hint is None: assert get_task(name) == TASKS['xnli']
+    if hint is None: assert get_task(name).kind == 'pair'
     else:
         with pytest.raises(XlnbError, match=hint): get_task(name)
 
@@ -380,6 +381,40 @@ def test_a_folder_of_ones_own(tmp_path):
         with pytest.raises(XlnbError, match='task.json'): get_task(str(root))
     (root/'train.jsonl').write_text('{"text": "A", "label"')
     with pytest.raises(XlnbError, match="Can't read 'rain'"): own_task('rain', 'sentence', root)
+
+
+# ---------------------------------------------------------------- the laboratory
+
+@pytest.mark.parametrize('name', LAB_TASKS)
+def test_laboratory_rows(name):
+    t = get_task(name)
+    assert t.langs[0] == t.source == 'en' and len(t.langs) >= 9
+    ds = {lang: t.load(lang, 'validation') for lang in (t.langs[0], t.langs[1], t.langs[-1])}
+    check_parallel(ds)
+    assert all(tuple(o.column_names)[:len(COLUMNS[t.kind])] == COLUMNS[t.kind] for o in ds.values())
+    if t.kind in ('pair', 'tags'): assert getattr(ds['en'].features['tags' if t.kind == 'tags' else 'label'], 'feature', ds['en'].features.get('label')).names == list(t.labels)
+    first = {lang: t.load(lang, 'test', limit=9, seed=3)['id'][:] for lang in t.langs}
+    assert len({tuple(o) for o in first.values()}) == 1
+    assert show_batch(t, t.langs[:2], 'test', 1).to_html()
+
+
+def test_laboratory_splits():
+    for name in LAB_TASKS:
+        t = get_task(name)
+        if t.kind == 'cloze':
+            with pytest.raises(XlnbError, match="no split 'train'"): t.load('en', 'train')
+            assert {'attribute', 'home', 'stated'} < {*t.load('en', 'test').column_names}
+        else:
+            assert len(t.load('en', 'train')) > 1000
+            with pytest.raises(XlnbError, match='English only|source'): t.load(t.langs[1], 'train')
+        with pytest.raises(XlnbError, match='has no Swahili'): t.load('sw', 'test')
+
+
+def test_a_laboratory_of_ones_own():
+    t = get_task('lab-inference')
+    other = lab_task('lab-inference', Lab(1))
+    assert t.fingerprint('qal', 'validation') == lab_task('lab-inference', Lab(0)).fingerprint('qal', 'validation') != other.fingerprint('qal', 'validation')
+    with pytest.raises(XlnbError, match="did you mean 'lab-inference'"): lab_task('lab-inferense')
 
 
 # ---------------------------------------------------------------- display
