@@ -120,7 +120,7 @@ def tfidf_control(task,                 # of kind sentence or pair
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     cols = _text_columns(task)[-1:] if only_second else _text_columns(task)
-    model = make_pipeline(_tfidf(cols), LogisticRegression(C=4, max_iter=300))
+    model = make_pipeline(_tfidf(cols), LogisticRegression(max_iter=200, tol=1e-3))
     return _control(task, 'hypothesis only' if only_second else 'tf-idf', model, langs, split, budget, data)
 
 def _tfidf(cols):

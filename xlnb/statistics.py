@@ -218,6 +218,8 @@ def _table(frame, caption):
     t.attrs['caption'] = caption
     return t
 
+def _three(x): return f"{round(x, 3) + 0.:.3f}"   # never -0.000
+
 def _capital(s): return s[:1].upper() + s[1:]
 
 def _between(v): return f"{min(v):,}" if min(v) == max(v) else f"{min(v):,} to {max(v):,}"
@@ -283,7 +285,7 @@ def score_table(items: pd.DataFrame, # from one or several cells
     "The table to print: scores with intervals, then means, gap, worst language and spread"
     est, caption, definition = _estimates(items, draws, level, source, metric, seed)
     cols = [k for k in KEYS if est[k].nunique() > 1] or ['recipe']
-    est['text'] = [f"{s:.3f} [{a:.3f}, {b:.3f}]" if s == s else 'n/a' for s, a, b in zip(est.score, est.low, est.high)]
+    est['text'] = [f"{_three(s)} [{_three(a)}, {_three(b)}]" if s == s else 'n/a' for s, a, b in zip(est.score, est.low, est.high)]
     table = est.pivot(index='lang', columns=cols, values='text')
     table = table.loc[_order(est.lang[~est.lang.isin(AGGREGATES)].unique(), source) + AGGREGATES, est[cols[0] if len(cols) == 1 else cols].drop_duplicates()]
     t = _transfer(est, source).set_index(cols)

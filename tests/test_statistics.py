@@ -1,0 +1,211 @@
+"""Scores, intervals and differences: what must hold for any items, and whether intervals keep their promise."""
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from sklearn.metrics import accuracy_score
+
+from xlnb.languages import XlnbError
+from xlnb.statistics import (AGGREGATES, DEFINITION, METRICS, bootstrap, compare, holm, metric_of, paired_difference, score_table,
+                             scores, simulated_items, summary, transfer_gap, transfer_summary)
+
+pytestmark = pytest.mark.filterwarnings("ignore:one s:UserWarning")
+FAST = settings(max_examples=25, deadline=None)
+
+
+@st.composite
+def items(draw, metric=None):
+    "Any items: some languages, seeds and rows, some of the rows missing, in any order"
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    langs = ["en", *draw(st.lists(st.sampled_from(["de", "sw", "zh", "qaa"]), unique=True, min_size=1))]
+    seeds, n = draw(st.integers(1, 4)), draw(st.integers(2, 30))
+    frame = pd.DataFrame([dict(lang=l, seed=s, id=str(i)) for l in langs for s in range(seeds) for i in range(n)])
+    if metric == "entity F1": frame[["tp", "fp", "fn"]] = rng.integers(0, 4, (len(frame), 3))
+    else: frame["correct"] = rng.integers(0, 2, len(frame))
+    lost = frame.id.isin(rng.choice(n, rng.integers(0, n // 2 + 1), replace=False).astype(str)) & (frame.lang == langs[-1])
+    return frame[~lost].assign(task="any", encoder="e", recipe="r")
+
+
+any_items = st.one_of(items(), items("entity F1"))
+
+
+@FAST
+@given(any_items, st.randoms(use_true_random=False))
+def test_order_of_rows_and_seeds_does_not_matter(x, random):
+    order = list(range(len(x)))
+    random.shuffle(order)
+    a, b = (bootstrap(f, draws=50).set_index("lang") for f in (x, x.iloc[order]))
+    pd.testing.assert_frame_equal(a, b.loc[a.index])
+    again = bootstrap(x.assign(seed=x.seed.map(lambda s: s * 7 + 1)), draws=50).set_index("lang")
+    pd.testing.assert_frame_equal(a, again)
+
+
+@FAST
+@given(any_items)
+def test_interval_holds_the_point_and_stays_possible(x):
+    b = bootstrap(x, draws=200)
+    assert (b.low <= b.score).all() and (b.score <= b.high).all()
+    langs = b[b.lang != "transfer gap"]
+    assert (langs.low >= 0).all() and (langs.high <= 1).all()
+
+
+@FAST
+@given(any_items)
+def test_gap_identity(x):
+    t, s = transfer_summary(x, draws=20).iloc[0], summary(x, draws=20).set_index("lang").score
+    assert t.gap == pytest.approx(t.source - t.targets) == pytest.approx(transfer_gap(s))
+    n = len(s)
+    assert t["all"] == pytest.approx((t.source + (n - 1) * t.targets) / n)
+    assert s[t.worst] == s.min() and t.sd_langs == pytest.approx(s.std(ddof=0))
+
+
+@FAST
+@given(any_items)
+def test_summary_is_the_mean_over_seeds(x):
+    s = scores(x).groupby("lang").score.mean()
+    t = summary(x, draws=20).set_index("lang").score
+    pd.testing.assert_series_equal(s.sort_index(), t.sort_index(), check_names=False)
+
+
+@FAST
+@given(any_items)
+def test_identical_inputs_do_not_differ(x):
+    d = paired_difference(x, x.sample(frac=1, random_state=1), draws=50)
+    assert (d.difference == 0).all() and (d.low == 0).all() and (d.high == 0).all()
+    assert (d.verdict == "unclear").all() and (d.p == 1).all()
+
+
+@FAST
+@given(any_items)
+def test_difference_is_antisymmetric(x):
+    y = x.assign(correct=1 - x.correct) if "correct" in x else x.assign(tp=x.tp + 1)
+    a, b = paired_difference(x, y, draws=50), paired_difference(y, x, draws=50)
+    np.testing.assert_allclose(a.difference, -b.difference, atol=1e-12)
+    np.testing.assert_allclose(a.low, -b.high, atol=1e-9)
+
+
+@FAST
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm(p):
+    adjusted, order = holm(p), np.argsort(p, kind="stable")
+    assert (adjusted >= np.array(p) - 1e-12).all() and (adjusted <= 1).all()
+    assert (np.diff(adjusted[order]) >= -1e-12).all()
+    by_hand = np.maximum.accumulate([min(1, (len(p) - k) * p[i]) for k, i in enumerate(order)])
+    np.testing.assert_allclose(adjusted[order], by_hand)
+
+
+def test_holm_published_example():
+    # Holm's procedure on four hypotheses, as in en.wikipedia.org/wiki/Holm-Bonferroni_method
+    np.testing.assert_allclose(holm([.01, .04, .03, .005]), [.03, .06, .06, .02])
+    assert len(holm([])) == 0
+
+
+def test_accuracy_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 3, (2, 200))
+    x = pd.DataFrame(dict(id=np.arange(200).astype(str), lang="en", correct=(y == p).astype(int)))
+    assert scores(x).score[0] == pytest.approx(accuracy_score(y, p))
+
+
+@pytest.mark.parametrize("seeds, sd_seed", [(3, .2), (5, .05)])
+def test_intervals_of_aggregates_cover(seeds, sd_seed):
+    truth = dict(en=.85, de=.7, sw=.55)
+    true = pd.Series(truth | {"mean of targets": .625, "mean of all": .7, "transfer gap": .225})
+    hit = []
+    for r in range(120):
+        b = bootstrap(simulated_items({"r": truth}, seeds=seeds, items=150, sd_seed=sd_seed, seed=r), draws=300, seed=r).set_index("lang")
+        hit.append((b.low <= true[b.index]) & (true[b.index] <= b.high))
+    rate = pd.concat(hit, axis=1).mean(axis=1)
+    assert rate.between(.88, 1).all() and .92 <= rate.mean() <= .995, rate   # 120 repetitions: about ± 4 points each
+
+
+def test_not_parallel_ids_give_the_same_interval():
+    "Languages with ids of their own are resampled on their own, up to the noise of the draws"
+    x = simulated_items({"r": dict(en=.8, de=.6)}, items=400)
+    own = x.assign(id=x.lang + x.id)
+    a, b = (bootstrap(f, draws=4000).set_index("lang") for f in (x, own))
+    np.testing.assert_allclose(a.loc[["en", "de"], ["low", "high"]], b.loc[["en", "de"], ["low", "high"]], atol=.01)
+
+
+def test_entity_f1_pools_counts():
+    x = pd.DataFrame(dict(id=["1", "2"], lang="en", tp=[1, 0], fp=[0, 1], fn=[0, 1]))
+    assert scores(x).score[0] == pytest.approx(.5)   # 2/(2+1+1), not the mean of 1 and 0 weighted by chance
+    x = pd.DataFrame(dict(id=["1", "2"], lang="en", tp=[9, 0], fp=[0, 1], fn=[0, 0]))
+    assert scores(x).score[0] == pytest.approx(18 / 19)
+    nothing = pd.DataFrame(dict(id=["1"], lang="en", tp=[0], fp=[0], fn=[0]))
+    assert scores(nothing).score[0] == 0
+
+
+def test_several_tasks_with_different_metrics():
+    a = simulated_items({"r": dict(en=.8, de=.6)}, items=20)
+    b = a[["encoder", "recipe", "seed", "lang", "id"]].assign(task="ner", tp=1, fp=1, fn=0)
+    x = pd.concat([a, b], ignore_index=True)
+    got = summary(x, draws=20).set_index(["task", "lang"]).score
+    assert got["ner", "en"] == pytest.approx(2 / 3) and got["simulated", "en"] == pytest.approx(a[a.lang == "en"].correct.mean())
+    table = score_table(x, draws=20)
+    assert [*table.columns] == ["simulated", "ner"] and "entity F1" in table.caption
+
+
+def test_one_seed_warns_and_says_so():
+    x = simulated_items({"r": dict(en=.8, de=.6)}, seeds=1)
+    with pytest.warns(UserWarning, match="one seed only"): t = summary(x)
+    assert "over items only" in t.caption
+    with pytest.warns(UserWarning, match="one shared seed"): d = paired_difference(x, x)
+    assert "items only" in d.caption
+    with warnings.catch_warnings():   # controls have no luck to average over
+        warnings.simplefilter("error")
+        summary(x.assign(encoder="none"))
+
+
+def test_unequal_seeds():
+    x = simulated_items({"a": dict(en=.8, de=.6), "b": dict(en=.8, de=.6)}, seeds=3)
+    t = summary(x[(x.recipe == "a") | (x.seed < 2)]).groupby("recipe").seeds.max()
+    assert t["a"] == 3 and t["b"] == 2
+    some = x[(x.recipe == "a") & ((x.lang == "en") | (x.seed < 2))]
+    s = bootstrap(some).set_index("lang")
+    assert s.seeds.to_dict() == {"en": 3, "de": 2} | dict.fromkeys(AGGREGATES, 2)
+    per_seed = scores(some).pivot(index="seed", columns="lang", values="score").dropna()
+    assert s.score["transfer gap"] == pytest.approx((per_seed.en - per_seed.de).mean())
+    assert "differ in their number of seeds" in summary(some).caption
+    with pytest.warns(UserWarning, match="paired on"): d = paired_difference(x[x.recipe == "a"], x[(x.recipe == "b") & (x.seed < 2)])
+    assert (d.seeds == 2).all()
+
+
+def test_verdicts():
+    good = simulated_items({"a": dict(en=.8, de=.75), "b": dict(en=.8, de=.6)}, items=800, sd_seed=.01)
+    d = paired_difference(good[good.recipe == "a"], good[good.recipe == "b"]).set_index("lang")
+    assert d.verdict["de"] == "better" and d.verdict["mean of targets"] == "better" and d.verdict["transfer gap"] == "smaller"
+    d = compare(good, "a").set_index("lang")
+    assert d.verdict["de"] == "worse" and d.verdict["transfer gap"] == "larger" and d.recipe.iloc[0] == "b"
+
+
+def test_tables_print_their_definition():
+    x = simulated_items({"r": dict(en=.8, de=.6)}, seeds=2)
+    for t in (transfer_summary(x), score_table(x), paired_difference(x, x)):
+        assert " ".join(repr(t).split()).count(DEFINITION) == 1 and DEFINITION in t._repr_html_()
+    assert summary(x).query("lang == 'en'").caption   # a part of a table keeps its caption
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda x: summary(x.iloc[:0]), "no items"),
+    (lambda x: summary(pd.concat([x, x])), "twice"),
+    (lambda x: summary(x.drop(columns="id")), "evaluate_model"),
+    (lambda x: summary(x.drop(columns="correct")), "item_scores"),
+    (lambda x: compare(x, "z"), "baseline"),
+    (lambda x: compare(x[x.recipe == "a"], "a"), "another recipe"),
+    (lambda x: paired_difference(x, x), "compare"),
+    (lambda x: bootstrap(x), "summary"),
+    (lambda x: transfer_gap({"de": .5}), "source"),
+    (lambda x: metric_of("bleu"), ", ".join(METRICS)),
+])
+def test_bad_input_names_the_fix(call, says):
+    x = simulated_items({"a": dict(en=.8, de=.6), "b": dict(en=.8, de=.6)}, seeds=2, items=5)
+    with pytest.raises(XlnbError, match=says): call(x)
+
+
+def test_a_table_without_source_has_no_gap():
+    x = simulated_items({"r": dict(de=.8, sw=.6)}, seeds=2, items=50)
+    t = score_table(x)
+    assert t.loc["transfer gap", "r"] == "n/a" and "0." in t.loc["mean of all", "r"]
