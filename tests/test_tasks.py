@@ -74,7 +74,7 @@ def test_registering():
 
 
 @pytest.mark.parametrize('fields,hint', [(dict(kind='pairs'), "'pair'"), (dict(kind='pair'), 'labels'), (dict(kind='tags', labels=('O', 'O')), 'two different'),
-                                         (dict(kind='span', langs=('xx',)), 'Unknown language'), (dict(name='a b', kind='span'), 'letters')])
+                                         (dict(kind='span', langs=('xx',)), 'Unknown language'), (dict(kind='pair', labels=('a', 'b'), label_names={'x': 'c'}), "'c'"), (dict(name='a b', kind='span'), 'letters')])
 def test_a_wrong_entry(fields, hint):
     with pytest.raises(XlnbError, match=hint): Task(**{'name': 't', **fields})
 
@@ -241,7 +241,8 @@ def one(kind, **change):
     ('choice', dict(question='why'), "'cause' or 'effect'"), ('choice', dict(choices=['B']), 'at least two'), ('choice', dict(choices=['B', '']), 'two texts'),
     ('span', dict(answers=dict(text=['B'], answer_start=[3])), 'does not stand at character 3'), ('span', dict(answers=dict(text=[], answer_start=[])), 'at least one text'),
     ('span', dict(question=''), "column 'question'"), ('span', dict(answers=dict(text=['A'], answer_start=[3, 4])), 'one answer_start for each'),
-    ('tags', dict(tags=[1]), '1 for 2'), ('tags', dict(tokens=['A', '']), 'none of them empty'), ('tags', dict(tags=[1, 2]), 'label 2'),
+    ('span', dict(answers=None), 'at least one text'), ('span', dict(answers=dict(text=['A'], answer_start=[None])), 'one answer_start'),
+    ('tags', dict(tags=None), 'label None'), ('tags', dict(tags=[1]), '1 for 2'), ('tags', dict(tokens=['A', '']), 'none of them empty'), ('tags', dict(tags=[1, 2]), 'label 2'),
     ('cloze', dict(text='A'), 'must say {mask}'), ('cloze', dict(label=3), '0 to 2')])
 def test_a_faulty_row(kind, change, hint):
     assert len(one(kind)) == 1

@@ -33,7 +33,7 @@ def _nearest(name: str, names) -> str: # "did you mean 'x'? "
     return f"did you mean {' or '.join(map(repr, near))}? " if near else ''
 
 # %% ../nbs/foundations/02_rows.ipynb #cell-10
-def _pick(task, raw: Dataset, where: str) -> dict[str, list]: # {canonical column: values}
+def _pick(task, raw: Dataset, where: str) -> tuple[dict, list]: # {canonical column: values}, and the number of each row in the source
     "The canonical columns of the source's rows"
     out = {}
     for name in COLUMNS[task.kind]:
@@ -48,11 +48,9 @@ def _pick(task, raw: Dataset, where: str) -> dict[str, list]: # {canonical colum
     out['id'] = [str(o) for o in out['id']]
     extra = [o for o in task.extra if o in raw.column_names and o not in out]
     out |= {o: raw[o][:] for o in extra}
-    if task.drop:
-        texts = [out[o] for o in ('text', 'text_a', 'text_b') if o in out]
-        keep = [i for i, row in enumerate(zip(*texts)) if not set(row) & set(task.drop)]
-        out = {k: [v[i] for i in keep] for k, v in out.items()}
-    return out
+    texts = [out[o] for o in ('text', 'text_a', 'text_b') if o in out]
+    keep = [i for i, row in enumerate(zip(*texts)) if not {*row} & {*task.drop}] if task.drop else list(range(len(raw)))
+    return {k: [v[i] for i in keep] for k, v in out.items()}, keep
 
 def _index_of(task, feature) -> dict: # {value in the source: index into task.labels}
     "What every label of the source means here"
@@ -61,15 +59,15 @@ def _index_of(task, feature) -> dict: # {value in the source: index into task.la
     known |= {k: known[v] for k, v in task.label_names.items()}
     return {i: known[o] for i, o in enumerate(names) if o in known} if names else known | {i: i for i in range(len(task.labels))}
 
-def _as_numbers(task, values: list, ids: list, feature, where: str) -> list: # one number per row, or one list of them for tags
+def _as_numbers(task, values: list, places: list, feature, where: str) -> list: # one number per row, or one list of them for tags
     "Labels as indices into the task's labels"
     tags = task.kind == 'tags'
     index = _index_of(task, getattr(feature, 'feature', feature) if tags else feature)
-    for i, (row, id) in enumerate(zip(values, ids)):
-        for o in (row if tags else [row]):
+    for row, place in zip(values, places):
+        for o in (row if tags and isinstance(row, list) else [row]):
             if isinstance(o, bool) or not isinstance(o, (int, str)) or o not in index:
                 hint = ' (-1 marks rows whose label is kept secret: choose another split)' if o == -1 else ''
-                raise XlnbError(f"{where}, row {i} (id '{id}'): label {o!r} is not one of {_some(task.labels)}{hint}; correct the row, or name it in label_names=.")
+                raise XlnbError(f"{where}, {place}: label {o!r} is not one of {_some(task.labels)}{hint}; correct the row, or name it in label_names=.")
     return [[index[o] for o in row] for row in values] if tags else [index[o] for o in values]
 
 # %% ../nbs/foundations/02_rows.ipynb #cell-12
@@ -89,8 +87,8 @@ def _fault(kind: str, row: dict) -> tuple[str, str] | None: # (column, what is w
         if not row['tokens'] or any(map(blank, row['tokens'])): return 'tokens', 'must be a list of words, none of them empty'
         if len(row['tokens']) != len(row['tags']): return 'tags', f"must be as many as tokens, but there are {len(row['tags'])} for {len(row['tokens'])}"
     if kind == 'span':
-        texts, starts = row['answers']['text'], row['answers']['answer_start']
-        if not texts or len(texts) != len(starts): return 'answers', 'must have at least one text, and one answer_start for each'
+        texts, starts = (row['answers'] or {}).get('text'), (row['answers'] or {}).get('answer_start')
+        if not texts or not starts or len(texts) != len(starts) or None in starts: return 'answers', 'must have at least one text, and one answer_start for each'
         for text, start in zip(texts, starts):
             if blank(text) or row['context'][start:start + len(text)] != text: return 'answers', f'says {text!r}, which does not stand at character {start} of the context'
 
@@ -108,17 +106,18 @@ def canonical_rows(
     where: str # how a message calls them
 ) -> Dataset:
     "Checked rows in the canonical columns"
-    out = _pick(task, raw, where)
+    out, numbers = _pick(task, raw, where)
     if not out['id']: raise XlnbError(f"{where} has no rows: leave it out, or add some.")
+    places = [f"row {i} (id '{o}')" for i, o in zip(numbers, out['id'])]
     target = 'tags' if task.kind == 'tags' else 'label'
     if task.labels:
         rule = task.columns.get(target, target)
-        out[target] = _as_numbers(task, out[target], out['id'], raw.features.get(rule) if isinstance(rule, str) else None, where)
+        out[target] = _as_numbers(task, out[target], places, raw.features.get(rule) if isinstance(rule, str) else None, where)
     seen = set()
-    for i, values in enumerate(zip(*out.values())):
+    for place, values in zip(places, zip(*out.values())):
         row = dict(zip(out, values))
         fault = ('id', 'stands there twice; ids must differ') if row['id'] in seen else _fault(task.kind, row)
-        if fault: raise XlnbError(f"{where}, row {i} (id '{row['id']}'), column '{fault[0]}': {fault[1]}. Correct or remove the row.")
+        if fault: raise XlnbError(f"{where}, {place}, column '{fault[0]}': {fault[1]}. Correct or remove the row.")
         seen.add(row['id'])
     features = _features(task)
     extra = {k: raw.features[k] for k in out if k not in features}

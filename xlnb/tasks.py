@@ -63,6 +63,7 @@ def _complete(task: Task):
     if task.kind not in COLUMNS: raise XlnbError(f"Task '{task.name}' is of an unknown kind {task.kind!r}: {_nearest(task.kind, COLUMNS)}The kinds are {_some(COLUMNS)}.")
     if task.kind in ('sentence', 'pair', 'tags') and len(set(task.labels)) < 2:
         raise XlnbError(f"Task '{task.name}' is of kind '{task.kind}' and needs labels=(...) with at least two different names.")
+    if lost := set(task.label_names.values()) - set(task.labels): raise XlnbError(f"Task '{task.name}' names a label {min(lost)!r} in label_names, which is not one of {_some(task.labels)}.")
     source = language(task.source).code
     codes = dict.fromkeys([source, *(language(o).code for o in task.langs)])
     for k, v in dict(source=source, langs=tuple(codes), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind],
@@ -132,6 +133,7 @@ def register_task(
     TASKS[task.name] = task
     return task
 
+# %% ../nbs/foundations/02_tasks.ipynb #cell-18
 def get_task(
     name: 'str | Task' # a registered name, 'task:training_set', or the folder of a task of your own
 ) -> Task:
@@ -150,7 +152,7 @@ def list_tasks() -> pd.DataFrame:
                  hub=o.path) for o in TASKS.values()]
     return pd.DataFrame(rows).set_index('task')
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-21
+# %% ../nbs/foundations/02_tasks.ipynb #cell-22
 def _place(task: Task, data) -> tuple[str, str]: # what load_dataset needs, and how to call it in a message
     "Folder in the mirror, or Hub id"
     data = str(data or os.environ.get('XLNB_DATA') or 'hub')
@@ -197,13 +199,13 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-23
+# %% ../nbs/foundations/02_tasks.ipynb #cell-24
 def _no_split(task: Task, lang: Language, split: str, place: str, there) -> XlnbError:
     "The error for a missing split: what is there, and what to do"
     what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {_some(there)}."
     if split != 'train': return XlnbError(f"{what} Choose one of these.")
     if lang.code != task.source: return XlnbError(f"{what} Training rows are in the source language ('{task.source}').")
-    fit = [o.name for o in TASKS.values() if o.name != task.name and (o.kind, o.labels, o.source) == (task.kind, task.labels, task.source)]
+    fit = [o.name for o in TASKS.values() if o.name != task.name and not isinstance(o.loader, _FromLab) and (o.kind, o.labels, o.source) == (task.kind, task.labels, task.source)]
     if fit: what += f" Take the training rows of another set: '{task.name}:{fit[0]}' (in Python also with_train)" + (f"; sets that fit: {_some(fit)}." if fit[1:] else '.')
     else: what += " Bring your own labelled set with own_task and name it after a colon ('task:your_set')."
     return XlnbError(what)
@@ -219,7 +221,7 @@ def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception
         return XlnbError(f"Can't reach {place}: check the network, or point XLNB_DATA (or data=, --data) at a local mirror with the folder '{task.folder}'.")
     return XlnbError(f"Can't read the {split} split of '{task.name}' ({lang.name}) in {place}: {type(e).__name__}: {' '.join(text.split())[:200]}. The files may be damaged; copy them again.")
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-26
+# %% ../nbs/foundations/02_tasks.ipynb #cell-27
 def _load(
     task: Task,
     lang: str, # any code form
@@ -255,7 +257,7 @@ def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
     return task.parallel and len(task.langs) > 1 and bool(task.drop or getattr(task.loader, 'gaps', False))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-28
+# %% ../nbs/foundations/02_tasks.ipynb #cell-29
 _memo: dict = {}
 
 def _stamp(task: Task, data) -> str | None: # None: remember nothing
@@ -287,7 +289,7 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
         return digest.hexdigest()[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data), make)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-29
+# %% ../nbs/foundations/02_tasks.ipynb #cell-30
 def _with_train(
     task: Task,
     other: 'str | Task' # a task of the same kind with the same labels
@@ -300,7 +302,7 @@ def _with_train(
     if task.source not in other.langs: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no rows in '{task.source}'.")
     return replace(task, name=f"{task.name.split(':')[0]}:{name}", train_from=name)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-36
+# %% ../nbs/foundations/02_tasks.ipynb #cell-37
 def show_batch(
     task: 'str | Task', # name or task
     lang='en', # one language, or several: the same rows of each
@@ -315,7 +317,7 @@ def show_batch(
     loaded = {language(o).code: task.load(o, split, data, limit=n, seed=seed) for o in langs}
     return show_rows(task, loaded, width)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-46
+# %% ../nbs/foundations/02_tasks.ipynb #cell-47
 _READERS = {'.jsonl': 'json', '.json': 'json', '.parquet': 'parquet', '.csv': 'csv'}
 
 def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
@@ -337,7 +339,7 @@ def _as_dataset(rows, where: str) -> Dataset:
         return Dataset.from_dict(rows) if isinstance(rows, dict) else Dataset.from_list(list(rows))
     except Exception as e: raise XlnbError(f"Can't read {where} as rows: {type(e).__name__}: {' '.join(str(e).split())[:200]}. Every row needs the same columns with the same types.") from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-47
+# %% ../nbs/foundations/02_tasks.ipynb #cell-48
 class _Own:
     "Reader of a task of one's own: (language code, split) -> rows, None if there are none"
     gaps = True # languages may lack rows
@@ -359,7 +361,7 @@ def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label nam
     if not all(isinstance(o, str) for o in found): raise XlnbError(f"The labels of '{read.name}' are not names ({_some(map(str, sorted(map(str, found))), 5)}): give labels=(...) in the order of the numbers.")
     return tuple(sorted(found, key=lambda o: (o != 'O', o)))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-48
+# %% ../nbs/foundations/02_tasks.ipynb #cell-49
 def own_task(
     name: str, # how to call it
     kind: str, # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
