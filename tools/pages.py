@@ -146,6 +146,9 @@ def api(style, node, lines, module):
     if isinstance(node, ast.ClassDef):
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         rows = list(fields(node, lines)) or (list(parameters(init, lines)) if init else [])
+        if rows and rows[-1][0] == "returns":  # nothing comes back from `__init__`: the comment is about the last parameter
+            *rows, (_, _, _, text) = rows
+            rows[-1] = (*rows[-1][:3], rows[-1][3] or text)
         methods = [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_") and ast.get_docstring(n)]
         return describe(style, "class", node.name, module, rows, doc, "\n\n".join(api(style, m, lines, module) for m in methods))
     decorators = {getattr(d, "id", "") for d in node.decorator_list}

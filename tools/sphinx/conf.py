@@ -24,7 +24,7 @@ suppress_warnings = ["myst.header"]  # a page may start a section at any depth
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 
 # Code and what it documents.
-add_module_names, python_use_unqualified_type_names, python_maximum_signature_line_length = False, True, 88
+add_module_names, python_use_unqualified_type_names = False, True
 toc_object_entries_show_parents = "hide"
 copybutton_exclude = ".linenos, .gp"
 html_copy_source = html_show_sphinx = False
@@ -33,6 +33,7 @@ html_use_index = False
 html_domain_indices = False
 
 html_theme, html_css_files = "pydata_sphinx_theme", ["xlnb.css"]
+html_js_files = ["tables.js"]
 html_sidebars = {"**": ["pages.html"]}
 html_context = dict(
     default_mode="auto",
