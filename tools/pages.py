@@ -87,7 +87,7 @@ def parameters(fn, lines):
 
 def fields(cls, lines):
     for n in cls.body:
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and not n.target.id.startswith("_"):
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and not n.target.id.startswith("_") and "ClassVar" not in ast.unparse(n.annotation):
             yield n.target.id, ast.unparse(n.annotation), ast.unparse(n.value) if n.value else "", note(lines, n)
 
 
