@@ -2,19 +2,25 @@ __version__ = "0.1.0"
 # Names load on first use, so that `import xlnb` stays fast: nothing heavy is imported here.
 
 _NAMES = {
-    "languages": "XlnbError Language language register_language code_in",
-    "lab": "Lab LabLanguage",
-    "tasks": "Task get_task list_tasks show_batch",
+    "languages": "XlnbError Language language code_in register_language",
+    "grammar": "FAMILY LabLanguage",
+    "lab": "Lab",
+    "tasks": "Task get_task list_tasks lab_task own_task register_task show_batch",
     "features": "featurize collator cloze_scores",
     "encoders": "load_encoder load_tokenizer with_head encoder_fingerprint",
     "pretraining": "pretrain train_tokenizer",
-    "train": "Budget Context Stage StageTrainer run_stage predict task_loss",
-    "evaluate": "evaluate_model item_scores transfer_gap bootstrap paired_difference",
+    "train": "Budget Context Method Stage StageResult StageTrainer predict run_method run_stage task_loss",
+    "statistics": "METRICS bootstrap compare paired_difference score_table scores summary transfer_gap transfer_summary",
+    "evaluate": "decode evaluate_model item_scores majority_control tfidf_control",
+    "plots": "plot_gap plot_heatmap plot_history plot_scores",
     "methods.finetune": "FineTune",
-    "study": "METHODS Recipe recipe method Cell run_cell Store Study lab_study",
+    "recipes": "METHODS Recipe method plain_recipes recipe",
+    "cells": "Cell run_cell",
+    "store": "Store",
+    "study": "RayExecutor Study lab_study",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = ("languages", "lab", "tasks", "features", "encoders", "pretraining", "train", "evaluate", "plots", "methods", "study", "cli")
+_MODULES = {module.partition(".")[0] for module in _NAMES} | {"rows", "trainer", "cli"}
 __all__ = sorted(_WHERE)
 
 

@@ -1,0 +1,231 @@
+"""Studies: keys, resuming, broken files, several processes, failures."""
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+
+from xlnb.languages import XlnbError
+from xlnb.recipes import METHODS, recipe
+from xlnb.store import Store
+from xlnb.study import Study
+from xlnb.tasks import get_task
+from xlnb.train import Budget
+
+FEW = dict(budget=Budget(train_examples=64, eval_examples=20, steps=4, max_length=48), langs=["qal"])
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    "A tiny encoder with random weights, so that no test depends on the packaged one"
+    import torch
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+    from xlnb.pretraining import train_tokenizer
+    task, folder = get_task("lab-inference"), tmp_path_factory.mktemp("encoders") / "tiny"
+    rows = [r for lang in ("en", "qal") for r in task.load(lang, "test", limit=100)]
+    tokenizer = train_tokenizer([r["text_a"] for r in rows] + [r["text_b"] for r in rows], vocab_size=200)
+    ids = dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
+    config = XLMRobertaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                              intermediate_size=64, max_position_embeddings=64, **ids)
+    torch.manual_seed(0)
+    XLMRobertaForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def small(encoder, tmp_path):
+    "A study of two cells, with its own store"
+    return lambda **kw: Study("lab-inference", **dict(encoders=encoder, seeds=2, store=tmp_path / "runs", **FEW) | kw)
+
+
+@pytest.fixture(scope="session")
+def reference(encoder, tmp_path_factory):
+    "Items and report of the same two cells, computed without any trouble"
+    study = Study("lab-inference", encoder, seeds=2, store=tmp_path_factory.mktemp("reference"), **FEW).run(progress=False)
+    paths = study.report(tmp_path_factory.mktemp("report"))
+    return study.items(), Path(paths["scores.csv"]).read_bytes()
+
+
+def command(encoder, out, *more):
+    return [sys.executable, "-c", "import sys; from xlnb.cli import main; sys.exit(main())", "run", "--task", "lab-inference", "--encoder", encoder,
+            "--langs", "qal", "--train-examples", "64", "--eval-examples", "20", "--steps", "4", "--max-length", "48", "--out", str(out), "--quiet", *more]
+
+
+def same(study, reference):
+    pd.testing.assert_frame_equal(study.items(), reference[0])
+
+
+def test_a_second_run_computes_nothing(small, reference, monkeypatch):
+    same(small().run(progress=False), reference)
+    monkeypatch.setattr("xlnb.study.run_cell", lambda *a: pytest.fail("computed again"))
+    same(small().run(progress=False), reference)
+    assert not (small().store.root / "work").exists()
+
+
+def test_keys(small, encoder, tmp_path):
+    cell = small().grid[0]
+    other = [replace(cell, seed=7), replace(cell, langs=("en", "qcy")), replace(cell, budget=replace(cell.budget, steps=5)),
+             replace(cell, recipe=recipe("finetune(lr=1e-3)")), replace(cell, task=get_task("lab-paraphrase"))]
+    keys = [c.key() for c in [cell, *other]]
+    assert len({*keys}) == len(keys)
+    assert keys == [c.key() for c in [cell, *other]]
+    moved = tmp_path / "elsewhere" / "tiny"
+    moved.parent.mkdir()
+    moved.symlink_to(encoder)
+    assert replace(cell, encoder=str(moved)).key() == cell.key()
+
+
+def test_a_changed_row_or_weight_changes_the_key(small, encoder, tmp_path):
+    import shutil
+    cell = small().grid[0]
+
+    def one_label_off(lang, split):
+        rows = cell.task.loader(lang, split)
+        first = lambda r, i: {"label": (r["label"] + 1) % 3 if (i, split, lang) == (0, "test", "qal") else r["label"]}
+        return rows.map(first, with_indices=True)
+
+    full = replace(cell, budget=Budget())
+    assert replace(full, task=replace(cell.task, loader=one_label_off)).key() != full.key()
+    changed = Path(shutil.copytree(encoder, tmp_path / "tiny"))
+    weights = changed / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    assert replace(cell, encoder=str(changed)).key() != cell.key()
+
+
+def test_truncated_stale_and_foreign_files(small, reference):
+    study = small().run(progress=False)
+    first, second = study.store.files()
+    first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])  # no footer
+    data = bytearray(second.read_bytes())
+    data[40:60] = bytes(20)  # a footer, but a broken page
+    second.write_bytes(data)
+    (study.store.root / "mine.parquet").write_text("not parquet")
+    with pytest.warns(UserWarning) as said: study.run(progress=False)
+    text = " ".join(str(w.message) for w in said)
+    assert first.name in text and second.name in text and "mine.parquet" in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same(study, reference)
+
+
+def test_kill_and_resume(encoder, tmp_path, reference):
+    out = tmp_path / "runs"
+    process = subprocess.Popen(command(encoder, out, "--seeds", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 600
+    while process.poll() is None and not list(out.glob("*.parquet")) and time.time() < deadline: time.sleep(.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = list(out.glob("*.parquet"))
+    assert done, process.stderr.read()
+    stamps = {p: p.stat().st_mtime_ns for p in done}
+    study = Study("lab-inference", encoder, seeds=2, store=out, **FEW).run(progress=False)
+    assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
+    same(study, reference)
+    assert Path(study.report(tmp_path / "report")["scores.csv"]).read_bytes() == reference[1]
+    assert not list(out.glob(".*.tmp")) and not (out / "work").exists()
+
+
+def test_two_processes_on_one_store(encoder, tmp_path, reference):
+    out = tmp_path / "runs"
+    two = [subprocess.Popen(command(encoder, out, "--seeds", "2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [p.communicate() for p in two]
+    assert [p.returncode for p in two] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert len(list(out.glob("*.parquet"))) == 2 and not list(out.glob(".*.tmp"))
+    same(Study("lab-inference", encoder, seeds=2, store=out, **FEW), reference)
+
+
+@dataclass(frozen=True)
+class Moody:
+    name: ClassVar = "moody"
+    slot: ClassVar = "after"
+    how: str = "fail"
+
+    def stages(self, model, ctx):
+        if ctx.seed == 1: raise KeyboardInterrupt if self.how == "interrupt" else RuntimeError("not today")
+        yield from ()
+
+
+@pytest.fixture
+def moody(monkeypatch): monkeypatch.setitem(METHODS, "moody", Moody)
+
+
+def test_one_failing_cell(small, moody):
+    study = small(recipes="finetune+moody")
+    with pytest.warns(UserWarning, match="seed 1 failed: RuntimeError: not today"): study.run(progress=False)
+    assert study.cells().state.tolist() == ["stored", "failed"]
+    assert len(study.failed) == 1 and "Traceback" in next(iter(study.failed.values()))[1]
+
+
+def test_an_interrupted_study_keeps_what_is_finished(small, moody):
+    study = small(recipes="finetune+moody(how=interrupt)")
+    with pytest.raises(KeyboardInterrupt): study.run(progress=False)
+    assert study.cells().state.tolist() == ["stored", "missing"]
+    assert list((study.store.root / "work").glob("*/*/finetune-*/result.json"))  # the finished stage of the running cell
+
+
+def test_executor(small, reference):
+    class AtOnce:
+        def submit(self, f, *args):
+            future = Future()
+            future.set_result(f(*args))
+            return future
+
+    study = small().run(AtOnce(), progress=False)
+    same(study, reference)
+
+
+def test_earlier_code(small, monkeypatch):
+    small().run(progress=False)
+    monkeypatch.setattr("xlnb.cells.code_version", lambda *a: "later")
+    assert small().cells().state.tolist() == ["missing", "missing"]
+    kept = small(keep_stale=True)
+    assert kept.cells().state.tolist() == ["stale", "stale"]
+    monkeypatch.setattr("xlnb.study.run_cell", lambda *a: pytest.fail("computed again"))
+    assert len(kept.run(progress=False).items()) == 2 * 2 * 20
+
+
+def test_a_store_alone(small, reference):
+    small().run(progress=False)
+    store = Store(small().store.root)
+    pd.testing.assert_frame_equal(store.items(), reference[0])
+    pd.testing.assert_frame_equal(store.table(), small().table())
+    info = store.finished()[0][1]
+    assert info["stages"][0]["history"] and info["provenance"]["versions"]["torch"] and info["cell"]["budget"]["steps"] == 4
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (dict(tasks="xlni"), "xnli"), (dict(langs="xx"), "Unknown language"), (dict(langs="fi"), "has no fi"), (dict(recipes="fintune"), "finetune"),
+    (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "positive"), (dict(seeds=0), "above zero"),
+    (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist")])
+def test_mistakes_are_found_before_anything_runs(small, wrong, says):
+    tasks = wrong.pop("tasks", "lab-inference")
+    made = dict(FEW, seeds=1, encoders=small().encoders, store=small().store) | wrong
+    with pytest.raises(XlnbError, match=says): Study(tasks, **made).run(progress=False)
+
+
+def test_an_encoder_without_a_masked_lm_head(small, encoder, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+    AutoModel.from_pretrained(encoder).save_pretrained(tmp_path / "body")
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path / "body")
+    with pytest.raises(XlnbError, match="no masked-LM head"): small(encoders=tmp_path / "body").run(progress=False)
+
+
+def test_process_pool(small, reference):
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: same(small().run(pool, progress=False), reference)
+
+
+@pytest.mark.skipif("ray" not in os.environ.get("XLNB_TEST", ""), reason="set XLNB_TEST=ray where Ray is installed")
+def test_ray(small, reference): same(small().run("ray", progress=False), reference)
