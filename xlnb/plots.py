@@ -179,17 +179,17 @@ def plot_gap(x,             # items, or the table of `transfer_summary`
     t = _made(x, transfer_summary, 'gap', source=source, **kw)
     names = _series(t).tolist()
     base = _find(names, t, baseline)
-    fig, ax = plt.subplots(figsize=(7.2, 1.2 + .62 * len(names)), layout='constrained')
-    for end, m, fill, c in (('targets', 'o', 'white', '.1'), ('source', 's', '.1', '.1')):
+    fig, ax = plt.subplots(figsize=(7.2, 1.2 + .75 * len(names)), layout='constrained')
+    for end, m, fill, c, below in (('targets', 'o', 'white', '.1', .25), ('source', 's', '.1', '.1', .45)):
         ax.axvline(t[end].iloc[base], color='.5', ls=':', lw=1, zorder=0)
         ax.errorbar(t[end], range(len(t)), xerr=[t[end] - t[f'{end}_low'], t[f'{end}_high'] - t[end]], fmt=m, color=c, mfc=fill, ms=7, lw=1,
                     capsize=2.5, zorder=3, label='mean of targets' if end == 'targets' else f'source ({source})')
-        for i, v in enumerate(t[end]): _move(ax, t[end].iloc[base], v, i + .3, i == base)
+        for i, v in enumerate(t[end]): _move(ax, t[end].iloc[base], v, i + below, i == base)
     for i, (a, b, gap) in enumerate(zip(t.targets, t.source, t.gap)):
         ax.plot([a, b], [i, i], color='.75', lw=5, solid_capstyle='butt', zorder=1)
         ax.text((a + b) / 2, i - .2, f"gap {_points(100 * gap)}", ha='center', va='center', fontsize=9)
     ax.set_yticks(range(len(t)), [f"{n} (baseline)" if i == base else n for i, n in enumerate(names)])
-    ax.set(ylim=(len(t) - .4, -.6), title=title, xlabel=f"{_metric(getattr(t, 'caption', ''))} (%)")
+    ax.set(ylim=(len(t) - .35, -.5), title=title, xlabel=f"{_metric(getattr(t, 'caption', ''))} (%)")
     ax.xaxis.set_major_formatter(_PERCENT)
     ax.tick_params(axis='y', length=0)
     sns.despine(ax=ax, left=True)

@@ -287,7 +287,8 @@ def score_table(items: pd.DataFrame, # from one or several cells
     cols = [k for k in KEYS if est[k].nunique() > 1] or ['recipe']
     est['text'] = [f"{_three(s)} [{_three(a)}, {_three(b)}]" if s == s else 'n/a' for s, a, b in zip(est.score, est.low, est.high)]
     table = est.pivot(index='lang', columns=cols, values='text')
-    table = table.loc[_order(est.lang[~est.lang.isin(AGGREGATES)].unique(), source) + AGGREGATES, est[cols[0] if len(cols) == 1 else cols].drop_duplicates()]
+    rows = _order(est.lang[~est.lang.isin(AGGREGATES)].unique(), source) + AGGREGATES
+    table = table.reindex(index=rows, columns=est.set_index(cols).index.unique())
     t = _transfer(est, source).set_index(cols)
     table.loc['worst language'] = (t.worst + t.worst_score.map(' {:.3f}'.format)).reindex(table.columns)
     table.loc['sd over languages'] = t.sd_langs.map('{:.3f}'.format).reindex(table.columns)
