@@ -44,7 +44,8 @@ $(VENV)/.dev: $(VENV)/.run
 study: $(VENV)/.run  ## the laboratory study: a table per language, a figure, and where they are; resumes if run again
 	@HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/xlnb study --preset lab --out runs/lab
 
-test: check notebooks pytest  ## notebooks, export, README and the pytest suite
+test: $(VENV)/.dev  ## notebooks, export, README and the pytest suite; goes on after a failure, and then fails
+	@$(MAKE) --no-print-directory -k check notebooks pytest
 
 check: $(VENV)/.dev
 	@echo "== notebooks clean, modules in step, README in step"
