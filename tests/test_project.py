@@ -84,6 +84,21 @@ def test_no_module_imports_a_later_one():
     assert wrong == []
 
 
+def test_what_is_imported_is_required():
+    from importlib.metadata import packages_distributions
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    named = {canonicalize_name(Requirement(r).name) for r in settings()["requirements"].split()} | {"ray"}  # an extra
+    owners = packages_distributions()
+    missing = set()
+    for file in (ROOT / "xlnb").rglob("*.py"):
+        for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            found = [a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] if isinstance(n, ast.ImportFrom) and not n.level else []
+            for top in {m.split(".")[0] for m in found} - {"xlnb", *sys.stdlib_module_names}:
+                if named.isdisjoint(map(canonicalize_name, owners.get(top, [top]))): missing.add(f"{file.name}: {top}")
+    assert missing == set()
+
+
 # --- notebooks --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebook_has_the_shape_of_a_page(path):
