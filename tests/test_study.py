@@ -69,7 +69,7 @@ def test_a_second_run_computes_nothing(small, reference, monkeypatch):
     same(small().run(progress=False), reference)
     monkeypatch.setattr("xlnb.study.run_cell", lambda *a: pytest.fail("computed again"))
     same(small().run(progress=False), reference)
-    assert not (small().store.root / "work").exists()
+    assert sorted(small().store.root.iterdir()) == small().store.files()
 
 
 def test_keys(small, encoder, tmp_path):
@@ -132,7 +132,7 @@ def test_kill_and_resume(encoder, tmp_path, reference):
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
     same(study, reference)
     assert Path(study.report(tmp_path / "report")["scores.csv"]).read_bytes() == reference[1]
-    assert not list(out.glob(".*.tmp")) and not (out / "work").exists()
+    assert sorted(out.iterdir()) == study.store.files()
 
 
 def test_two_processes_on_one_store(encoder, tmp_path, reference):
@@ -141,7 +141,7 @@ def test_two_processes_on_one_store(encoder, tmp_path, reference):
     said = [p.communicate() for p in two]
     assert [p.returncode for p in two] == [0, 0], said
     assert said[0][0] == said[1][0]
-    assert len(list(out.glob("*.parquet"))) == 2 and not list(out.glob(".*.tmp"))
+    assert len(list(out.glob("*.parquet"))) == 2 and not list(out.glob(".*"))
     same(Study("lab-inference", encoder, seeds=2, store=out, **FEW), reference)
 
 
@@ -171,7 +171,7 @@ def test_an_interrupted_study_keeps_what_is_finished(small, moody):
     study = small(recipes="finetune+moody(how=interrupt)")
     with pytest.raises(KeyboardInterrupt): study.run(progress=False)
     assert study.cells().state.tolist() == ["stored", "missing"]
-    assert list((study.store.root / "work").glob("*/*/finetune-*/result.json"))  # the finished stage of the running cell
+    assert list(study.store.root.glob(".*.work/*/finetune-*/result.json"))  # the finished stage of the running cell
 
 
 def test_executor(small, reference):

@@ -82,10 +82,10 @@ def _folder(task) -> str:
     return f"runs/{''.join(c if c.isalnum() or c in '+-_' else '-' for c in name)}"
 
 # %% ../nbs/study/71_cli.ipynb #cell-14
-def _grid(rows: list, width: int | None = None) -> list:
-    "Lines of a table, the first column to the left, the others to the right; one table per column if it does not fit"
+def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
+    "Lines of a table, numbers to the right; one table per column if it is wider than `width`"
     wide = [max(len(str(c)) for c in col) for col in zip(*rows)]
-    lines = ['  '.join(str(c).ljust(w) if i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows]
+    lines = ['  '.join(str(c).ljust(w) if left or i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows]
     if width is None or max(map(len, lines)) <= width or len(rows[0]) < 3: return lines
     return [line for i in range(1, len(rows[0])) for line in ['', *_grid([[row[0], row[i]] for row in rows])]][1:]
 
@@ -126,21 +126,26 @@ def _print_json(paths: dict, failed: dict):
 def _print_frame(frame, as_json: bool) -> int:
     "A table to read, or JSON"
     if as_json: print(frame.to_json(orient='records', indent=1, force_ascii=False))
-    else: print('\n'.join(_grid([list(frame.columns), *frame.astype(str).values.tolist()])))
+    else: print(*_grid([list(frame.columns), *frame.astype(str).values.tolist()], left=True), sep='\n')
     return 0
 
 def _tasks(args) -> int:
     "Command `tasks`"
     from xlnb.tasks import list_tasks
-    return _print_frame(list_tasks(), args.json)
+    known = list_tasks().reset_index()
+    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'metric', 'title']], args.json)
 
 def _languages(args) -> int:
     "Command `languages`"
     from dataclasses import asdict
     import pandas as pd
     from xlnb.languages import language, languages
-    found = [language(c) for c in args.codes] if args.codes else languages()
-    return _print_frame(pd.DataFrame([asdict(l) for l in found]), args.json)
+    import xlnb.grammar  # makes the laboratory's languages known
+    codes = [*args.codes]
+    if args.task:
+        from xlnb.tasks import get_task
+        codes += get_task(args.task).langs
+    return _print_frame(pd.DataFrame([asdict(l) for l in (map(language, codes) if codes else languages())]), args.json)
 
 # %% ../nbs/study/71_cli.ipynb #cell-20
 def _texts(names: list):
@@ -250,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(command('tasks', _tasks, 'list the tasks'))
     p = command('languages', _languages, 'list the languages, or look codes up')
     p.add_argument('codes', nargs='*', metavar='CODE', help='codes in any form: sw swa swh_Latn zho_Hans')
+    p.add_argument('--task', metavar='NAME', help='the languages of this task')
     _common(p)
     p = command('report', _report, 'table, differences and figure of what a store holds')
     p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')

@@ -6,7 +6,7 @@
 __all__ = ['Study', 'RayExecutor', 'lab_study']
 
 # %% ../nbs/study/70_study.ipynb #cell-03
-import dataclasses, shutil, traceback, warnings
+import dataclasses, pickle, shutil, traceback, warnings
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,20 +107,24 @@ def finished(self: Study) -> list:
 def _finish(cell: Cell, key: str, identity: dict, root, wait: bool = True, progress: bool = False) -> str | tuple | None:
     "Compute and store a cell unless that is done: None if it is, 'busy' if another process is at it, or what went wrong"
     store, cell = Store(root), dataclasses.replace(cell, task=get_task(cell.task)) if isinstance(cell.task, str) else cell
-    work = store.root / 'work' / key
-    work.mkdir(parents=True, exist_ok=True)
+    lock, work = store.root/f'.{key}.lock', store.root/f'.{key}.work'
     try:
-        with FileLock(work.with_suffix('.lock'), timeout=-1 if wait else 0):
+        with FileLock(lock, timeout=-1 if wait else 0):
             if store.find(key): return None
-            for part in store.root.glob(f'.{key}-*.tmp'): part.unlink()  # of a process that was killed while it wrote
             items, info = run_cell(cell, work, progress)
             store.save(cell, key, items, info | {'provenance': provenance()}, identity)
-            shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError): work.with_suffix('.lock').unlink()  # whoever waits on it finds the cell stored
+            _tidy(store.root, key)
     except Timeout: return 'busy'
     except Exception as e: return f'{type(e).__name__}: {e}' if not isinstance(e, XlnbError) else str(e), traceback.format_exc()
 
-# %% ../nbs/study/70_study.ipynb #cell-19
+# %% ../nbs/study/70_study.ipynb #cell-18
+def _tidy(root: Path, key: str):
+    "Remove what the making of a stored cell has left, also by a process that was killed"
+    shutil.rmtree(root/f'.{key}.work', ignore_errors=True)
+    for left in [*root.glob(f'.{key}-*.tmp'), root/f'.{key}.lock']:
+        with suppress(OSError): left.unlink()  # whoever waits for the lock finds the cell stored
+
+# %% ../nbs/study/70_study.ipynb #cell-20
 @patch
 def run(self: Study,
     executor=None,  # None: here, one after another; an object with `submit`, or 'ray'
@@ -138,11 +142,11 @@ def run(self: Study,
         for label, fault in _side_by_side(jobs, submit) if submit else _one_by_one(jobs, self._rows, bar):
             bar.update()
             if fault: self.failed[label] = fault
-    _tidy(root/'work', [keys[cell][0] for cell in self._stored()])
+    for cell in self._stored(): _tidy(root, keys[cell][0])
     for label, (message, _) in self.failed.items(): warnings.warn(f'{label} failed: {message}')
     return self
 
-# %% ../nbs/study/70_study.ipynb #cell-20
+# %% ../nbs/study/70_study.ipynb #cell-21
 @contextmanager
 def _no_bars():
     "Without the bars that loading a model shows"
@@ -151,13 +155,6 @@ def _no_bars():
     logging.disable_progress_bar()
     try: yield
     finally: shown and logging.enable_progress_bar()
-
-def _tidy(work, stored):
-    "Remove what a process that was killed left of cells that are stored"
-    for key in stored:
-        shutil.rmtree(work/key, ignore_errors=True)
-        with suppress(OSError): (work/f'{key}.lock').unlink()
-    with suppress(OSError): work.rmdir()
 
 def _one_by_one(jobs, rows, bar):
     "Compute cells here; those that another process is computing are waited for at the end"
@@ -180,12 +177,12 @@ def _side_by_side(jobs, submit):
         for future in futures: future.cancel()
 
 def _by_name(cell: Cell) -> Cell:
-    "A registered task travels as its name: what reads its rows may be a function that can't be pickled"
-    try: known = get_task(cell.task.name) == cell.task
-    except XlnbError: known = False
-    return dataclasses.replace(cell, task=cell.task.name) if known else cell
+    "A task that cannot be pickled, because a function reads its rows, travels as its name"
+    try: pickle.dumps(cell.task)
+    except (AttributeError, TypeError, pickle.PicklingError): return dataclasses.replace(cell, task=cell.task.name)
+    return cell
 
-# %% ../nbs/study/70_study.ipynb #cell-21
+# %% ../nbs/study/70_study.ipynb #cell-22
 class RayExecutor:
     "Cells on a Ray cluster, with the one call that `Study.run` needs"
     def __init__(self,
@@ -199,7 +196,7 @@ class RayExecutor:
 
     def submit(self, f, *args): return self.ray.remote(**self.resources)(f).remote(*args).future()
 
-# %% ../nbs/study/70_study.ipynb #cell-39
+# %% ../nbs/study/70_study.ipynb #cell-40
 def lab_study(
     store='runs/lab',  # Folder of the results
     **options,  # Anything else that `Study` takes, in place of the preset

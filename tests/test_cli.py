@@ -1,0 +1,173 @@
+"""The command line: help, mistakes, exit codes, output."""
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from test_study import encoder  # noqa: F401  a fixture
+from xlnb.cli import main
+
+FEW = "--langs qal --train-examples 64 --eval-examples 20 --steps 4 --max-length 48 --quiet".split()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    "Each test in a folder of its own, offline, without a mirror"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XLNB_DATA", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with warnings.catch_warnings(): yield
+
+
+def call(*argv):
+    try: return main([str(a) for a in argv])
+    except SystemExit as e: return e.code
+
+
+def shell(*argv, **env):
+    return subprocess.run([sys.executable, "-m", "xlnb", *map(str, argv)], capture_output=True, text=True, env={**os.environ, **env})
+
+
+def test_help_is_light():
+    code = "import sys, xlnb.cli\ntry: xlnb.cli.main(['run', '--help'])\nexcept SystemExit: pass\nassert not {'torch', 'pandas', 'datasets'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout and "exit codes:" in done.stdout
+
+
+def test_every_command_has_help(capsys):
+    for command in ("run", "study", "pretrain", "tasks", "languages", "report"):
+        assert call(command, "--help") == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
+
+
+def test_the_package_is_light():
+    done = subprocess.run([sys.executable, "-c", "import sys, xlnb; assert not {'torch', 'numpy', 'pandas', 'fastcore'} & set(sys.modules)"])
+    assert done.returncode == 0
+
+
+def test_every_public_name_exists():
+    import xlnb
+    assert [n for n in xlnb.__all__ if not hasattr(xlnb, n)] == []
+    assert "Study" in dir(xlnb)
+    with pytest.raises(AttributeError): xlnb.nothing
+
+
+def own_task(folder, rows, **described):
+    "A folder that is a task: English and Swahili rows"
+    for lang in ("en", "sw"):
+        for split in ("train", "validation", "test"):
+            (folder / lang).mkdir(parents=True, exist_ok=True)
+            text = [json.dumps(r) for r in (rows if (lang, split) == ("sw", "test") else [dict(text="a b", label="no"), dict(text="b a", label="yes")])]
+            (folder / lang / f"{split}.jsonl").write_text("\n".join(text))
+    (folder / "task.json").write_text(json.dumps(dict(kind="sentence", labels=["no", "yes"]) | described))
+    return folder
+
+
+def mistakes(encoder, here):
+    body = here / "body"
+    if not body.exists():
+        from transformers import AutoModel, AutoTokenizer
+        AutoModel.from_pretrained(encoder).save_pretrained(body)
+        AutoTokenizer.from_pretrained(encoder).save_pretrained(body)
+    half = here / "half"
+    half.mkdir()
+    for f in Path(encoder).iterdir(): (half / f.name).write_bytes(f.read_bytes()[:3000] if f.suffix == ".safetensors" else f.read_bytes())
+    run = ["run", "--encoder", encoder, *FEW, "--task"]
+    lab = ["run", "--task", "lab-inference", *FEW, "--encoder"]
+    own = lambda name, rows, **kw: ["run", "--encoder", encoder, "--steps", "2", "--quiet", "--task", own_task(here / name, rows, **kw)]
+    return {
+        "unknown task": (run + ["lab-infrence"], "lab-inference"),
+        "unknown language": (lab + [encoder, "--langs", "qal,xx"], "Unknown language 'xx'"),
+        "a language that the task lacks": (lab + [encoder, "--langs", "sw"], "has no sw"),
+        "unknown recipe": (lab + [encoder, "--recipe", "finetone"], "finetune"),
+        "unknown option": (lab + [encoder, "--recipe", "finetune(rate=1)"], "no option 'rate'"),
+        "no encoder": (lab + ["./nowhere"], "no such folder"),
+        "an encoder without a head": (lab + [body], "no masked-LM head"),
+        "half an encoder": (lab + [half], "half-written"),
+        "no network for the encoder": (lab + ["someone/some-encoder"], "the network"),
+        "no network for the data": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "hub"], "mirror"),
+        "no such mirror": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "nowhere"], "does not exist"),
+        "a mirror without the task": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", here], "sib200"),
+        "empty text": (own("blank", [dict(text=" ", label="no")]), "text"),
+        "text that is none": (own("number", [dict(text=3, label="no")]), "text"),
+        "a label outside the set": (own("label", [dict(text="a", label="maybe")]), "maybe"),
+        "an unknown kind": (own("kind", [dict(text="a", label="no")], kind="poem"), "poem"),
+        "nowhere to write": (lab + [encoder, "--out", "/proc/nowhere"], "Cannot write"),
+        "an empty store": (["report", here / "empty"], "no finished cell"),
+        "no text": (["pretrain", "--text", "nothing.txt", "--out", "mine"], "nothing.txt"),
+        "no task": (["run"], "--task"), "no command": (["fly"], "fly"), "bad seeds": (["run", "--task", "xnli", "--seeds", "none"], "none"),
+        "bad number": (["run", "--task", "xnli", "--steps", "0"], "above zero"),
+    }
+
+
+def test_mistakes_are_one_sentence(encoder, tmp_path, capsys):  # noqa: F811
+    for name, (argv, says) in mistakes(encoder, tmp_path).items():
+        capsys.readouterr()
+        code, (out, err) = call(*argv), capsys.readouterr()
+        lines = [l for l in err.splitlines() if l.strip()]
+        assert code == 2, (name, code, out, err)
+        assert len(lines) == 1 and lines[0].startswith("xlnb") and says in err, (name, err)
+        assert not out, (name, out)
+
+
+def test_debug_shows_where(capsys):
+    assert call("run", "--task", "xlni", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_shell(tmp_path):
+    done = shell("run", "--task", "lab-inference", "--langs", "zz")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
+    argv = ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "2", "--out", "runs/a"]
+    assert call(*argv) == 0
+    out, err = capsys.readouterr()
+    assert "Transfer gap = score of the source" in out and not err
+    assert re.search(r"^en English +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]$", out, re.M)
+    for path in re.findall(r"^\w+: +(runs/\S+)$", out, re.M): assert Path(path).stat().st_size
+    assert call(*argv) == 0
+    assert capsys.readouterr().out == out
+    assert call("report", "runs/a", "--out", "page") == 0
+    assert capsys.readouterr().out == out.replace("runs/a/report", "page")
+    assert call("report", "runs/a", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {r["lang"] for r in told["scores"]} == {"en", "qal"} and told["failed"] == {}
+    next(Path("runs/a").glob("*.parquet")).write_bytes(b"half")
+    assert call("report", "runs/a") == 0
+    assert "is not a finished cell" in capsys.readouterr().err
+
+
+def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811
+    done = shell("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "1", COLUMNS="40", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii() and max(map(len, done.stdout.split("Table:")[0].splitlines())) <= 42
+
+
+def test_a_failing_cell_ends_with_one(encoder, monkeypatch, capsys):  # noqa: F811
+    from test_study import Moody
+    from xlnb.recipes import METHODS
+    monkeypatch.setitem(METHODS, "moody", Moody)
+    argv = ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune+moody"]
+    assert call(*argv, "--seeds", "0,1") == 1
+    out, err = capsys.readouterr()
+    assert "not today" in err and "Traceback" not in err and "transfer gap" in out
+    assert call(*argv, "--seeds", "1,1") == 1
+    assert capsys.readouterr().out == ""
+    assert call(*argv[:-1], "finetune+moody(how=interrupt)", "--seeds", "1,2") == 130
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_pretrain(tmp_path, capsys):
+    Path("a.txt").write_text("\n".join(f"the {w} door is open" for w in "red blue green old new".split()))
+    argv = ["pretrain", "--text", "a.txt", "--out", "mine", "--steps", "2", "--vocab-size", "40", "--layers", "1", "--hidden", "32", "--batch-size", "2", "--block-size", "16"]
+    assert call(*argv) == 0
+    assert "Encoder in mine" in capsys.readouterr().out and Path("mine/config.json").exists()

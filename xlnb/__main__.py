@@ -1,0 +1,5 @@
+import sys
+
+from xlnb.cli import main
+
+sys.exit(main())
