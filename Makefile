@@ -74,9 +74,8 @@ quarto: $(VENV)/.dev
 readme: $(VENV)/.dev  ## README.md from nbs/index.ipynb
 	@$(BIN)/python tools/readme.py
 
-results: $(VENV)/.dev  ## execute the results pages again, in place (RESULTS=nbs/results/page.ipynb for one)
-	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(RESULTS)
-	$(BIN)/nbdev_clean --fname nbs/results
+results: $(VENV)/.dev  ## execute the results pages again, in place (RESULTS=nbs/index.ipynb for another page)
+	@HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python tools/execute.py $(RESULTS)
 
 # --- for developers --------------------------------------------------------------------------------------------------
 dev: $(VENV)/.dev  ## development install, git hooks and merge driver for notebooks

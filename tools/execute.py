@@ -1,0 +1,28 @@
+"""Executes notebooks in place, slow cells included, and keeps their outputs: python tools/execute.py nbs/results/*.ipynb
+
+Cells marked `#| eval: false` are left as they are. Progress bars and warnings (stderr) are not kept.
+"""
+import re, subprocess, sys, time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+def execute(path):
+    nb = nbformat.read(path, as_version=4)
+    skipped = {c.id: c.source for c in nb.cells if c.cell_type == "code" and re.search(r"^#\|\s*eval:\s*false\s*$", c.source, re.M)}
+    for c in nb.cells: c.source = "" if c.id in skipped else c.source
+    NotebookClient(nb, timeout=None, resources={"metadata": {"path": str(path.parent)}}).execute()
+    for c in nb.cells:
+        c.source = skipped.get(c.id, c.source)
+        if c.cell_type == "code": c.outputs = [o for o in c.outputs if o.get("name") != "stderr"]
+    nbformat.write(nb, path)
+    subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", path], check=True)
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        start = time.time()
+        execute(path)
+        print(f"{path}: {time.time() - start:.0f} s", flush=True)
