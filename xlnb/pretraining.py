@@ -238,5 +238,6 @@ def _last_checkpoint(out):
 
 def _save(model, tokenizer, out, half):
     "Write the final checkpoint: model and tokenizer in one Transformers folder"
-    state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    model.save_pretrained(out, state_dict=state, safe_serialization=True); tokenizer.save_pretrained(out)
+    seen = {}  # weights that are tied stay one tensor
+    state = {k: seen.setdefault(v.data_ptr(), v.half() if half and v.is_floating_point() else v) for k, v in model.state_dict().items()}
+    model.save_pretrained(out, state_dict=state); tokenizer.save_pretrained(out)
