@@ -21,6 +21,7 @@ def decode(task,     # a `Task`
     if len(logits) != len(features): raise XlnbError(f"{len(logits)} logits for {len(features)} features: predict on the same features in the same order")
     metric_of(task)   # refuses an unknown kind
     one = dict(span=_decode_span, tags=_decode_tags).get(task.kind, lambda task, l, f, row: int(np.argmax(l)))
+    features, ds = (x.to_list() if hasattr(x, 'to_list') else x for x in (features, ds))   # reading a Dataset row by row is slow
     out = [None] * len(ds)
     for l, f in zip(logits, features): out[f['row']] = one(task, l, f, ds[f['row']])
     if None in out: raise XlnbError(f"row {out.index(None)} has no features: featurize it with train=False")
