@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, get_linear_schedule_with_warmup
 
 from toy_stage import collate, encoder, noisy_collate, rows, same, stage, weights
 from xlnb.languages import XlnbError
 from xlnb.train import Stage, predict, run_stage, seeded, task_loss
+from xlnb.trainer import _Sampler
 
 HERE = Path(__file__).parent
 
@@ -77,6 +78,25 @@ def test_accumulation_is_the_same_as_a_large_batch():
     assert a.steps == b.steps == 10
     for x, y in zip(weights(a.model).values(), weights(b.model).values()): torch.testing.assert_close(x, y, atol=2e-4, rtol=1e-3)
     for x, y in zip(a.history, b.history): assert x["loss"] == pytest.approx(y["loss"], abs=1e-3)
+
+
+def test_it_is_the_plain_training_loop():
+    "Against the loop that everyone would write: same batches, AdamW, linear schedule with warm-up, clipping."
+    data, model = rows(256), encoder(dropout=0.0)
+    s = Stage("toy", data, collate, args=dict(num_train_epochs=2, per_device_train_batch_size=16, learning_rate=3e-3, warmup_steps=0.1, weight_decay=0.0))
+    ours = run_stage(s, encoder(dropout=0.0), seed=4)
+    sampler = _Sampler(256, data["length"][:], 16, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.0, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, 4, 32)
+    model.train()
+    for sampler.epoch in range(2):
+        order = [i % 256 for i in sampler]
+        for i in range(0, 256, 16):
+            model(**collate([data[j] for j in order[i:i + 16]])).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step(); schedule.step(); optimizer.zero_grad()
+    assert ours.steps == 32
+    for a, b in zip(weights(ours.model).values(), weights(model).values()): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_tokens_are_counted_without_padding():

@@ -72,7 +72,9 @@ def _arguments(stage, model, out, seed):
     if unknown := [k for k in args if k not in TrainingArguments.__dataclass_fields__]:
         near = difflib.get_close_matches(unknown[0], TrainingArguments.__dataclass_fields__, 1)
         raise XlnbError(f"stage {stage.name!r}: TrainingArguments has no {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ''))
-    res = TrainingArguments(output_dir=str(out), **args)
+    if args['bf16'] and not torch.cuda.is_available(): args.setdefault('use_cpu', True)
+    try: res = TrainingArguments(output_dir=str(out), **args)
+    except (TypeError, ValueError) as e: raise XlnbError(f"stage {stage.name!r} has arguments that do not fit together: {e}") from e
     if res.per_device_train_batch_size % res.world_size: raise XlnbError(f"stage {stage.name!r}: a batch of {res.per_device_train_batch_size} cannot be shared by {res.world_size} processes: take a multiple of {res.world_size}")
     if res.n_gpu > 1: res._n_gpu = 1 # one process drives one GPU; `accelerate launch` uses more
     return res
