@@ -27,8 +27,8 @@ class LabLanguage:
     adpositions: str = 'before' # 'in' stands before or after its noun phrase
     adjectives: str = 'before'  # adjectives, and names as modifiers, stand before or after the noun
     suffixes: tuple = ()        # what is written as suffixes: 'case' (objects, adpositions, plural), 'tense' (also negation, passive)
-    cognates: float = .05       # share of content words whose root is the English one
-    mixed: float = .05          # share of documents with English words mixed in
+    cognates: float = .1        # share of content words whose root is the English one
+    mixed: float = .2           # share of documents with English words mixed in
     documents: int = 6000       # corpus size
 
 # %% ../nbs/foundations/01_grammar.ipynb #cell-08

@@ -269,8 +269,8 @@ def _inference(lab, r, names, label):
     noun, m = r.choice([k for k in slots if k in ('subj', 'obj')]), r.choice(list(slots))
     upper = CLASS_OF[getattr(c, noun).noun]
     h = p = c
-    h_class = r.random() < .4                                   # the hypothesis speaks of a class
-    p_class = h_class and r.random() < .75 if label != 1 else not h_class and r.random() < .5
+    h_class = r.random() < .2                                   # the hypothesis speaks of a class
+    p_class = h_class and r.random() < .75 if label != 1 else not h_class and r.random() < .2 * .75 / .8
     flip = label == 2 and r.random() < (.6 if c.neg else .6 * .3 / .7)
     opposite = label == 2 and not flip and c.verb in OPPOSITE and r.random() < .5
     others = [k for k in slots if k != m]
@@ -328,7 +328,7 @@ def _spans(lab, r, names, label):
                        places=(w.place(),) if c.places else ())
     alike = lambda x, y: x.verb == y.verb and (x.subj.noun == y.subj.noun or bool(x.obj) and x.obj.noun == y.obj.noun or bool(x.places) and x.places == y.places)
     if not alike(c, rival): said.append(rival)
-    while len(said) < 3 + (label % 2):
+    while len(said) < 2 + label:
         if not any(alike(d := w.event(), x) for x in said): said.append(d)
     q = c._replace(ask=ask, time=None, places=c.places if ask == 'place' or r.random() < .5 else ())
     r.shuffle(said)
@@ -378,7 +378,7 @@ LAB_TASKS = {  # name: kind, labels, maker of an item, writer of a row
     'lab-paraphrase': ('pair', ('different', 'paraphrase'), _paraphrase, _row_pair),
     'lab-choice': ('choice', (), _choices, _row_choice), 'lab-spans': ('span', (), _spans, _row_span),
     'lab-tags': ('tags', TAGS, _tags, _row_tags), 'lab-probe': ('cloze', (), _probe, _row_cloze)}
-SIZES = dict(train=4000, validation=500, test=1000)
+SIZES = dict(train=6000, validation=500, test=1000)
 
 def items(self: Lab, task: str, split: str) -> list: # of dict
     "The meanings and labels of a task's rows"
