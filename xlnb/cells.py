@@ -6,7 +6,7 @@
 __all__ = ['data_fingerprint', 'code_version', 'Cell', 'run_cell', 'provenance']
 
 # %% ../nbs/study/68_cells.ipynb #cell-03
-import ast, dataclasses, functools, hashlib, inspect, json, os, platform, subprocess, time
+import ast, dataclasses, functools, hashlib, inspect, json, os, platform, subprocess, textwrap, time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module, metadata, util
@@ -92,11 +92,20 @@ def code_version(
         todo += [(at[0], n) for n in near] + [(m, n) for m, n in far if m.split('.')[0] in ('xlnb', at[0].split('.')[0])]
     return _digest(sorted([*k, v] for k, v in seen.items()))
 
+def _notebook_source(obj) -> str:
+    "Source of what a notebook defines; a class is read method by method, since Python knows no file for it"
+    parts = [f for f in vars(obj).values() if inspect.isfunction(f)] if inspect.isclass(obj) else [obj]
+    sources = []
+    for part in parts:
+        try: sources.append(textwrap.dedent(inspect.getsource(part)))
+        except (OSError, TypeError): pass  # generated, as a dataclass makes __init__
+    return '\n'.join(sources)
+
 def _code_of(module: str, name: str) -> tuple:
     "Trees of one name, the names it uses in its own module, and those it uses from others"
     obj = getattr(import_module(module), name, None)
     if inspect.ismodule(obj): return [], [], [(obj.__name__, n) for n in _definitions(obj.__name__)[0]]  # from package import module
-    if module == '__main__': return _tree(ast.parse(inspect.cleandoc(inspect.getsource(obj)))), [], []  # defined in a notebook
+    if module == '__main__': return _tree(ast.parse(_notebook_source(obj))), [], []
     defined, imported = _definitions(module)
     if name not in defined:  # a package hands it on
         home = getattr(obj, '__module__', module)
@@ -146,7 +155,7 @@ def _encoder_label(encoder: str) -> str:
     "A folder goes by its own name, so that no result tells where it lies"
     return Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
 
-# %% ../nbs/study/68_cells.ipynb #cell-29
+# %% ../nbs/study/68_cells.ipynb #cell-26
 def run_cell(
     cell: Cell,  # What to run
     out,  # Folder for the checkpoints of its stages
@@ -169,14 +178,14 @@ def run_cell(
     seconds = dict(training=trained - start, testing=time.time() - trained)
     return items, dict(stages=records, seconds=seconds, parameters=model.num_parameters())
 
-# %% ../nbs/study/68_cells.ipynb #cell-31
+# %% ../nbs/study/68_cells.ipynb #cell-28
 def _positions(model) -> int:
     "The longest input that a model takes"
     config = model.config
     taken = (config.pad_token_id or 0) + 1 if 'roberta' in config.model_type else 0  # RoBERTa counts positions from there
     return getattr(config, 'max_position_embeddings', 1 << 20) - taken
 
-# %% ../nbs/study/68_cells.ipynb #cell-41
+# %% ../nbs/study/68_cells.ipynb #cell-42
 def provenance() -> dict:
     "Machine kind, versions, date, and commit if this is a git checkout"
     names = ('torch', 'transformers', 'datasets', 'tokenizers', 'numpy', 'pandas')
@@ -186,7 +195,7 @@ def provenance() -> dict:
     if torch.cuda.is_available(): machine['accelerator'] = torch.cuda.get_device_name()
     return dict(machine=machine, versions=versions, date=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=_commit())
 
-# %% ../nbs/study/68_cells.ipynb #cell-42
+# %% ../nbs/study/68_cells.ipynb #cell-43
 def _processor() -> str:
     "The processor's name"
     info = Path('/proc/cpuinfo')
@@ -195,8 +204,9 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     "The commit of this code, '+' where files differ from it; None outside a git checkout"
-    git = lambda *a: subprocess.run(['git', '-C', str(Path(__file__).parent), *a], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    try: 
+    here = str(Path(util.find_spec('xlnb').origin).parent)
+    git = lambda *a: subprocess.run(['git', '-C', here, *a], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    try:
         git('ls-files', '--error-unmatch', '__init__.py')
         return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '--', '.') else '')
     except (OSError, subprocess.SubprocessError): return None
