@@ -7,6 +7,7 @@ __all__ = ['CAUSE_OF', 'EFFECT_OF', 'FACTS', 'TAGS', 'LAB_TASKS', 'SIZES', 'Worl
            'parallel', 'aligned', 'dictionary', 'items', 'dataset']
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-03
+from functools import lru_cache
 from itertools import accumulate
 from .grammar import (ADJECTIVES, CLASS_OF, COLOURS, CONTENT, FAMILY, INTRANSITIVE, NOUNS, OPPOSITE, TIMES, VERBS, _GEO, _ORG,
     Clause, Compound, LabLanguage, Lexicon, NP, Sentence, Writer, _rng, align, gloss)
@@ -16,7 +17,7 @@ from .languages import XlnbError
 class _Names:
     "Names of a laboratory"
     def __init__(self, seed, n=40):
-        r, used = _rng(seed, 'names'), set(CONTENT)
+        r, used, self.seed = _rng(seed, 'names'), set(CONTENT), seed
         def new(k):
             while (w := ''.join(r.choice('bdfgklmnprstvz') + r.choice('aeiou') for _ in range(k)) + r.choice(('', 'n', 'l', 'r', 's'))) in used: pass
             used.add(w); return '@' + w.title()
@@ -24,7 +25,7 @@ class _Names:
         self.some = self.all
     def known(self): # a copy without the names that tasks hold out
         "Only the names that training rows may use"
-        out = object.__new__(_Names); out.all = self.all
+        out = object.__new__(_Names); out.seed, out.all = self.seed, self.all
         out.some = {k: [x for i, x in enumerate(v) if i % 4] for k, v in self.all.items()}
         return out
     def per(self, r): return NP(r.choice(self.some['first']) + (' ' + r.choice(self.some['last']) if r.random() < .5 else ''), kind='PER')
@@ -35,10 +36,19 @@ class _Names:
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-10
 _ZIPF = {n: list(accumulate(1 / (i + 4) for i in range(n))) for n in range(1, 60)}
+_STEEP = {n: list(accumulate((i + 1.5) ** -1.3 for i in range(n))) for n in range(1, 60)}
 def _pick(r, xs): return r.choices(xs, cum_weights=_ZIPF[len(xs)])[0]
-def _adjectives(np): return ADJECTIVES.get('person' if np.kind else CLASS_OF.get(np.noun, np.noun), ADJECTIVES['thing'])
-_VERBS_OF = {k: [v for v, (s, _) in VERBS.items() if k in s] for k in ('person', 'animal')}
 
+@lru_cache(None)
+def _ranked(seed, word, xs): return _rng(seed, 'habit', word).sample(xs, len(xs))
+def _habit(r, seed, word, xs):
+    "One of `xs`, most often a favourite of `word`"
+    return r.choices(_ranked(seed, word, tuple(xs)), cum_weights=_STEEP[len(xs)])[0]
+
+def _adjectives(np): return ADJECTIVES.get('person' if np.kind else CLASS_OF.get(np.noun, np.noun), ADJECTIVES['thing'])
+_VERBS_OF = {k: tuple(v for v, (s, _) in VERBS.items() if k in s) for k in ('person', 'animal')}
+
+# %% ../nbs/foundations/01_lab.ipynb #cell-11
 class World:
     "A small cast and what can happen to it"
     def __init__(self, r, names, named=.2):
@@ -50,40 +60,46 @@ class World:
                 if x.noun not in [y.noun for y in xs]: xs.append(x)
             self.items[k] = xs
         self.places, self.town = r.sample(NOUNS['place'], 2), names.loc(r)
-    def entity(self, k, named=.2):
-        "A noun phrase of a class"
+    def habit(self, word, xs): return _habit(self.r, self.names.seed, word, xs)
+    def entity(self, k, named=.2, of=None):
+        "A noun phrase of a class; a favourite `of` a verb"
         r = self.r
         if k == 'person' and r.random() < named: return self.names.per(r)
-        noun, det = _pick(r, NOUNS[k]), 'the' if r.random() < .75 else 'a'
-        return NP(noun, r.choice(_adjectives(NP(noun))) if r.random() < .5 else None, det, det == 'the' and k != 'food' and r.random() < .12)
-    def place(self):
-        r = self.r
-        return ('in', self.town) if r.random() < .2 else (_pick(r, ('in', 'near', 'behind')), NP(r.choice(self.places)))
+        noun, det = self.habit(of, NOUNS[k]) if of else _pick(r, NOUNS[k]), 'the' if r.random() < .75 else 'a'
+        adj = self.habit(noun, _adjectives(NP(noun))) if r.random() < .5 else None
+        return NP(noun, adj, det, det == 'the' and k != 'food' and r.random() < .12)
+    def place(self, verb):
+        r, how = self.r, self.r.random()
+        if how < .2: return 'in', self.town
+        return _pick(r, ('in', 'near', 'behind')), NP(self.habit(verb, NOUNS['place']) if how < .7 else r.choice(self.places))
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-11
+# %% ../nbs/foundations/01_lab.ipynb #cell-12
 def _event(self, where=.6, neg=.15, timed=.25):
     "Something that happens in a world"
-    r, pick = self.r, self.r.random()
+    r, how = self.r, self.r.random()
     s = r.choice(self.items['person'] + self.items['animal'] * (r.random() < .4))
+    k = 'person' if s.kind else CLASS_OF[s.noun]
     time = r.choice(list(TIMES)) if r.random() < timed else None
-    rest = dict(tense=TIMES[time] if time else r.choice(('PAST', 'PAST', 'PRES', 'FUT')), time=time,
-                places=(self.place(),) if r.random() < where else (), neg=r.random() < neg)
-    if pick < .12: return Clause('be', s, pred=r.choice(_adjectives(s)), **rest)
-    if pick < .25: return Clause(_pick(r, INTRANSITIVE), s, **rest)
-    verb = _pick(r, _VERBS_OF['person' if s.kind else CLASS_OF[s.noun]])
-    objects = [x for k in VERBS[verb][1] for x in self.items[k] if x is not s]
-    return Clause(verb, s, r.choice(objects or [self.entity(VERBS[verb][1][0], 0)]), **rest)
+    rest = dict(tense=TIMES[time] if time else r.choice(('PAST', 'PAST', 'PRES', 'FUT')), time=time, neg=r.random() < neg)
+    if how < .12: c = Clause('be', s, pred=self.habit('be ' + s.noun, _adjectives(s)), **rest)
+    elif how < .27: c = Clause(self.habit('do ' + s.noun, INTRANSITIVE), s, **rest)
+    else:
+        verb = self.habit(s.noun, _VERBS_OF[k])
+        objects = [x for k in VERBS[verb][1] for x in self.items[k] if x is not s]
+        new = r.random() < .5 or not objects
+        c = Clause(verb, s, self.entity(self.habit(verb, VERBS[verb][1]), 0, verb) if new else r.choice(objects), **rest)
+    return c._replace(places=(self.place(c.verb),)) if r.random() < where else c
 
 World.event = _event
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-14
+# %% ../nbs/foundations/01_lab.ipynb #cell-15
 def follows(r, c):
     "A clause that `c` makes true"
     def less(x): return x if x is None or x.kind else x._replace(adj=x.adj if r.random() < .5 else None, noun=CLASS_OF.get(x.noun, x.noun) if r.random() < .25 else x.noun)
     c = c._replace(subj=less(c.subj), obj=less(c.obj), places=c.places if r.random() < .6 else (), time=c.time if r.random() < .5 else None)
     return c._replace(passive=bool(c.obj) and r.random() < .25, front=bool(c.places) and r.random() < .25)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-18
+# %% ../nbs/foundations/01_lab.ipynb #cell-19
 _RINGS = """work X > be tired X > sleep X > be strong X > carry X tool > be hungry X > cook X food > be full X > dance X > be thirsty X > drink X water > rest X;
 fall X > be dirty X > wash X > be clean X > be happy X > sing X > win X > be rich X > buy X vehicle > be poor X > be sad X > cry X > be weak X;
 kick Y X > be angry X > shout X > blame Y X > wait X > be slow X"""
@@ -97,7 +113,7 @@ def _caused(r, event, X, Y):
     if event[0] == 'be': return Clause('be', who(event[2]), pred=event[1])
     return Clause(event[0], who(event[1]), who(event[2]) if len(event) > 2 else None)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-21
+# %% ../nbs/foundations/01_lab.ipynb #cell-22
 _DISHES = ('bread', 'rice', 'white fish', 'black bread', 'red apple', 'green soup')
 FACTS = {f'{n} colour': ('be', n, COLOURS) for n in ('flag', 'house', 'bus', 'boat', 'drum')} | {
     f'{s} {v}': (v, s, xs) for s, v, xs in (('child', 'love', NOUNS['animal']), ('king', 'hate', NOUNS['animal']), ('sailor', 'sell', NOUNS['tool']),
@@ -111,7 +127,7 @@ def _fact(country, attribute, value, front=False):
     adj, _, noun = value.rpartition(' ')
     return Clause(verb, NP(s, det='a'), NP(noun, adj or None, None), **rest)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-24
+# %% ../nbs/foundations/01_lab.ipynb #cell-25
 class Lab:
     "A laboratory: languages, corpora, parallel text, dictionaries and tasks, all from one seed"
     def __init__(self, seed: int=0,    # everything follows from it
@@ -133,7 +149,7 @@ class Lab:
         "Meanings as running text"
         return ' '.join(self.writer(lang).write(m).text for m in meanings)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-25
+# %% ../nbs/foundations/01_lab.ipynb #cell-26
 def _facts(self):
     "{(home language, attribute): (value, languages whose corpus states it)}"
     out, codes = {}, self.langs
@@ -145,7 +161,7 @@ def _facts(self):
 
 Lab._facts = _facts
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-29
+# %% ../nbs/foundations/01_lab.ipynb #cell-30
 def _story(lab, r, lang):
     w, out = World(r, lab.names), []
     for _ in range(r.choice((2, 3, 3))):
@@ -164,7 +180,7 @@ def _causal(lab, r, lang):
         out += [Compound('because', b, a)] if how < .4 else [Compound('so', a, b)] if how < .8 else [a, b]
     return out
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-30
+# %% ../nbs/foundations/01_lab.ipynb #cell-31
 def _report(names, r):
     "A line of news: people, places and organisations"
     what = r.random()
@@ -183,15 +199,15 @@ def _customs(lab, r, lang):
 def _taxonomy(lab, r, lang):
     return [Clause('be', NP(n, None, 'a'), NP(CLASS_OF[n], None, 'a'), tense='PRES') for n in r.sample(list(CLASS_OF), 3)]
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-32
-_SORTS = {_story: .62, _causal: .14, _news: .10, _customs: .07, _taxonomy: .07}
+# %% ../nbs/foundations/01_lab.ipynb #cell-33
+_SORTS = {_story: .58, _causal: .20, _news: .10, _customs: .07, _taxonomy: .05}
 
 def _mixed(self, r, meanings, lang):
     "Text with half of its content words in English"
     out = []
     for m in meanings:
-        s = self.sentence(m, lang)
-        out.append(Sentence([w._replace(form=w.morphs[0][0]) if w.morphs[0][0] in CONTENT and r.random() < .5 else w for w in s.words]).text)
+        english = {n: w.form for w in self.sentence(m).words for g, n in w.morphs if g in CONTENT}
+        out.append(Sentence([w._replace(form=english[w.morphs[0][1]]) if w.morphs[0][0] in CONTENT and r.random() < .5 else w for w in self.sentence(m, lang).words]).text)
     return ' '.join(out)
 
 def corpus(self: Lab,
@@ -208,7 +224,7 @@ def corpus(self: Lab,
 
 Lab._mixed, Lab.corpus = _mixed, corpus
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-38
+# %% ../nbs/foundations/01_lab.ipynb #cell-39
 def meanings(self: Lab, n: int, split: str='train') -> list:
     "Things that happen, one per world"
     r = _rng(self.seed, 'parallel', split)
@@ -236,7 +252,7 @@ def dictionary(self: Lab, lang: str) -> dict: # {English content word: word of t
 
 Lab.meanings, Lab.parallel, Lab.aligned, Lab.dictionary = meanings, parallel, aligned, dictionary
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-43
+# %% ../nbs/foundations/01_lab.ipynb #cell-44
 def _edit(c, role, **kw): return c._replace(**{role: getattr(c, role)._replace(**kw)})
 
 def _bare(w):
@@ -247,7 +263,7 @@ def _bare(w):
         if c.verb != 'be' and common: break
     slots = {k: w.r.choice(_adjectives(getattr(c, k))) for k in common}
     for k in common: c = _edit(c, k, det='the', num=False, adj=None)
-    return c, slots | dict(place=w.place(), time=next(t for t, x in TIMES.items() if x == c.tense))
+    return c, slots | dict(place=w.place(c.verb), time=next(t for t, x in TIMES.items() if x == c.tense))
 
 def _add(c, slot, value):
     if slot == 'place': return c._replace(places=(value,))
@@ -262,7 +278,7 @@ def _instead(w, slot, value):
     while (new := w.names.loc(r) if value[1].kind else NP(r.choice(NOUNS['place']))) == value[1]: pass
     return value[0], new
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-44
+# %% ../nbs/foundations/01_lab.ipynb #cell-45
 def _inference(lab, r, names, label):
     w = World(r, names, .1)
     c, slots = _bare(w)
@@ -283,7 +299,7 @@ def _inference(lab, r, names, label):
     if opposite: p = p._replace(verb=OPPOSITE[p.verb])
     return dict(text_a=[p], text_b=[h], label=label)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-46
+# %% ../nbs/foundations/01_lab.ipynb #cell-47
 _SWAPPABLE = [v for v, (s, o) in VERBS.items() if 'person' in s and 'person' in o]
 
 def _paraphrase(lab, r, names, label):
@@ -292,7 +308,7 @@ def _paraphrase(lab, r, names, label):
     while (b := w.entity(k, .3)).noun == a.noun: pass
     a, b = a._replace(num=False), b._replace(num=False)
     time = r.choice(list(TIMES)) if r.random() < .5 else None
-    c = d = Clause(verb, a, b, places=(w.place(),) if r.random() < .8 else (), time=time, tense=TIMES[time] if time else r.choice(('PAST', 'FUT')))
+    c = d = Clause(verb, a, b, places=(w.place(verb),) if r.random() < .8 else (), time=time, tense=TIMES[time] if time else r.choice(('PAST', 'FUT')))
     if label == 0:
         adjectives = not (a.kind or b.kind) and a.adj != b.adj and r.random() < .4
         d = _edit(_edit(c, 'subj', adj=b.adj), 'obj', adj=a.adj) if adjectives else c._replace(subj=b, obj=a)
@@ -301,7 +317,7 @@ def _paraphrase(lab, r, names, label):
     if r.random() < .5: c, d = d, c
     return dict(text_a=[c], text_b=[d], label=label)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-48
+# %% ../nbs/foundations/01_lab.ipynb #cell-49
 def _choices(lab, r, names, n):
     "Items two at a time"
     out = []
@@ -319,13 +335,13 @@ def _choices(lab, r, names, n):
             out.append(dict(premise=say(p), question=ask, choices=[say(x) for x in ((right, wrong), (wrong, right))[label]], label=label))
     return out[:n]
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-50
+# %% ../nbs/foundations/01_lab.ipynb #cell-51
 def _spans(lab, r, names, label):
     w = World(r, names, .3)
     while (c := w.event(where=.7, neg=0)).verb == 'be' or not (c.obj or c.places): pass
     ask, said = r.choice(['subj'] + ['obj'] * bool(c.obj) + ['place'] * bool(c.places)), [c]
     rival = c._replace(subj=w.entity('person' if c.subj.kind else CLASS_OF[c.subj.noun]), obj=c.obj and w.entity('person' if c.obj.kind else CLASS_OF[c.obj.noun]),
-                       places=(w.place(),) if c.places else ())
+                       places=(w.place(c.verb),) if c.places else ())
     alike = lambda x, y: x.verb == y.verb and (x.subj.noun == y.subj.noun or bool(x.obj) and x.obj.noun == y.obj.noun or bool(x.places) and x.places == y.places)
     if not alike(c, rival): said.append(rival)
     while len(said) < 2 + label:
@@ -334,7 +350,7 @@ def _spans(lab, r, names, label):
     r.shuffle(said)
     return dict(question=q, context=said, at=said.index(c), role='place0' if ask == 'place' else ask)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-52
+# %% ../nbs/foundations/01_lab.ipynb #cell-53
 def _tags(lab, r, names, label): return dict(meaning=_report(names, r))
 
 def _probe(lab, split):
@@ -349,7 +365,7 @@ def _probe(lab, split):
                         role='pred' if FACTS[a][0] == 'be' else 'obj'))
     return out
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-54
+# %% ../nbs/foundations/01_lab.ipynb #cell-55
 TAGS = ('O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC', 'B-ORG', 'I-ORG')
 
 def _row_pair(lab, x, k): return dict(text_a=lab.text(x['text_a'], k), text_b=lab.text(x['text_b'], k), label=x['label'])
@@ -372,7 +388,7 @@ def _row_cloze(lab, x, k):
     return dict(text=text[:at] + '{mask}' + text[at + len(word):], choices=[s.span(x['role'])[1] for s in ss], label=x['label'],
                 attribute=x['attribute'], home=x['home'], stated=x['stated'])
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-55
+# %% ../nbs/foundations/01_lab.ipynb #cell-56
 LAB_TASKS = {  # name: kind, labels, maker of an item, writer of a row
     'lab-inference': ('pair', ('entailment', 'neutral', 'contradiction'), _inference, _row_pair),
     'lab-paraphrase': ('pair', ('different', 'paraphrase'), _paraphrase, _row_pair),
@@ -396,7 +412,7 @@ def _make(lab, task, split):
     ys = [i % len(labels or (0, 1)) for i in range(n)]; r.shuffle(ys)
     return [make(lab, r, names, y) for y in ys]
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-56
+# %% ../nbs/foundations/01_lab.ipynb #cell-57
 def dataset(self: Lab,
             task: str,       # e.g. 'lab-inference'
             lang: str='en',
