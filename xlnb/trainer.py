@@ -293,6 +293,12 @@ def _save(self: StageTrainer, output_dir=None, state_dict=None):
     if bars: hf_logging.enable_progress_bar()
     (Path(output_dir or self.args.output_dir)/'training_args.bin').unlink(missing_ok=True)
 
+@patch
+def _issue_warnings_after_load(self: StageTrainer, load_result):
+    "Tied weights are stored once; that their second name is missing is no news."
+    tied = getattr(self.model, '_tied_weights_keys', None) or ()
+    Trainer._issue_warnings_after_load(self, load_result._replace(missing_keys=[k for k in load_result.missing_keys if k not in tied]))
+
 # %% ../nbs/components/39_trainer.ipynb #cell-45
 class _Flow(TrainerCallback):
     "When to save and log, and which epoch the sampler is in."
