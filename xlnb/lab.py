@@ -48,7 +48,6 @@ def _habit(r, seed, word, xs):
 def _adjectives(np): return ADJECTIVES.get('person' if np.kind else CLASS_OF.get(np.noun, np.noun), ADJECTIVES['thing'])
 _VERBS_OF = {k: tuple(v for v, (s, _) in VERBS.items() if k in s) for k in ('person', 'animal')}
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-11
 class World:
     "A small cast and what can happen to it"
     def __init__(self, r, names, named=.2):
@@ -73,7 +72,7 @@ class World:
         if how < .2: return 'in', self.town
         return _pick(r, ('in', 'near', 'behind')), NP(self.habit(verb, NOUNS['place']) if how < .7 else r.choice(self.places))
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-12
+# %% ../nbs/foundations/01_lab.ipynb #cell-11
 def _event(self, where=.6, neg=.15, timed=.25):
     "Something that happens in a world"
     r, how = self.r, self.r.random()
@@ -92,14 +91,14 @@ def _event(self, where=.6, neg=.15, timed=.25):
 
 World.event = _event
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-15
+# %% ../nbs/foundations/01_lab.ipynb #cell-14
 def follows(r, c):
     "A clause that `c` makes true"
     def less(x): return x if x is None or x.kind else x._replace(adj=x.adj if r.random() < .5 else None, noun=CLASS_OF.get(x.noun, x.noun) if r.random() < .25 else x.noun)
     c = c._replace(subj=less(c.subj), obj=less(c.obj), places=c.places if r.random() < .6 else (), time=c.time if r.random() < .5 else None)
     return c._replace(passive=bool(c.obj) and r.random() < .25, front=bool(c.places) and r.random() < .25)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-19
+# %% ../nbs/foundations/01_lab.ipynb #cell-18
 _RINGS = """work X > be tired X > sleep X > be strong X > carry X tool > be hungry X > cook X food > be full X > dance X > be thirsty X > drink X water > rest X;
 fall X > be dirty X > wash X > be clean X > be happy X > sing X > win X > be rich X > buy X vehicle > be poor X > be sad X > cry X > be weak X;
 kick Y X > be angry X > shout X > blame Y X > wait X > be slow X"""
@@ -113,7 +112,7 @@ def _caused(r, event, X, Y):
     if event[0] == 'be': return Clause('be', who(event[2]), pred=event[1])
     return Clause(event[0], who(event[1]), who(event[2]) if len(event) > 2 else None)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-22
+# %% ../nbs/foundations/01_lab.ipynb #cell-21
 _DISHES = ('bread', 'rice', 'white fish', 'black bread', 'red apple', 'green soup')
 FACTS = {f'{n} colour': ('be', n, COLOURS) for n in ('flag', 'house', 'bus', 'boat', 'drum')} | {
     f'{s} {v}': (v, s, xs) for s, v, xs in (('child', 'love', NOUNS['animal']), ('king', 'hate', NOUNS['animal']), ('sailor', 'sell', NOUNS['tool']),
@@ -127,7 +126,7 @@ def _fact(country, attribute, value, front=False):
     adj, _, noun = value.rpartition(' ')
     return Clause(verb, NP(s, det='a'), NP(noun, adj or None, None), **rest)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-25
+# %% ../nbs/foundations/01_lab.ipynb #cell-24
 class Lab:
     "A laboratory: languages, corpora, parallel text, dictionaries and tasks, all from one seed"
     def __init__(self, seed: int=0,    # everything follows from it
@@ -149,7 +148,6 @@ class Lab:
         "Meanings as running text"
         return ' '.join(self.writer(lang).write(m).text for m in meanings)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-26
 def _facts(self):
     "{(home language, attribute): (value, languages whose corpus states it)}"
     out, codes = {}, self.langs
@@ -161,7 +159,7 @@ def _facts(self):
 
 Lab._facts = _facts
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-30
+# %% ../nbs/foundations/01_lab.ipynb #cell-28
 def _story(lab, r, lang):
     w, out = World(r, lab.names), []
     for _ in range(r.choice((2, 3, 3))):
@@ -180,7 +178,6 @@ def _causal(lab, r, lang):
         out += [Compound('because', b, a)] if how < .4 else [Compound('so', a, b)] if how < .8 else [a, b]
     return out
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-31
 def _report(names, r):
     "A line of news: people, places and organisations"
     what = r.random()
@@ -199,7 +196,7 @@ def _customs(lab, r, lang):
 def _taxonomy(lab, r, lang):
     return [Clause('be', NP(n, None, 'a'), NP(CLASS_OF[n], None, 'a'), tense='PRES') for n in r.sample(list(CLASS_OF), 3)]
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-33
+# %% ../nbs/foundations/01_lab.ipynb #cell-30
 _SORTS = {_story: .58, _causal: .20, _news: .10, _customs: .07, _taxonomy: .05}
 
 def _mixed(self, r, meanings, lang):
@@ -224,7 +221,7 @@ def corpus(self: Lab,
 
 Lab._mixed, Lab.corpus = _mixed, corpus
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-39
+# %% ../nbs/foundations/01_lab.ipynb #cell-36
 def meanings(self: Lab, n: int, split: str='train') -> list:
     "Things that happen, one per world"
     r = _rng(self.seed, 'parallel', split)
@@ -252,7 +249,7 @@ def dictionary(self: Lab, lang: str) -> dict: # {English content word: word of t
 
 Lab.meanings, Lab.parallel, Lab.aligned, Lab.dictionary = meanings, parallel, aligned, dictionary
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-44
+# %% ../nbs/foundations/01_lab.ipynb #cell-41
 def _edit(c, role, **kw): return c._replace(**{role: getattr(c, role)._replace(**kw)})
 
 def _bare(w):
@@ -278,7 +275,7 @@ def _instead(w, slot, value):
     while (new := w.names.loc(r) if value[1].kind else NP(r.choice(NOUNS['place']))) == value[1]: pass
     return value[0], new
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-45
+# %% ../nbs/foundations/01_lab.ipynb #cell-42
 def _inference(lab, r, names, label):
     w = World(r, names, .1)
     c, slots = _bare(w)
@@ -299,7 +296,7 @@ def _inference(lab, r, names, label):
     if opposite: p = p._replace(verb=OPPOSITE[p.verb])
     return dict(text_a=[p], text_b=[h], label=label)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-47
+# %% ../nbs/foundations/01_lab.ipynb #cell-44
 _SWAPPABLE = [v for v, (s, o) in VERBS.items() if 'person' in s and 'person' in o]
 
 def _paraphrase(lab, r, names, label):
@@ -317,7 +314,7 @@ def _paraphrase(lab, r, names, label):
     if r.random() < .5: c, d = d, c
     return dict(text_a=[c], text_b=[d], label=label)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-49
+# %% ../nbs/foundations/01_lab.ipynb #cell-46
 def _choices(lab, r, names, n):
     "Items two at a time"
     out = []
@@ -335,7 +332,7 @@ def _choices(lab, r, names, n):
             out.append(dict(premise=say(p), question=ask, choices=[say(x) for x in ((right, wrong), (wrong, right))[label]], label=label))
     return out[:n]
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-51
+# %% ../nbs/foundations/01_lab.ipynb #cell-48
 def _spans(lab, r, names, label):
     w = World(r, names, .3)
     while (c := w.event(where=.7, neg=0)).verb == 'be' or not (c.obj or c.places): pass
@@ -350,7 +347,7 @@ def _spans(lab, r, names, label):
     r.shuffle(said)
     return dict(question=q, context=said, at=said.index(c), role='place0' if ask == 'place' else ask)
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-53
+# %% ../nbs/foundations/01_lab.ipynb #cell-50
 def _tags(lab, r, names, label): return dict(meaning=_report(names, r))
 
 def _probe(lab, split):
@@ -365,7 +362,7 @@ def _probe(lab, split):
                         role='pred' if FACTS[a][0] == 'be' else 'obj'))
     return out
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-55
+# %% ../nbs/foundations/01_lab.ipynb #cell-52
 TAGS = ('O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC', 'B-ORG', 'I-ORG')
 
 def _row_pair(lab, x, k): return dict(text_a=lab.text(x['text_a'], k), text_b=lab.text(x['text_b'], k), label=x['label'])
@@ -388,7 +385,7 @@ def _row_cloze(lab, x, k):
     return dict(text=text[:at] + '{mask}' + text[at + len(word):], choices=[s.span(x['role'])[1] for s in ss], label=x['label'],
                 attribute=x['attribute'], home=x['home'], stated=x['stated'])
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-56
+# %% ../nbs/foundations/01_lab.ipynb #cell-53
 LAB_TASKS = {  # name: kind, labels, maker of an item, writer of a row
     'lab-inference': ('pair', ('entailment', 'neutral', 'contradiction'), _inference, _row_pair),
     'lab-paraphrase': ('pair', ('different', 'paraphrase'), _paraphrase, _row_pair),
@@ -412,7 +409,7 @@ def _make(lab, task, split):
     ys = [i % len(labels or (0, 1)) for i in range(n)]; r.shuffle(ys)
     return [make(lab, r, names, y) for y in ys]
 
-# %% ../nbs/foundations/01_lab.ipynb #cell-57
+# %% ../nbs/foundations/01_lab.ipynb #cell-54
 def dataset(self: Lab,
             task: str,       # e.g. 'lab-inference'
             lang: str='en',
