@@ -157,6 +157,19 @@ def _shared_pieces(old, new):
     return out
 
 # %% ../nbs/foundations/05_pretraining.ipynb #cell-28
+def _sinusoidal_positions(model):
+    "Write sinusoids of the words' spread into the learned absolute positions of `model`, where it has such a table"
+    e = getattr(model.base_model, 'embeddings', None)
+    table = getattr(e, 'position_embeddings', None)
+    if not isinstance(table, torch.nn.Embedding): return model
+    n, d = table.weight.shape
+    angle = torch.arange(n)[:, None] * torch.exp(-torch.arange(0, d, 2) / d * np.log(1000.))          # (positions, d/2)
+    waves = torch.cat([angle.sin(), angle.cos()], 1)[:, :d] * 1.4 * e.word_embeddings.weight.std()     # sines have a spread of 1/1.4
+    if table.padding_idx is not None: waves[table.padding_idx] = 0
+    with torch.no_grad(): table.weight.copy_(waves)
+    return model
+
+# %% ../nbs/foundations/05_pretraining.ipynb #cell-32
 def pretrain(texts,                       # list, `Dataset`, file(s), or a dict of these by language
              out: str|Path,               # folder for the checkpoint; an interrupted run found there goes on
              tokenizer=None,              # trained on the texts if None
@@ -171,6 +184,8 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
              lr: float=5e-4,
              body_lr: float=None,         # of the layers, where it should differ
              smoothing: float=0.5,        # languages are drawn by (blocks ** smoothing)
+             mask: float=0.15,            # share of positions that are predicted, in training and in held-out texts
+             positions: str='sinusoidal', # no init: learned position embeddings begin as sinusoids, or 'random' as the words do
              eval_texts=None,             # held-out texts, same forms: their loss is logged
              bf16: bool=False,            # mixed precision
              half: bool=False,            # store the final weights in fp16
@@ -179,15 +194,16 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
              **args,                      # anything else for `TrainingArguments`
             ) -> list:                    # the log: dicts with step, loss, ...
     "Pre-train a masked language model on text and leave a Transformers checkpoint in `out`"
+    _check_options(mask, positions)
     out, texts = Path(out), _texts(texts)
     if (out/'checkpoints').exists() and not resume: raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
     tokenizer = tokenizer or _run_tokenizer(out, texts, vocab_size)
     if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
-    model = _start(tokenizer, config, init, overlap, block_size, seed)
+    model = _start(tokenizer, config, init, overlap, block_size, seed, positions)
     packed = lambda t: {k: pack(v, tokenizer, block_size) for k, v in t.items()}
     per_step = batch_size * args.get('gradient_accumulation_steps', 1)
-    train = _Draws(packed(texts), steps * per_step, tokenizer, smoothing, seed)
-    held = {k or 'all': _Draws({k: v}, len(v), tokenizer, seed=seed + 1) for k, v in packed(_texts(eval_texts)).items()} if eval_texts else None
+    train = _Draws(packed(texts), steps * per_step, tokenizer, smoothing, seed, mask)
+    held = {k or 'all': _Draws({k: v}, len(v), tokenizer, seed=seed + 1, mask=mask) for k, v in packed(_texts(eval_texts)).items()} if eval_texts else None
     trainer = _MLMTrainer(model, _arguments(out, steps, batch_size, lr, bf16, seed, held, args), train_dataset=train, eval_dataset=held,
                           data_collator=_stack, processing_class=tokenizer, freeze_body_steps=freeze_body_steps, body_lr=body_lr)
     trainer.train(resume_from_checkpoint=_last_checkpoint(out))
@@ -195,7 +211,7 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
     (out/'log.json').write_text(json.dumps(trainer.state.log_history, indent=1))
     return trainer.state.log_history
 
-# %% ../nbs/foundations/05_pretraining.ipynb #cell-29
+# %% ../nbs/foundations/05_pretraining.ipynb #cell-33
 def _stack(rows): return {k: torch.stack([r[k] for r in rows]) for k in rows[0]}
 
 def _run_tokenizer(out, texts, vocab_size):
@@ -205,7 +221,13 @@ def _run_tokenizer(out, texts, vocab_size):
     tokenizer.save_pretrained(out)
     return tokenizer
 
-def _start(tokenizer, config, init, overlap, block_size, seed):
+def _check_options(mask, positions):
+    "Refuse options that mean nothing, before anything is written"
+    if isinstance(mask, bool) or not isinstance(mask, (int, float)) or not 0 < mask < 1:
+        raise XlnbError(f"mask={mask!r} is no share of positions: give a number between 0 and 1, such as 0.15")
+    if positions not in ('sinusoidal', 'random'): raise XlnbError(f"positions={positions!r} is unknown: choose 'sinusoidal' or 'random'")
+
+def _start(tokenizer, config, init, overlap, block_size, seed, positions='sinusoidal'):
     "The model before its first step, without dropout"
     if init is not None: model = _new_embeddings(init, tokenizer, overlap, seed)[0]
     else:
@@ -213,13 +235,14 @@ def _start(tokenizer, config, init, overlap, block_size, seed):
                                             max_position_embeddings=max(block_size, 256) + 2, pad_token_id=1)
         config.vocab_size = len(tokenizer)
         with torch.random.fork_rng(devices=[]): torch.manual_seed(seed); model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+        if positions == 'sinusoidal': _sinusoidal_positions(model)
     for m in model.modules():
         if isinstance(m, torch.nn.Dropout): m.p = 0.
         if hasattr(m, 'dropout_prob'): m.dropout_prob = 0.
     if not torch.cuda.is_available(): model.set_attn_implementation('eager')  # on a CPU its backward pass is twice as fast
     return model
 
-# %% ../nbs/foundations/05_pretraining.ipynb #cell-30
+# %% ../nbs/foundations/05_pretraining.ipynb #cell-34
 def _arguments(out, steps, batch_size, lr, bf16, seed, held, args):
     "Training arguments of a pre-training run: AdamW as for XLM-R, linear decay to zero"
     own = dict(output_dir=str(out/'checkpoints'), max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size, learning_rate=lr,
