@@ -46,7 +46,7 @@ def _shared(parser, several: bool):
     parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME', help="Hub name or folder of a masked language model, or 'lab' (default)", **many)
     parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'", **many)
     parser.add_argument('--seeds', type=_seeds, default=3, metavar='N', help='how many seeds (3), or which: 0,5')
-    parser.add_argument('--langs', type=_codes, metavar='A,B', help='languages to test, in any code form; all, if left out')
+    parser.add_argument('--langs', type=_codes, metavar='A,B', help='languages to test, in any code form; all that the task has if left out, but of sib200 the 15 of XNLI; `all` for every one')
     parser.add_argument('--data', metavar='DIR', help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
     parser.add_argument('--out', metavar='DIR', help='folder of the results (runs/...)')
     limits = parser.add_argument_group('budget')
@@ -74,8 +74,14 @@ def _run(args) -> int:
         common |= {'recipes': args.recipe} if args.recipe else {}
         common |= {'budget': Budget(**limits)} if limits else {}
         study = lab_study(store=args.out or 'runs/lab', **common)
+    if not args.langs and not args.quiet: _say_langs(study)
     study.run(progress=not args.quiet)
     return _show(study, study.store.root/'report', args)
+
+def _say_langs(study):
+    "Name what is left out of tasks with very many languages"
+    for t in study.tasks:
+        if t.tested: print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); --langs all tests every one", file=sys.stderr)
 
 def _folder(task) -> str:
     name = '+'.join([task] if isinstance(task, str) else task)
@@ -133,7 +139,7 @@ def _tasks(args) -> int:
     "Command `tasks`"
     from xlnb.tasks import list_tasks
     known = list_tasks().reset_index()
-    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'metric', 'title']], args.json)
+    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'tested', 'metric', 'title']], args.json)
 
 def _languages(args) -> int:
     "Command `languages`"

@@ -25,7 +25,7 @@ class Results:
 
     def finished(self) -> list:
         "Rows and metadata of every finished cell"
-        raise NotImplementedError
+        raise XlnbError(f"A {type(self).__name__} holds no results of its own: ask a Study or a Store, or give it a method `finished`.")
 
     def items(self) -> pd.DataFrame:
         "One row per cell, language and test item"
@@ -42,7 +42,7 @@ class Results:
         if task not in {*items.task}: raise XlnbError(f"There are no results of the task {task!r}, only of {', '.join(items.task.unique())}.")
         return items[items.task == task].dropna(axis=1, how='all')
 
-# %% ../nbs/study/69_store.ipynb #cell-11
+# %% ../nbs/study/69_store.ipynb #cell-12
 def _slug(name: str) -> str: return re.sub(r'[^\w+.-]+', '-', name)
 
 class Store(Results):
@@ -73,7 +73,7 @@ class Store(Results):
         finally: temp.unlink(missing_ok=True)
         return path
 
-# %% ../nbs/study/69_store.ipynb #cell-12
+# %% ../nbs/study/69_store.ipynb #cell-13
 @patch
 def read(self: Store,
     path,  # A file of the store
@@ -93,7 +93,7 @@ def find(self: Store, key: str):
     "Rows and metadata of the cell with this key, or None"
     for path in self.root.glob(f'*-{key}.parquet'): return self.read(path)
 
-# %% ../nbs/study/69_store.ipynb #cell-13
+# %% ../nbs/study/69_store.ipynb #cell-14
 @patch
 def cells(self: Store) -> pd.DataFrame:
     "What the store holds, a row per cell"
@@ -104,7 +104,7 @@ def cells(self: Store) -> pd.DataFrame:
                          languages=len(cell['langs']), seconds=round(sum(info['seconds'].values()), 1), date=made['date'], commit=made['commit'], file=info['file']))
     return pd.DataFrame(rows)
 
-# %% ../nbs/study/69_store.ipynb #cell-14
+# %% ../nbs/study/69_store.ipynb #cell-15
 @patch
 def finished(self: Store) -> list:
     "Rows and metadata of all cells; where the same task, encoder, recipe and seed were run twice, of the newest"
@@ -117,7 +117,7 @@ def finished(self: Store) -> list:
         if len(ways) > 1: warnings.warn(f'The cells of {task} differ in budget or languages: compare them with care.')
     return [newest[k] for k in sorted(newest, key=lambda k: (k[0], k[1], k[2] != 'finetune', k[2:]))]
 
-# %% ../nbs/study/69_store.ipynb #cell-25
+# %% ../nbs/study/69_store.ipynb #cell-26
 @patch
 def table(self: Results,
     task: str | None = None,  # One task; all of them side by side, if None
@@ -145,7 +145,7 @@ def figure(self: Results,
     many = len(items[['task', 'encoder', 'recipe']].drop_duplicates()) > 6
     return (plot_heatmap if many else plot_scores)(items, source=self.source)
 
-# %% ../nbs/study/69_store.ipynb #cell-32
+# %% ../nbs/study/69_store.ipynb #cell-33
 @patch
 def report(self: Results,
     folder,  # Where to write
@@ -171,7 +171,7 @@ def report(self: Results,
     paths['summary.md'].write_text(f'# Results\n\n{tables}{_made_by([info for _, info in self.finished()], self.failed)}', encoding='utf-8')
     return {k: str(v) for k, v in paths.items()}
 
-# %% ../nbs/study/69_store.ipynb #cell-33
+# %% ../nbs/study/69_store.ipynb #cell-34
 def _markdown(frame: pd.DataFrame) -> str:
     "A table of text in Markdown"
     head = ['', *(' '.join(c) if isinstance(c, tuple) else str(c) for c in frame.columns)]
@@ -188,7 +188,7 @@ def _in_words(differences: pd.DataFrame) -> str:
                      f"different after Holm's correction: {(g.p_holm < .05).sum()}.")
     return '\n'.join([*lines, '', getattr(differences, 'caption', ''), '', ''])
 
-# %% ../nbs/study/69_store.ipynb #cell-34
+# %% ../nbs/study/69_store.ipynb #cell-35
 def _made_by(infos: list, failed: dict) -> str:
     "Where the numbers come from"
     of = lambda *path: ', '.join(dict.fromkeys(_told(functools.reduce(lambda d, k: d.get(k), path, i)) for i in infos))

@@ -36,7 +36,7 @@ class Study(Results):
         recipes='finetune',  # A recipe or several, as `recipe` reads them
         seeds=3,  # How many seeds, or which
         budget=None,  # A `Budget`; everything there is, if None
-        langs=None,  # Languages to test in any code form; all that the task has, if None
+        langs=None,  # Languages to test in any code form; 'all' that the task has; if None all but of tasks with very many, which name some (`Task.tested`)
         store='runs/study',  # Folder of the results, or a `Store`
         data=None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
         keep_stale=False,  # Take stored results that an earlier version of the code computed
@@ -59,7 +59,8 @@ class Study(Results):
 # %% ../nbs/study/70_study.ipynb #cell-09
 def _languages_of(task, langs=None) -> tuple:
     "Canonical codes of the languages to test, the source first"
-    if langs is None: return tuple(task.langs)
+    if langs is None: return tuple(task.tested or task.langs)
+    if _listed(langs) == ['all']: return tuple(task.langs)
     codes = [language(l).code for l in _listed(langs)]
     if missing := [c for c in codes if c not in task.langs]:
         raise XlnbError(f"The task {task.name!r} has no {', '.join(missing)}; its languages are {', '.join(task.langs)}.")

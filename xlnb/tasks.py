@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import datasets, pandas as pd
 from datasets import ClassLabel, Dataset, load_dataset
+from datasets.load import dataset_module_factory, get_dataset_builder_class
 from .grammar import FAMILY
 from .lab import LAB_TASKS, Lab
 from .languages import Language, XlnbError, _FLORES, code_in, language
@@ -25,6 +26,7 @@ class Task:
     kind: str # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
     labels: tuple = () # label names; empty for choice, span and cloze
     langs: tuple = ('en',) # languages in any code form; canonical codes with the source first once made
+    tested: tuple = () # those that a study tests unless it names others; all of them if empty
     source: str = 'en' # language of the training rows
     metric: str = '' # 'accuracy' or 'f1'; that of the kind if empty
     path: str = '' # Hub id; empty if the Hub does not have it
@@ -66,7 +68,9 @@ def _complete(task: Task):
     if lost := set(task.label_names.values()) - set(task.labels): raise XlnbError(f"Task '{task.name}' names a label {min(lost)!r} in label_names, which is not one of {_some(task.labels)}.")
     source = language(task.source).code
     codes = dict.fromkeys([source, *(language(o).code for o in task.langs)])
-    for k, v in dict(source=source, langs=tuple(codes), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind],
+    tested = dict.fromkeys([source, *(language(o).code for o in task.tested)]) if task.tested else ()
+    if lost := set(tested) - set(codes): raise XlnbError(f"Task '{task.name}' is to be tested in {min(lost)!r}, which is not one of its languages: {_some(codes, 20)}.")
+    for k, v in dict(source=source, langs=tuple(codes), tested=tuple(tested), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind],
                      folder=task.folder or task.path.rsplit('/', 1)[-1], title=task.title or task.name).items(): object.__setattr__(task, k, v)
 
 # %% ../nbs/foundations/02_tasks.ipynb #cell-13
@@ -79,16 +83,17 @@ _BIB = dict(
     sib200='''@inproceedings{adelani-etal-2024-sib, title={{SIB-200}: A Simple, Inclusive, and Big Evaluation Dataset for Topic Classification in 200+ Languages and Dialects}, author={Adelani, David Ifeoluwa and Liu, Hannah and Shen, Xiaoyu and Vassilyev, Nikita and Alabi, Jesujoba O. and Mao, Yanke and Gao, Haonan and Lee, En-Shiun Annie}, booktitle={Proceedings of EACL}, year={2024}, pages={226--245}, url={https://aclanthology.org/2024.eacl-long.14}}''')
 
 # %% ../nbs/foundations/02_tasks.ipynb #cell-14
+_XNLI = tuple('ar bg de el en es fr hi ru sw th tr ur vi zh'.split())
 _NLI = 'entailment', 'neutral', 'contradiction'
 _PARAPHRASE = 'different', 'paraphrase'
 TASKS: dict[str, Task] = {o.name: o for o in [
-    Task('xnli', 'pair', _NLI, 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split(), path='facebook/xnli',
+    Task('xnli', 'pair', _NLI, _XNLI, path='facebook/xnli',
          columns=dict(text_a='premise', text_b='hypothesis'),
          title='Cross-lingual Natural Language Inference', licence='CC BY-NC 4.0', citation=_BIB['xnli']),
     Task('pawsx', 'pair', _PARAPHRASE, 'de en es fr ja ko zh'.split(), path='google-research-datasets/paws-x',
          columns=dict(id='id', text_a='sentence1', text_b='sentence2'), label_names={'0': 'different', '1': 'paraphrase'}, drop=('NS',),
          title='Paraphrase Adversaries from Word Scrambling, cross-lingual', licence='free for any purpose, Google LLC acknowledged', citation=_BIB['pawsx']),
-    Task('sib200', 'sentence', ('entertainment', 'geography', 'health', 'politics', 'science/technology', 'sports', 'travel'), tuple(_FLORES),
+    Task('sib200', 'sentence', ('entertainment', 'geography', 'health', 'politics', 'science/technology', 'sports', 'travel'), tuple(_FLORES), tested=_XNLI,
          path='Davlan/sib200', config='{flores}', columns=dict(id='index_id', label='category'),
          title='SIB-200 topic classification', licence='Apache-2.0; text CC BY-SA 4.0 (FLORES-200)', citation=_BIB['sib200']),
     Task('nli_en', 'pair', _NLI, ('en',), folder='nli_en', config='', columns=dict(text_a='premise', text_b='hypothesis'),
@@ -148,7 +153,7 @@ def get_task(
 
 def list_tasks() -> pd.DataFrame:
     "All registered tasks, one row each"
-    rows = [dict(task=o.name, kind=o.kind, labels=len(o.labels) or '', languages=len(o.langs), metric=o.metric, title=o.title, licence=o.licence,
+    rows = [dict(task=o.name, kind=o.kind, labels=len(o.labels) or '', languages=len(o.langs), tested=len(o.tested or o.langs), metric=o.metric, title=o.title, licence=o.licence,
                  hub=o.path) for o in TASKS.values()]
     return pd.DataFrame(rows).set_index('task')
 
@@ -185,6 +190,22 @@ def _quiet(on: bool):
     finally:
         if off: datasets.enable_progress_bars()
 
+@functools.lru_cache(maxsize=16)
+def _folder_at(path: str, stamp: str):
+    "What `datasets` learns from a folder and its README, read once for every state of the folder"
+    return dataset_module_factory(path)
+
+def _load_folder(path: str, config: str | None, split: str) -> Dataset:
+    "`load_dataset` of a local folder, in a cache for each state of it, since `datasets` does not notice that a file has changed"
+    stamp = _stamp_of(path)
+    found = _folder_at(path, stamp)
+    own = dict(found.builder_kwargs); name = own.pop('dataset_name', None)
+    config = config or found.builder_configs_parameters.default_config_name
+    make, info = get_dataset_builder_class(found, dataset_name=name), (found.dataset_infos or {}).get(config)
+    builder = make(cache_dir=os.path.join(datasets.config.HF_DATASETS_CACHE, f'xlnb-{stamp}'), dataset_name=name, config_name=config, hash=found.hash, info=info, **own)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
+
 def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
     "The rows as the source has them"
     if task.loader:
@@ -192,10 +213,9 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
         if rows is None: raise _no_split(task, lang, split, 'your data', task.loader.splits(lang.code))
         return rows
     path, place = _place(task, data)
-    local = os.path.isdir(path) # datasets does not notice that a file in such a folder has changed, so every state of it gets its own cache
-    cache = os.path.join(datasets.config.HF_DATASETS_CACHE, f'xlnb-{_stamp_of(path)}') if local else None
+    local = os.path.isdir(path) and not os.path.exists(os.path.join(path, datasets.config.DATASET_STATE_JSON_FILENAME))
     try:
-        with _quiet(local): return load_dataset(path, _config(task, lang), split=task.splits[split], cache_dir=cache)
+        with _quiet(local): return (_load_folder if local else load_dataset)(path, _config(task, lang), split=task.splits[split])
     except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
 
