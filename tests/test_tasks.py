@@ -157,6 +157,25 @@ def test_damaged_files(folder):
 
 
 @mirror
+@pytest.mark.parametrize('name,lang', [('sib200', 'sw'), ('xnli', 'sw'), ('nli_en', 'en')])
+def test_a_folder_is_read_as_load_dataset_reads_it(name, lang, tmp_path):
+    "The README is read once for all languages; rows, features and config are the same"
+    t = get_task(name)
+    path, config = tasks._place(t, DATA)[0], tasks._config(t, language(lang))
+    a, b = tasks._load_folder(path, config, 'validation'), tasks.load_dataset(path, config, split='validation', cache_dir=str(tmp_path))
+    assert a.features == b.features and a.config_name == b.config_name and a[:] == b[:]
+    read = tasks._folder_at.cache_info().misses
+    t.load(lang, 'validation', DATA)
+    assert tasks._folder_at.cache_info().misses == read
+
+
+def test_languages_that_a_study_tests():
+    assert TASKS['sib200'].tested == TASKS['xnli'].langs and not TASKS['xnli'].tested
+    assert Task('t', 'span', langs=('sw', 'de', 'fr'), tested=('swa', 'deu')).tested == ('en', 'sw', 'de')
+    with pytest.raises(XlnbError, match='not one of its languages'): Task('t', 'span', langs=('sw',), tested=('de',))
+
+
+@mirror
 def test_the_fingerprint_follows_the_files(folder):
     root, t = folder('mrpc'), get_task('mrpc')
     first = t.fingerprint('en', 'validation', root)
