@@ -28,7 +28,7 @@ class LabLanguage:
     adjectives: str = 'before'  # adjectives, and names as modifiers, stand before or after the noun
     suffixes: tuple = ()        # what is written as suffixes: 'case' (objects, adpositions, plural), 'tense' (also negation, passive)
     cognates: float = .1        # share of content words whose root is the English one
-    mixed: float = .2           # share of documents with English words mixed in
+    mixed: float = .4           # share of documents with English mixed in
     documents: int = 6000       # corpus size
 
 # %% ../nbs/foundations/01_grammar.ipynb #cell-08

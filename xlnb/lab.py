@@ -92,8 +92,17 @@ def _event(self, where=.6, neg=.15, timed=.25):
 World.event = _event
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-14
+def _excluded(c):
+    "Opposites of what `c` says, negated"
+    said = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense) for x in (c.subj, c.obj) if x and x.adj in OPPOSITE]
+    plain = dict(neg=True, places=(), time=None)
+    if c.verb in OPPOSITE and not c.neg: said.append(c._replace(verb=OPPOSITE[c.verb], **plain))
+    if c.pred in OPPOSITE and not c.neg: said.append(c._replace(pred=OPPOSITE[c.pred], **plain))
+    return said
+
 def follows(r, c):
     "A clause that `c` makes true"
+    if r.random() < .2 and (said := _excluded(c)): return r.choice(said)
     def less(x): return x if x is None or x.kind else x._replace(adj=x.adj if r.random() < .5 else None, noun=CLASS_OF.get(x.noun, x.noun) if r.random() < .25 else x.noun)
     c = c._replace(subj=less(c.subj), obj=less(c.obj), places=c.places if r.random() < .6 else (), time=c.time if r.random() < .5 else None)
     return c._replace(passive=bool(c.obj) and r.random() < .25, front=bool(c.places) and r.random() < .25)
@@ -200,7 +209,8 @@ def _taxonomy(lab, r, lang):
 _SORTS = {_story: .58, _causal: .20, _news: .10, _customs: .07, _taxonomy: .05}
 
 def _mixed(self, r, meanings, lang):
-    "Text with half of its content words in English"
+    "Text with half of its content words, or of its sentences, in English"
+    if r.random() < .3: return ' '.join(self.text([m], r.choice((lang, 'en'))) for m in meanings)
     out = []
     for m in meanings:
         english = {n: w.form for w in self.sentence(m).words for g, n in w.morphs if g in CONTENT}
@@ -255,10 +265,11 @@ def _edit(c, role, **kw): return c._replace(**{role: getattr(c, role)._replace(*
 def _bare(w):
     "An event without modifiers, and modifiers that it may take: {slot: value}"
     while True:
-        c = w.event(where=0, neg=.3, timed=0)
+        c = w.event(where=0, neg=.1, timed=0)
         common = [k for k in ('subj', 'obj') if getattr(c, k) and not getattr(c, k).kind]
         if c.verb != 'be' and common: break
-    slots = {k: w.r.choice(_adjectives(getattr(c, k))) for k in common}
+    noun = w.r.choice(common)
+    slots = {noun: w.r.choice(_adjectives(getattr(c, noun)))}
     for k in common: c = _edit(c, k, det='the', num=False, adj=None)
     return c, slots | dict(place=w.place(c.verb), time=next(t for t, x in TIMES.items() if x == c.tense))
 
@@ -279,22 +290,13 @@ def _instead(w, slot, value):
 def _inference(lab, r, names, label):
     w = World(r, names, .1)
     c, slots = _bare(w)
-    noun, m = r.choice([k for k in slots if k in ('subj', 'obj')]), r.choice(list(slots))
-    upper = CLASS_OF[getattr(c, noun).noun]
-    h = p = c
-    h_class = r.random() < .2                                   # the hypothesis speaks of a class
-    p_class = h_class and r.random() < .75 if label != 1 else not h_class and r.random() < .2 * .75 / .8
-    flip = label == 2 and r.random() < (.6 if c.neg else .6 * .3 / .7)
-    opposite = label == 2 and not flip and c.verb in OPPOSITE and r.random() < .5
+    m, p = r.choice(list(slots)), c                             # the hypothesis adds m to the event
+    opposite = label == 2 and c.verb in OPPOSITE and r.random() < .5
     others = [k for k in slots if k != m]
-    kept = r.sample(others, 2) if label == 1 and not p_class else [m, r.choice(others)]
-    for k in kept: p = _add(p, k, _instead(w, m, slots[m]) if k == m and label == 2 and not (flip or opposite) else slots[k])
-    h = _add(h, m, slots[m])
-    if h_class: h = _edit(h, noun, noun=upper)
-    if p_class: p = _edit(p, noun, noun=upper)
-    if flip: p = p._replace(neg=not p.neg)
+    for k in others if label == 1 else [m, r.choice(others)]:   # two modifiers in every premise
+        p = _add(p, k, _instead(w, m, slots[m]) if k == m and label == 2 and not opposite else slots[k])
     if opposite: p = p._replace(verb=OPPOSITE[p.verb])
-    return dict(text_a=[p], text_b=[h], label=label)
+    return dict(text_a=[p], text_b=[_add(c, m, slots[m])], label=label)
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-44
 _SWAPPABLE = [v for v, (s, o) in VERBS.items() if 'person' in s and 'person' in o]

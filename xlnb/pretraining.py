@@ -12,7 +12,7 @@ import numpy as np, torch
 from datasets import Dataset
 from transformers import (AddedToken, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments,
     XLMRobertaConfig, XLMRobertaForMaskedLM)
-from .encoders import _load, load_tokenizer
+from .encoders import _load, load_encoder, load_tokenizer
 from .features import _checked
 from .languages import XlnbError
 
@@ -23,13 +23,17 @@ def train_tokenizer(texts,                   # strings, or an iterable of them
                     vocab_size: int=16_000,  # pieces, special tokens included
                     lowercase: bool=False,   # fold case first: a small vocabulary then goes further
                     max_length: int=512,     # longest input that the tokenizer reports
+                    kind: str='unigram',     # 'unigram', or 'bpe' for little text with few different words
                    ) -> PreTrainedTokenizerFast:
-    "Train an XLM-R-like subword tokenizer (NFKC, Metaspace, Unigram)"
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    tok = Tokenizer(models.Unigram())
+    "Train an XLM-R-like subword tokenizer (NFKC, Metaspace, Unigram or BPE)"
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers as pre, processors, trainers
+    if kind not in ('unigram', 'bpe'): raise XlnbError(f"kind={kind!r} is unknown: choose 'unigram' or 'bpe'")
+    bpe, size = kind == 'bpe', dict(vocab_size=vocab_size - 1, special_tokens=_SPECIAL, show_progress=False)
+    tok = Tokenizer(models.BPE(unk_token='<unk>') if bpe else models.Unigram())
     tok.normalizer = normalizers.Sequence([normalizers.NFKC()] + [normalizers.Lowercase()] * lowercase)
-    tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=vocab_size - 1, special_tokens=_SPECIAL, unk_token='<unk>', show_progress=False)
+    apart = [pre.Punctuation('isolated'), pre.WhitespaceSplit()] if bpe else []
+    tok.pre_tokenizer, tok.decoder = pre.Sequence([*apart, pre.Metaspace()]), decoders.Metaspace()
+    trainer = trainers.BpeTrainer(**size) if bpe else trainers.UnigramTrainer(unk_token='<unk>', **size)
     tok.train_from_iterator((_checked(t) for t in texts), trainer)
     ids = [(t, tok.token_to_id(t)) for t in ('<s>', '</s>')]
     tok.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=ids)
@@ -175,7 +179,7 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
              tokenizer=None,              # trained on the texts if None
              vocab_size: int=16_000,      # of the tokenizer that is trained here
              config=None,                 # of the model; None: 4 layers of 256, as XLM-R otherwise
-             init: str=None,              # checkpoint whose layers to keep, under new embeddings
+             init: str=None,              # checkpoint whose layers to keep, under new embeddings; whole, if it has this very vocabulary
              overlap: bool=True,          # init: keep embeddings of pieces that both vocabularies have
              freeze_body_steps: int=0,    # init: steps in which only embeddings and head learn
              steps: int=1000,
@@ -229,7 +233,8 @@ def _check_options(mask, positions):
 
 def _start(tokenizer, config, init, overlap, block_size, seed, positions='sinusoidal'):
     "The model before its first step, without dropout"
-    if init is not None: model = _new_embeddings(init, tokenizer, overlap, seed)[0]
+    if init is not None and load_tokenizer(init).get_vocab() == tokenizer.get_vocab(): model = load_encoder(init).train()
+    elif init is not None: model = _new_embeddings(init, tokenizer, overlap, seed)[0]
     else:
         config = config or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, type_vocab_size=1,
                                             max_position_embeddings=max(block_size, 256) + 2, pad_token_id=1)

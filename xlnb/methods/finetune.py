@@ -30,7 +30,7 @@ def validation(
     return dict(eval_data=feats, compute_metrics=score, metric=name, oracle=lang)
 
 # %% ../../nbs/methods/60_finetune.ipynb #cell-10
-def _lr(model): return min(2e-5 * (768 / model.config.hidden_size)**2, 1e-3)
+def _lr(model): return min(2e-5 * (768 / model.config.hidden_size)**1.75, 1e-3)
 
 # %% ../../nbs/methods/60_finetune.ipynb #cell-13
 @dataclass(frozen=True)
