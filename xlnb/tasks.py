@@ -190,6 +190,7 @@ def _quiet(on: bool):
     finally:
         if off: datasets.enable_progress_bars()
 
+# %% ../nbs/foundations/02_tasks.ipynb #cell-24
 @functools.lru_cache(maxsize=16)
 def _folder_at(path: str, stamp: str):
     "What `datasets` learns from a folder and its README, read once for every state of the folder"
@@ -219,7 +220,7 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-24
+# %% ../nbs/foundations/02_tasks.ipynb #cell-26
 def _no_split(task: Task, lang: Language, split: str, place: str, there) -> XlnbError:
     "The error for a missing split: what is there, and what to do"
     what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {_some(there)}."
@@ -241,7 +242,7 @@ def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception
         return XlnbError(f"Can't reach {place}: check the network, or point XLNB_DATA (or data=, --data) at a local mirror with the folder '{task.folder}'.")
     return XlnbError(f"Can't read the {split} split of '{task.name}' ({lang.name}) in {place}: {type(e).__name__}: {' '.join(text.split())[:200]}. The files may be damaged; copy them again.")
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-27
+# %% ../nbs/foundations/02_tasks.ipynb #cell-29
 def _load(
     task: Task,
     lang: str, # any code form
@@ -277,7 +278,7 @@ def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
     return task.parallel and len(task.langs) > 1 and bool(task.drop or getattr(task.loader, 'gaps', False))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-29
+# %% ../nbs/foundations/02_tasks.ipynb #cell-31
 _memo: dict = {}
 
 def _stamp(task: Task, data) -> str | None: # None: remember nothing
@@ -309,7 +310,7 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
         return digest.hexdigest()[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data), make)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-30
+# %% ../nbs/foundations/02_tasks.ipynb #cell-32
 def _with_train(
     task: Task,
     other: 'str | Task' # a task of the same kind with the same labels
@@ -322,7 +323,7 @@ def _with_train(
     if task.source not in other.langs: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no rows in '{task.source}'.")
     return replace(task, name=f"{task.name.split(':')[0]}:{name}", train_from=name)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-37
+# %% ../nbs/foundations/02_tasks.ipynb #cell-39
 def show_batch(
     task: 'str | Task', # name or task
     lang='en', # one language, or several: the same rows of each
@@ -337,7 +338,7 @@ def show_batch(
     loaded = {language(o).code: task.load(o, split, data, limit=n, seed=seed) for o in langs}
     return show_rows(task, loaded, width)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-47
+# %% ../nbs/foundations/02_tasks.ipynb #cell-49
 _READERS = {'.jsonl': 'json', '.json': 'json', '.parquet': 'parquet', '.csv': 'csv'}
 
 def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
@@ -359,7 +360,7 @@ def _as_dataset(rows, where: str) -> Dataset:
         return Dataset.from_dict(rows) if isinstance(rows, dict) else Dataset.from_list(list(rows))
     except Exception as e: raise XlnbError(f"Can't read {where} as rows: {type(e).__name__}: {' '.join(str(e).split())[:200]}. Every row needs the same columns with the same types.") from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-48
+# %% ../nbs/foundations/02_tasks.ipynb #cell-50
 class _Own:
     "Reader of a task of one's own: (language code, split) -> rows, None if there are none"
     gaps = True # languages may lack rows
@@ -381,7 +382,7 @@ def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label nam
     if not all(isinstance(o, str) for o in found): raise XlnbError(f"The labels of '{read.name}' are not names ({_some(map(str, sorted(map(str, found))), 5)}): give labels=(...) in the order of the numbers.")
     return tuple(sorted(found, key=lambda o: (o != 'O', o)))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-49
+# %% ../nbs/foundations/02_tasks.ipynb #cell-51
 def own_task(
     name: str, # how to call it
     kind: str, # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
