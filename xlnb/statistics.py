@@ -298,10 +298,8 @@ def score_table(items: pd.DataFrame, # from one or several cells
 def holm(p # p-values of one family of tests
         ) -> np.ndarray: # adjusted, in the same order
     "Holm's correction for several tests"
-    p = np.asarray(p, float)
-    order, out = np.argsort(p, kind='stable'), np.empty(len(p))
-    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return out
+    from statsmodels.stats.multitest import multipletests
+    return multipletests(np.asarray(p, float), method='holm')[1] if len(p) else np.array([])
 
 def _p_value(draws):
     below, above = (draws <= 0).sum(0), (draws >= 0).sum(0)
