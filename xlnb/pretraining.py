@@ -62,8 +62,9 @@ def pack(texts: list,       # strings
         ) -> np.ndarray:    # (blocks, block_size), every block starts with `<s>`
     "Cut texts into blocks of one length, without losing a piece"
     bos, eos, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
-    ids = [np.array(x + [eos], np.int32) for i in range(0, len(texts), 1000)
-           for x in tokenizer(texts[i:i+1000], add_special_tokens=False, verbose=False).input_ids]
+    parts = [(p, [eos] * (2 if j < last else 1)) for t in texts for last in [t.count('\n')] for j, p in enumerate(t.split('\n'))]
+    ids = [np.array(x + end, np.int32) for i in range(0, len(parts), 1000) for part in [parts[i:i+1000]]
+           for x, (_, end) in zip(tokenizer([p for p, _ in part], add_special_tokens=False, verbose=False).input_ids, part)]
     ids, n = np.concatenate(ids), block_size - 1
     ids = np.pad(ids, (0, -len(ids) % n), constant_values=pad).reshape(-1, n)
     return np.pad(ids, ((0, 0), (1, 0)), constant_values=bos)
