@@ -282,20 +282,15 @@ def _instead(w, slot, value):
     "Another value that excludes this one"
     r = w.r
     if slot == 'time': return r.choice([t for t in TIMES if t != value])
-    if slot != 'place': return r.choice([c for c in COLOURS if c != value]) if value in COLOURS else OPPOSITE[value]
-    while (new := w.names.loc(r) if value[1].kind else NP(r.choice(NOUNS['place']))) == value[1]: pass
-    return value[0], new
+    return r.choice([c for c in COLOURS if c != value]) if value in COLOURS else OPPOSITE[value]
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-42
 def _inference(lab, r, names, label):
     w = World(r, names, .1)
     c, slots = _bare(w)
-    m, p = r.choice(list(slots)), c                             # the hypothesis adds m to the event
-    opposite = label == 2 and c.verb in OPPOSITE and r.random() < .5
-    others = [k for k in slots if k != m]
-    for k in others if label == 1 else [m, r.choice(others)]:   # two modifiers in every premise
-        p = _add(p, k, _instead(w, m, slots[m]) if k == m and label == 2 and not opposite else slots[k])
-    if opposite: p = p._replace(verb=OPPOSITE[p.verb])
+    m, other = r.sample([k for k in slots if k != 'place'], 2)  # the hypothesis adds m to the event
+    p = _add(c, 'place', slots['place'])                        # the premise a place, and m or the other
+    p = _add(p, other, slots[other]) if label == 1 else _add(p, m, slots[m] if label == 0 else _instead(w, m, slots[m]))
     return dict(text_a=[p], text_b=[_add(c, m, slots[m])], label=label)
 
 # %% ../nbs/foundations/01_lab.ipynb #cell-44

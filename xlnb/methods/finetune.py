@@ -38,7 +38,7 @@ class FineTune:
     "Fine-tune on the labels of the source."
     lr: float|None = None      # peak learning rate; `None`: by the width of the encoder
     epochs: float = 4.         # passes over the training rows, unless the budget counts steps
-    batch_size: int = 32       # rows per step, over all processes
+    batch_size: int = 16       # rows per step, over all processes
     accumulate: int = 1        # split each step into so many smaller batches to save memory
     warmup: float = 0.1        # share of the steps in which the learning rate rises
     weight_decay: float = 0.01 # of AdamW
