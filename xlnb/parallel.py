@@ -25,6 +25,8 @@ from .tasks import Task, get_task
 # %% ../nbs/components/21_parallel.ipynb #cell-07
 TEXT_COLUMNS = dict(sentence=('text',), pair=('text_a', 'text_b'), choice=('premise', 'question', 'choices'), cloze=('text', 'choices'))
 
+def _task(x): return x if hasattr(x, 'kind') else get_task(x)
+
 def _columns_of(kind):
     if kind not in TEXT_COLUMNS: raise XlnbError(f"parallel text is for tasks with a set of labels per instance ({_some(TEXT_COLUMNS)}), not for kind {kind!r}")
     return TEXT_COLUMNS[kind]
@@ -127,7 +129,7 @@ def parallel_text(
 ) -> ParallelText:
     "Aligned rows of any source"
     if isinstance(data, ParallelText): return data
-    fields, columns = _columns_of(get_task(task).kind), columns or {}
+    fields, columns = _columns_of(_task(task).kind), columns or {}
     rows, together = _by_language(data, fields, columns)
     tables = {}
     for l, table in rows.items():
@@ -137,7 +139,7 @@ def parallel_text(
         tables[l] = [{'id': str(r.get('id', i))} | {f: r[columns.get(f, f)] for f in fields} for i, r in enumerate(table)]
     if by_position and len({len(t) for t in tables.values()}) > 1: raise XlnbError(f"by_position needs as many rows in every language, not {({l: len(t) for l, t in tables.items()})}")
     name = origin or (Path(data).name if isinstance(data, (str, Path)) else 'given rows')
-    return _joined({l: Dataset.from_list(t) for l, t in tables.items()}, get_task(task).kind, name)
+    return _joined({l: Dataset.from_list(t) for l, t in tables.items()}, _task(task).kind, name)
 
 def _check_ids(lang, table, numbered):
     "Ids are there and differ"
@@ -176,7 +178,7 @@ def translated_text(
     langs,               # codes of the targets
 ) -> ParallelText:
     "Parallel text made by a translation function"
-    task, fields = get_task(task), _columns_of(get_task(task).kind)
+    task, fields = _task(task), _columns_of(_task(task).kind)
     table = [{'id': str(r.get('id', i))} | {f: r[f] for f in fields} for i, r in enumerate(_records(rows, 'the source'))]
     out = {task.source: table}
     for l in (language(x).code for x in langs):
@@ -201,7 +203,7 @@ def lab_text(
     gold: bool = False, # also return the labels that were thrown away, to see how good a vote is
 ): # ParallelText; with `gold` also a list of labels
     "New unlabelled instances of a laboratory task in all languages"
-    task = get_task(task)
+    task = _task(task)
     fields, lab = _columns_of(task.kind), lab or getattr(task.loader, 'lab', None) or Lab()
     if task.name not in LAB_TASKS: raise XlnbError(f"{task.name!r} is no task of the laboratory: give parallel text of your own")
     _, labels, make, row = LAB_TASKS[task.name]
@@ -222,7 +224,7 @@ def split_text(
     n: int|None = None, # rows at most
 ) -> ParallelText:
     "The rows of a split in all languages, without labels"
-    task = get_task(task)
+    task = _task(task)
     if not task.parallel: raise XlnbError(f"the rows of {task.name!r} are not parallel: give parallel text of another source")
     fields = _columns_of(task.kind)
     tables = {l: task.load(l, split, data=data, limit=n).select_columns(['id', *fields]) for l in langs or task.langs}
@@ -234,7 +236,7 @@ def evaluation_overlap(
     data=None,          # where the benchmark is
 ) -> dict: # {'validation': share, 'test': share}
     "Share of the rows that also stand in an evaluation split, compared in the source"
-    task = get_task(task)
+    task = _task(task)
     fields = _columns_of(task.kind)
     key = lambda r: json.dumps([r[f] for f in fields]).casefold()
     mine = [key(r) for r in text.rows[task.source if task.source in text.rows else text.langs[0]]]
@@ -255,6 +257,6 @@ def warn_if_evaluation(
     found = evaluation_overlap(text, task, data)
     worst = max(found, key=found.get, default=None)
     if text.evaluation or worst and found[worst] > share:
-        what = f"{found[worst]:.0%} of the unlabelled rows stand in the {worst} split of {get_task(task).name!r}" if worst and found[worst] > share else f"the unlabelled text is the {text.evaluation} split"
+        what = f"{found[worst]:.0%} of the unlabelled rows stand in the {worst} split of {_task(task).name!r}" if worst and found[worst] > share else f"the unlabelled text is the {text.evaluation} split"
         warnings.warn(f"{what}: scores on that split are not scores on unseen inputs; take other text, or say so beside the result")
     return found
