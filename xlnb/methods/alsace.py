@@ -138,13 +138,14 @@ class _Watch:
 # %% ../../nbs/methods/62_alsace.ipynb #cell-21
 def _guard(self, m, rows):
     "Stop a run that collapses"
-    if self.method.guard is None: return
+    if self.method.guard is None or 0 < (n := len(self.gold)) < 50 or rows < 50: return
     fix = "lower lr, add anchor=1.0, or look at the unlabelled text; guard=None runs on regardless"
-    if (n := len(self.gold)) >= 50:
+    if n:
         a, b = self.start['source_accuracy'], m['source_accuracy']
+        if a < np.bincount(self.gold).max() / n + 2 * math.sqrt(a * (1 - a) / n): return  # it knows no more than the most frequent label: nothing to lose
         if b < a - self.method.guard - 2 * math.sqrt(a * (1 - a) / n): raise XlnbError(f"alsace stopped: accuracy in the source fell from {a:.1%} to {b:.1%} on {n} validation rows, so the languages agree on something wrong: {fix}")
     a, b = self.start['entropy'], m['entropy']
-    if rows >= 50 and b < a / 2: raise XlnbError(f"alsace stopped: the entropy of the predictions fell from {a:.2f} to {b:.2f} of its maximum, so the model is about to say the same whatever it reads, which has no distillation loss: {fix}")
+    if b < a / 2: raise XlnbError(f"alsace stopped: the entropy of the predictions fell from {a:.2f} to {b:.2f} of its maximum, so the model is about to say the same whatever it reads, which has no distillation loss: {fix}")
 
 _Watch._check = _guard
 
