@@ -40,7 +40,7 @@ class HeadScorer:
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Token ids of every row"
         known = 'label' in rows.column_names
-        if not known: rows = rows.add_column('label', [0] * len(rows))
+        if not known: rows = Dataset.from_dict(rows.to_dict() | {'label': [0] * len(rows)})
         out = featurize(self.task, rows, self.tokenizer, self.max_length).to_list()
         return out if known else [{k: v for k, v in f.items() if k != 'labels'} for f in out]
 

@@ -43,14 +43,14 @@ class ALSACE:
     anchor: float = 0.                    # weight of cross-entropy on labelled rows of the source
     objective: Literal['distillation', 'self-training-source', 'self-training-all', 'none'] = 'distillation' # the others are controls
     lr: float|None = None                 # peak learning rate; by the width of the encoder if None
-    epochs: float = 20.                   # passes over the instances, unless the budget counts steps
+    epochs: float = 5.                    # passes over the instances, unless the budget counts steps
     batch_size: int = 32                  # instances per step, each in all languages
     accumulate: int = 1                   # split each step into so many smaller batches to save memory
     warmup: float = .1                    # share of the steps in which the learning rate rises
     weight_decay: float = 0.              # of AdamW
     select: Literal['agreement', 'source', 'last'] = 'agreement' # how to choose the weights: none looks at target labels
     held_out: float = .2                  # share of the instances kept for that
-    evaluations: int = 8                  # how often weights are looked at
+    evaluations: int = 5                  # how often weights are looked at
     guard: float|None = .1                # stop when source accuracy falls by more, or the entropy of predictions by half; None: never
     scorer: Any = None                    # what makes label scores; the head, or the probe's candidates, if None
     name: ClassVar[str] = 'alsace'
