@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from xlnb.encoders import with_head
@@ -36,8 +37,8 @@ def rows(n, seed, split):
     return out
 
 
-def world(dropout=0.0, **budget):
-    "Context and a fine-tuned model"
+def world(dropout=0.0, tune=True, **budget):
+    "Context, a fine-tuned model, and the encoder it is made of"
     torch.set_num_threads(1)
     sets = {s: rows(n, k, s) for k, (s, n) in enumerate(dict(train=320, validation=80, test=120).items())}
     task = own_task("toy-words", "sentence", {l: {s: sets[s][l] for s in sets if s != "train" or l == "en"} for l in LANGS}, labels=("low", "high"))
@@ -48,7 +49,7 @@ def world(dropout=0.0, **budget):
     mlm = XLMRobertaForMaskedLM(config).eval()
     ctx = Context(task, "toy", tokenizer, 0, Budget(**dict(max_length=40) | budget), langs=LANGS)
     model = with_head(mlm, task)
-    run_method(FineTune(lr=3e-3, epochs=5, select="last"), model, ctx)
+    if tune: run_method(FineTune(lr=3e-3, epochs=5, select="last"), model, ctx)
     return ctx, model, mlm
 
 
@@ -59,14 +60,15 @@ def text(n=60, seed=9):
 
 def shared_stage(ctx, model):
     "What two processes can share exactly: full batches, no dropout, plain gradient descent"
-    plan = ALSACE(text=text(40), batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None).plan(model, ctx)
+    plan = ALSACE(text=text(40), batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None, select="last").plan(model, ctx)
     plan.stage.args |= dict(optim="sgd", learning_rate=0.3, use_cpu=True)
     return plan
 
 
-if __name__ == "__main__":  # started as a process of its own: python toy_alsace.py FOLDER
+if __name__ == "__main__":  # started as a process of its own: python toy_alsace.py FOLDER WEIGHTS
     import json
-    ctx, model, _ = world()
+    ctx, model, _ = world(tune=False)
+    model.load_state_dict(load_file(sys.argv[2]))
     plan = shared_stage(ctx, model)
     r = run_stage(plan.stage, model, Path(sys.argv[1]), seed=0)
     print("RESULT", json.dumps(r.measures | {"history": r.history, "teachers": plan.report.teachers, "sum": float(sum(v.double().sum() for v in r.model.state_dict().values()))}))
