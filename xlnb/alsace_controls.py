@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['FEW_SHOT', 'AMOUNTS', 'alsace_controls', 'run_controls', 'few_shot_budget', 'explain_run', 'leave_teachers_out',
-           'move_facts', 'step_seconds']
+           'move_facts']
 
 # %% ../nbs/methods/62_alsace_controls.ipynb #cell-03
-import copy, math, time
+import copy
 from dataclasses import replace
 
-import numpy as np, pandas as pd
-import torch
+import pandas as pd
 
 from .languages import XlnbError
-from .losses import alsace_loss, pair_by_pair
 from .mechanism import calibration_change, fact_movement, rank_agreement, score_items, stated_in, teacher_gains, vote_accuracy
 from .methods.alsace import ALSACE, Distilled, distil
 from .rows import align_rows
@@ -106,31 +104,3 @@ def move_facts(
     before = score_items(copy.deepcopy(model), ctx, split, method.scorer)
     done = distil(copy.deepcopy(model), ctx, method)
     return fact_movement(before, score_items(done.model, ctx, split, method.scorer), stated_in(ctx.task, split, ctx.data), ctx.task.source), done
-
-# %% ../nbs/methods/62_alsace_controls.ipynb #cell-29
-def step_seconds(
-    model,                  # with a head
-    n_langs: int,           # languages of a step
-    pairs,                  # of `language_pairs`
-    shared: bool = True,    # one pass per language, or two per pair
-    rows: int = 2,          # instances per language
-    length: int = 24,       # pieces per input
-    repeat: int = 3,        # the fastest counts
-) -> float: # seconds of a forward and backward pass
-    "Time of one step on random input; the same input for both ways"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        ids = torch.randint(5, model.config.vocab_size, (rows, n_langs, length)).to(model.device)
-    logits = lambda x: model(input_ids=x, attention_mask=torch.ones_like(x)).logits
-    def step():
-        model.zero_grad()
-        if shared: alsace_loss(logits(ids.flatten(0, 1)).view(rows, n_langs, -1), pairs)[0].backward()
-        else:
-            for pair in pairs: (pair_by_pair(lambda l: logits(ids[:, l]), [pair]) / len(pairs)).backward()
-        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    best = math.inf
-    for _ in range(repeat):
-        start = time.perf_counter()
-        step_seconds.gradient = step()
-        best = min(best, time.perf_counter() - start)
-    return best
