@@ -1,0 +1,297 @@
+"""ALSACE: the vote, the losses with their known gradients, one pass per language, the run and its controls, two processes."""
+import copy
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import toy_alsace
+from toy_alsace import LANGS, shared_stage, text, world
+from xlnb.alsace_controls import alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls
+from xlnb.languages import XlnbError
+from xlnb.losses import DIRECTIONS, alsace_loss, distillation_loss, language_pairs, pair_by_pair
+from xlnb.mechanism import score_items
+from xlnb.methods.alsace import ALSACE, distil
+from xlnb.parallel import split_text
+from xlnb.scoring import ClozeScorer, Verbaliser
+from xlnb.teachers import choose_teachers, confidence, normalise, select_teachers, vote
+from xlnb.train import Budget, Method, run_stage
+
+HERE = Path(__file__).parent
+XNLI = "en fr bg es de vi ru el zh th tr hi ar ur sw".split()
+
+
+# --- the vote ---------------------------------------------------------------------------------------------------------
+@st.composite
+def distributions(draw):
+    n, l, c = draw(st.integers(1, 12)), draw(st.integers(2, 7)), draw(st.integers(2, 4))
+    r = np.random.default_rng(draw(st.integers(0, 10**6)))
+    p = r.dirichlet(np.ones(c), (n, l))
+    if draw(st.booleans()): p = np.round(p * 4) / 4 + 1e-9; p /= p.sum(-1, keepdims=True)  # many ties
+    return p, r
+
+
+@settings(max_examples=60, deadline=None)
+@given(distributions(), st.booleans(), st.sampled_from(["sum", "softmax"]))
+def test_selection_does_not_depend_on_order(case, leave_one_out, how):
+    p, r = case
+    langs = [f"l{i}" for i in range(p.shape[1])]
+    rows, cols = r.permutation(len(p)), r.permutation(len(langs))
+    a = select_teachers(p, langs, how, leave_one_out=leave_one_out)
+    b = select_teachers(p[rows][:, cols], [langs[c] for c in cols], how, leave_one_out=leave_one_out)
+    assert sorted(a.teachers) == sorted(b.teachers) and np.array_equal(a.R[cols], b.R) and np.array_equal(a.labels[rows], b.labels)
+    assert abs(a.S.mean() - 1 / len(langs)) < 1e-12 and a.teachers
+    assert sorted(a.teachers + a.students) == sorted(langs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(distributions())
+def test_vote_and_confidence_against_loops(case):
+    p, _ = case
+    labels, tied = vote(p)
+    for i, row in enumerate(p):
+        counts, mass = [0] * p.shape[2], [sorted(row[:, c]) for c in range(p.shape[2])]
+        for lang in row: counts[int(np.argmax(lang))] += 1
+        best = [c for c in range(p.shape[2]) if counts[c] == max(counts)]
+        assert tied[i, 0] == (len(best) > 1)
+        assert labels[i, 0] in best and all(np.sum(mass[labels[i, 0]]) >= np.sum(mass[c]) - 1e-9 for c in best)
+    R = confidence(p, labels)
+    for l in range(p.shape[1]): assert R[l] == pytest.approx(np.mean([p[i, l, labels[i, 0]] for i in range(len(p))]), abs=1e-12)
+
+
+def test_equal_languages_all_teach():
+    for how in ("sum", "softmax"):
+        for k in range(2, 40): assert len(choose_teachers(normalise(np.full(k, 0.3), how), range(k))[0]) == k
+
+
+def test_softmax_is_stricter_than_sum():
+    r = np.random.default_rng(0)
+    for _ in range(200):
+        R = r.random(9)
+        a, b = (set(choose_teachers(normalise(R, how), range(9))[0]) for how in ("sum", "softmax"))
+        assert b <= a
+
+
+# --- pairs and losses -------------------------------------------------------------------------------------------------
+def test_pair_counts():
+    assert len(language_pairs(XNLI, XNLI[:7])) == 77 and len(language_pairs(XNLI, strategy="all")) == 105
+    pairs = language_pairs(XNLI, XNLI[:7])
+    assert sum(i < 7 and j < 7 for i, j in pairs) == 21 and sum(i < 7 <= j for i, j in pairs) == 56 and len(set(pairs)) == 77
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_identical_versions_have_no_loss_and_no_gradient(direction):
+    z = torch.randn(6, 1, 3, dtype=torch.float64).repeat(1, 5, 1).requires_grad_()
+    loss = distillation_loss(z, language_pairs(XNLI[:5], XNLI[:2]), direction)
+    (g,) = torch.autograd.grad(loss, z)
+    assert loss.item() == pytest.approx(0, abs=1e-12) and g.abs().max() < 1e-12
+
+
+def test_released_loss_on_given_logits():
+    "As the authors compute it: KLDivLoss(log softmax of the stronger, softmax of the weaker), mean over pairs"
+    strong = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3]], dtype=torch.float64, requires_grad=True)
+    weak = torch.tensor([[0.3, 1.2, -0.4], [-2.0, 1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    released = torch.nn.KLDivLoss(reduction="none", log_target=False)(strong.log_softmax(-1), weak.softmax(-1)).sum(-1).mean()
+    ours = distillation_loss(torch.stack([strong, weak], 1), [(0, 1)], "student_first")
+    assert ours.item() == pytest.approx(released.item(), abs=1e-14)
+    for a, b in zip(torch.autograd.grad(ours, (strong, weak)), torch.autograd.grad(released, (strong, weak))): torch.testing.assert_close(a, b)
+    p1, p2 = strong.softmax(-1).detach(), weak.softmax(-1).detach()
+    g1, g2 = torch.autograd.grad(distillation_loss(torch.stack([strong, weak], 1), [(0, 1)], "student_first"), (strong, weak))
+    kl = (p2 * (p2 / p1).log()).sum(-1, keepdim=True)
+    torch.testing.assert_close(g1, (p1 - p2) / 2)
+    torch.testing.assert_close(g2, p2 * ((p2 / p1).log() - kl) / 2)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_detached_teacher_gets_no_gradient(direction):
+    z = torch.randn(4, 5, 3, requires_grad=True)
+    pairs = [(t, s) for t in (0, 1) for s in (2, 3, 4)]
+    (g,) = torch.autograd.grad(distillation_loss(z, pairs, direction, detach_teacher=True), z)
+    assert g[:, :2].abs().max() == 0 and g[:, 2:].abs().max() > 0
+
+
+def test_one_pass_per_language_has_the_gradient_of_the_pairs(toy):
+    ctx, model, _ = toy
+    model, plan = copy.deepcopy(model).double(), shared_stage(ctx, copy.deepcopy(model))
+    batch = plan.stage.collator(plan.stage.data[:4])
+    ids, mask = (batch[k].view(4, len(LANGS), -1) for k in ("input_ids", "attention_mask"))
+    def gradient(loss): return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) if g is not None])
+    for options in (dict(), dict(direction="student_first"), dict(direction="jsd", temperature=2.0), dict(detach_teacher=True)):
+        once = distillation_loss(model(input_ids=ids.flatten(0, 1), attention_mask=mask.flatten(0, 1)).logits.view(4, len(LANGS), -1), plan.pairs, **options)
+        twice = pair_by_pair(lambda l: model(input_ids=ids[:, l], attention_mask=mask[:, l]).logits, plan.pairs, **options)
+        assert once.item() == pytest.approx(twice.item(), abs=1e-12)
+        torch.testing.assert_close(gradient(once), gradient(twice), atol=1e-12, rtol=1e-9)
+
+
+def test_a_step_reads_every_language_once(toy):
+    ctx, model, _ = toy
+    model = copy.deepcopy(model)
+    plan = ALSACE(text=text(), guard=None).plan(model, ctx)
+    read = []
+    model.register_forward_pre_hook(lambda m, a, kw: read.append(len(kw["input_ids"])), with_kwargs=True)
+    plan.stage.loss(model, plan.stage.collator(plan.stage.data[:5]))
+    assert read == [5 * len(LANGS)] and len(plan.pairs) > 1
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def toy(): return world()
+
+
+def accuracy(model, ctx): return score_items(model, ctx).groupby("lang", sort=False).correct.mean().to_dict()
+
+
+@pytest.mark.parametrize("options", [dict(lr=3e-4), dict(lr=3e-3, detach_teacher=True, anchor=1.0)])
+def test_weak_languages_learn_and_english_stays(toy, options):
+    ctx, model, _ = toy
+    before = accuracy(model, ctx)
+    done = distil(copy.deepcopy(model), ctx, ALSACE(text=text(200), epochs=8, **options))
+    after = accuracy(done.model, ctx)
+    assert before["en"] > 0.85 and "en" in done.report.teachers
+    weakest = min(before, key=before.get)
+    assert weakest in done.report.students and after[weakest] > before[weakest] + 0.05 and after["en"] > before["en"] - 0.05
+    assert done.watched.agreement.iloc[1:].max() > done.watched.agreement.iloc[0]
+
+
+def test_best_and_last_are_both_kept(toy, tmp_path):
+    ctx, model, _ = toy
+    for out in (None, tmp_path):
+        method = ALSACE(text=text(), lr=2e-3, epochs=4, evaluations=4, guard=None)
+        done = distil(copy.deepcopy(model), replace(ctx, out=out), method)
+        log = done.watched.agreement[1:]
+        last = distil(copy.deepcopy(model), ctx, replace(method, select="last"))
+        for a, b in zip(done.last().state_dict().values(), last.model.state_dict().values()): torch.testing.assert_close(a, b)
+        assert done.result.best == pytest.approx(log.max())
+    again = distil(copy.deepcopy(model), replace(ctx, out=tmp_path), method)  # finished: read, not run
+    assert again.result.steps == done.result.steps and not again.plan.watch.log
+    for a, b in zip(done.model.state_dict().values(), again.model.state_dict().values()): assert torch.equal(a, b)
+
+
+def test_a_collapse_stops_the_run(toy):
+    ctx, model, _ = toy
+    with pytest.raises(XlnbError, match="alsace stopped"): distil(copy.deepcopy(model), ctx, ALSACE(text=text(), lr=0.3, epochs=30, batch_size=8))
+
+
+def test_select_by_source_and_without_it(toy):
+    ctx, model, _ = toy
+    done = distil(copy.deepcopy(model), replace(ctx, budget=replace(ctx.budget, steps=4)), ALSACE(text=text(), select="source", evaluations=2))
+    assert done.result.best == pytest.approx(done.watched.source_accuracy[1:].max()) and done.result.steps == 4
+
+
+def test_controls_take_the_same_steps(toy):
+    ctx, model, _ = toy
+    few = replace(ctx, budget=Budget(max_length=40, eval_examples=60))
+    items, done = run_controls(model, few, alsace_controls(text=text(40), epochs=2, batch_size=8, evaluations=1, guard=None))
+    assert {d.result.steps for d in done.values() if d.result} == {8} and done["no distillation"].result is None
+    assert len(items) == len(done) * len(LANGS) * 60
+    kept = done["self-training, all languages"].plan.stage.data
+    assert len(kept) == 32 * len(LANGS) // 2 and len(done["self-training, source"].plan.stage.data) == 16
+    assert done["random teachers"].report.source == "random" and len(done["random teachers"].report.teachers) == len(done["ALSACE"].report.teachers)
+    assert done["source as the only teacher"].plan.pairs == [(0, 1), (0, 2), (0, 3)]
+    assert "oracle" in done["oracle teachers (target labels)"].plan.stage.name
+    tables = explain_run(model, done["ALSACE"], few)
+    assert tables["ranks"]["languages"] == 4 and set(tables["calibration"].index) == set(LANGS)
+
+
+def test_each_teacher_left_out(toy):
+    ctx, model, _ = toy
+    gains = leave_teachers_out(model, replace(ctx, budget=replace(ctx.budget, steps=2, eval_examples=30)), ALSACE(text=text(30), threshold="top-2", evaluations=1, guard=None))
+    assert gains.shape == (2, 4) and gains.abs().max().max() < 0.5
+
+
+def test_the_sure_half_is_kept(toy):
+    ctx, model, _ = toy
+    from xlnb.scoring import HeadScorer, label_logits, label_probs
+    plan = ALSACE(text=text(40), objective="self-training-source").plan(copy.deepcopy(model), ctx)
+    probs, _ = label_probs(label_logits(model, HeadScorer(ctx.task, ctx.tokenizer, 40), {"en": plan.text.rows["en"]}))
+    sure = np.sort(probs[:, 0].max(-1))[::-1]
+    kept = label_logits_of(model, plan.stage.data, ctx)
+    assert len(kept) == 16 and min(kept) == pytest.approx(sure[15], abs=1e-6)
+
+
+def label_logits_of(model, features, ctx):
+    "The probability that the model gives its own label on each row that was kept"
+    from xlnb.scoring import HeadScorer
+    from xlnb.train import predict
+    out = predict(model, features, HeadScorer(ctx.task, ctx.tokenizer, 40).collate)
+    return [float(torch.tensor(z).double().softmax(-1)[f["labels"]]) for z, f in zip(out, features)]
+
+
+def test_an_evaluation_split_warns(toy):
+    ctx, model, _ = toy
+    with pytest.warns(UserWarning, match="validation split"): ALSACE(text="validation", amount=20).plan(copy.deepcopy(model), ctx)
+    hidden = replace_origin(split_text(ctx.task, "test", LANGS, n=30))
+    with pytest.warns(UserWarning, match="100% of the unlabelled rows stand in the test split"): ALSACE(text=hidden).plan(copy.deepcopy(model), ctx)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ALSACE(text=text()).plan(copy.deepcopy(model), ctx)
+
+
+def replace_origin(t): return replace(t, evaluation=None)
+
+
+def test_cloze_scores_in_translated_templates(toy):
+    ctx, _, mlm = toy
+    forms = toy_alsace.words()
+    verbaliser = Verbaliser("{text} {mask}", (forms["en"][0], forms["en"][8]), {"ur": "{mask} {text}"}, {l: (forms[l][0], forms[l][8]) for l in LANGS})
+    scorer = ClozeScorer(ctx.task, ctx.tokenizer, verbaliser, 40)
+    model = copy.deepcopy(mlm)
+    done = distil(model, replace(ctx, budget=replace(ctx.budget, steps=3)), ALSACE(text=text(30), scorer=scorer, evaluations=1, guard=None, anchor=1.0))
+    assert done.result.steps == 3 and np.isfinite(done.watched.confidence).all() and {"distil", "anchor"} <= {k for h in done.result.history for k in h}
+
+
+def test_options_and_errors(toy):
+    ctx, model, _ = toy
+    assert isinstance(ALSACE(), Method) and (ALSACE.name, ALSACE.slot) == ("alsace", "after") and hash(ALSACE(teachers=["en"]))
+    from xlnb.recipes import recipe
+    assert recipe("finetune+alsace(threshold='top-3',direction=student_first,anchor=0.5,teachers=['en'])").after[0] == ALSACE(threshold="top-3", direction="student_first", anchor=0.5, teachers=("en",))
+    with pytest.raises(XlnbError, match="direction"): recipe("finetune+alsace(direction=backwards)")
+    with pytest.raises(XlnbError, match="unlabelled parallel text"): ALSACE().plan(model, ctx)
+    with pytest.raises(XlnbError, match="not among the languages"): ALSACE(text=text(), teachers=("fr",)).plan(model, ctx)
+    with pytest.warns(UserWarning, match="take no part"): plan = ALSACE(text=text().only(["en", "de"])).plan(copy.deepcopy(model), ctx)
+    assert plan.langs == ["en", "de"]
+    assert few_shot_budget(type("T", (), dict(labels=("paraphrase", "different"), name="x"))).train_examples == 512
+
+
+def test_in_a_recipe(toy, tmp_path):
+    from xlnb.cells import Cell, run_cell
+    from xlnb.methods.finetune import FineTune
+    from xlnb.recipes import recipe
+    ctx, _, mlm = toy
+    mlm.save_pretrained(tmp_path / "encoder")
+    ctx.tokenizer.save_pretrained(tmp_path / "encoder")
+    def cell(t): return Cell(ctx.task, str(tmp_path / "encoder"), recipe([FineTune(lr=3e-3), ALSACE(text=t, evaluations=1, guard=None)]), 0, Budget(steps=3, eval_examples=20, max_length=40), LANGS)
+    items, info = run_cell(cell(text()), tmp_path / "out")
+    assert [s["method"] for s in info["stages"]] == ["finetune", "alsace"] and info["stages"][1]["stage"].startswith("distil ")
+    assert len(items) == 20 * len(LANGS) and json.loads((tmp_path / "out" / "1" / "teachers.json").read_text())["teachers"]
+    assert cell(text()).key() == cell(text()).key() != cell(text(61)).key()
+
+
+def test_two_processes_equal_one(toy, tmp_path):
+    ctx, model, _ = toy
+    model = copy.deepcopy(model)
+    save_file(model.state_dict(), tmp_path / "tuned.safetensors")
+    plan = shared_stage(ctx, model)
+    one = run_stage(plan.stage, model, seed=0)
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_alsace.py", tmp_path / "run", tmp_path / "tuned.safetensors"],
+                         capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = [json.loads(l.split("RESULT ")[1]) for l in run.stdout.splitlines() if "RESULT " in l]
+    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"] and lines[0]["teachers"] == plan.report.teachers
+    assert (lines[0]["steps"], lines[0]["tokens"], lines[0]["best_step"]) == (one.steps, one.tokens, one.best_step)
+    saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    for k, v in one.model.state_dict().items():
+        if k in saved: torch.testing.assert_close(saved[k], v, atol=2e-5, rtol=0)
+    for a, b in zip(one.history, lines[0]["history"]):
+        for k in a.keys() & {"loss", "distil", "anchor", "eval_confidence"}: assert a[k] == pytest.approx(b[k], abs=1e-4)
+        for k in a.keys() & {"eval_agreement", "eval_source_accuracy"}: assert a[k] == pytest.approx(b[k], abs=0.04)  # a prediction on the edge
