@@ -96,14 +96,14 @@ def _units(text, spans, ids, offs, surface):
 def names_in(
     texts, # source-language texts
 ) -> set: # as they are written
-    "Words that are capitalised within sentences more often than not."
+    "Words that are capitalised within sentences more often than not, or never written small."
     big, small = {}, {}
     for t in dict.fromkeys(texts):
         for a, b in words_of(t):
             w, before = t[a:b], t[:a].rstrip(' "“‘\'(')
             if w[:1].isupper() and len(w) > 1: big[w] = big.get(w, 0) + bool(before and before[-1] not in '.!?:')
             elif w[:1].islower(): small[w] = small.get(w, 0) + 1
-    return {w for w, n in big.items() if n > small.get(w.lower(), 0)}
+    return {w for w, n in big.items() if n > small.get(w.lower(), 0) or w.lower() not in small}
 
 def switchable(
     text: str,              # one text
