@@ -137,6 +137,7 @@ def _roles(segmenter):
 def _counts(segmenter, texts):
     "How often each piece takes each role"
     n = np.zeros((3, len(segmenter.surface)))
+    segmenter.pieces(texts)
     for t in texts:
         ids = segmenter.pieces([t])[0][0]
         for u in segmenter.units(t):

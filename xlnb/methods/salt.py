@@ -128,7 +128,7 @@ def candidate_source(
     "Where candidates come from."
     task, langs = ctx.task, _targets(m, ctx)
     if m.candidates == 'dictionary': return DictionaryCandidates(read_dictionary(m.dictionary, langs, getattr(task.loader, 'lab', None)))
-    texts = task_texts(task, [task.source, *langs], data=ctx.data, limit=2000) if _needs_text(m) else None
+    texts = task_texts(task, [task.source, *langs], data=ctx.data, limit=1000) if _needs_text(m) else None
     wanted = [] if m.candidates == 'english' else langs
     vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
     if m.candidates == 'random': return RandomCandidates(ctx.tokenizer, vocabs, m.top_k, ctx.seed)
