@@ -7,7 +7,7 @@ __all__ = ['words_of', 'in_script', 'Unit', 'Segmenter', 'names_in', 'switchable
            'mask_logits', 'MaskedCandidates']
 
 # %% ../nbs/components/10_code_switch.ipynb #cell-02
-import unicodedata
+import math, unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -290,7 +290,8 @@ def _guess(mlm, reads, sets, k, pad, batch_tokens=4096, bar=None):
         for i in now: out[i] = {}
         for key in dict.fromkeys(key for i in now for key in reads[i].keys):
             rows = [j for j, i in enumerate(now) if key in reads[i].keys]
-            best = logits[rows][:, sets[key]].log_softmax(-1).topk(min(k, len(sets[key])))
+            part = logits if len(rows) == len(now) else logits[rows]
+            best = part.index_select(1, sets[key]).log_softmax(-1).topk(min(k, len(sets[key])))
             for j, p, v in zip(rows, best.values.tolist(), sets[key][best.indices].tolist()): out[now[j]][key] = (p, v)
         if bar is not None: bar.update(len(now))
     return out
@@ -331,7 +332,7 @@ class MaskedCandidates:
 
 # %% ../nbs/components/10_code_switch.ipynb #cell-48
 def _search(self, places, progress=False):
-    "Per (place, language): [(mean log-probability, ids)]"
+    "Per (place, language): [(mean log-probabilities, pieces)], a list for each length"
     bar = tqdm(total=None, desc='candidates', leave=False, disable=not progress)
     free, found, alive = self.control != 'prompt', {}, []
     for i, place in enumerate(places):
@@ -346,8 +347,9 @@ def _search(self, places, progress=False):
         best, after = _guess(self.mlm, [a[3] for a in alive], self.sets, self.wide if step == 0 else self.top_k, self.tok.pad_token_id, self.batch_tokens, bar), {}
         for (i, m, langs, read, ids, lp), res in zip(alive, best):
             for l in langs:
-                key = next((k for k in read.keys if k in res and k[0] in (l, None)), None)
-                for p, v in zip(*res.get(key, ((), ()))): after.setdefault((i, m, l), []).append((lp + p, (*ids, v), read))
+                got = next((res[k] for k in read.keys if k[0] in (l, None)), ((), ()))
+                if m == 1: found[i, l] = [got]
+                else: after.setdefault((i, m, l), []).extend((lp + p, (*ids, v), read) for p, v in zip(*got))
         alive = [x for k, hyps in after.items() for x in self._extend(found, k, hyps, step)]
     bar.close()
     return found
@@ -355,7 +357,7 @@ def _search(self, places, progress=False):
 def _extend(self, found, key, hyps, step):
     "Finished words into `found`; reads that go on with the best unfinished ones"
     (i, m, l), hyps = key, sorted(hyps, key=lambda h: -h[0])
-    if step + 1 == m: found.setdefault((i, l), []).extend((lp / m, ids) for lp, ids, _ in hyps[:self.wide]); return
+    if step + 1 == m: found.setdefault((i, l), []).append(([lp / m for lp, _, _ in hyps[:self.wide]], [ids for _, ids, _ in hyps])); return
     role = (l if self.control == 'vocabulary' else None, 'rest')
     if role not in self.sets: return
     for lp, ids, r in hyps[:self.top_k]:
@@ -378,12 +380,12 @@ def _call(self,
         out.append({l: self._filter(word, found.get((i, l), ())) for l in p.langs})
     return out
 
-def _filter(self, word, hyps):
+def _filter(self, word, lists):
     "Words and probabilities that pass the filters, best first"
-    res, mass, seen = [], 0., set()
-    same = word.casefold()
-    for lp, ids in sorted(hyps, key=lambda h: -h[0]):
-        w, p = ''.join(self.seg.surface[v] for v in ids), float(np.exp(lp))
+    res, mass, seen, same, surface = [], 0., set(), word.casefold(), self.seg.surface
+    hyps = zip(*lists[0]) if len(lists) == 1 else sorted((h for a in lists for h in zip(*a)), key=lambda h: -h[0])
+    for lp, v in hyps:
+        w, p = surface[v] if type(v) is int else ''.join(surface[i] for i in v), math.exp(lp)
         if w in seen or not self.identity and w.casefold() == same: continue
         if p < self.floor or len(res) == self.top_k and self.top_p is None or self.top_p is not None and mass >= self.top_p: break
         seen.add(w); res.append((w, p)); mass += p
