@@ -104,7 +104,7 @@ def test_same_seed_same_run_and_other_seed_another(lab):
 
 @pytest.mark.parametrize("options", [dict(candidates="random"), dict(candidates="english"), dict(candidates="dictionary", dictionary="lab"), dict(control="none"), dict(control="prompt"),
     dict(context="prompt"), dict(context="masked"), dict(top_p=0.5), dict(pieces=3), dict(per="row"), dict(per="text"), dict(generator="current", warm=0.4), dict(layer=1),
-    dict(weight="fixed", weight_value=0.2, weight_per="sentence"), dict(names=True), dict(floor=0.9), dict(vocabulary="statistics"), dict(copies=1)], ids=str)
+    dict(weight="fixed", weight_value=0.2, weight_per="sentence"), dict(names=True), dict(floor=0.9), dict(together=4), dict(vocabulary="statistics"), dict(copies=1)], ids=str)
 def test_every_option_trains(lab, options):
     results = trained(lab, "lab-inference", SALT(batch_size=16, **options), train_examples=24)
     assert sum(r.steps for r in results) == 3
@@ -280,6 +280,20 @@ def test_tables_of_any_text(lab, context, text):
     rates, _ = switch_rates(table, task, rows, tokenizer)
     assert rates["words"] == 0 or 0 <= rates["effective"] <= rates["planned"] <= 1
     show_switches(table, task, rows).to_html()
+
+
+@given(st.lists(st.sampled_from(["queen", "big", "rice", "dog"]), min_size=1, max_size=9), st.integers(1, 9))
+@settings(parent=quiet, max_examples=15)
+def test_masking_together_asks_every_word_once(lab, words, together):
+    tokenizer, mlm, vocabs = lab
+    text = " ".join(words)
+    places = [Place(text, a, b, ("qal",)) for a, b in words_of(text)]
+    find = MaskedCandidates(mlm, tokenizer, vocabs, together=together)
+    asked = [(i, r.ids[at]) for owners, _, r, _, _ in find._reads(places) for (i, _), at in zip(owners, r.at)]
+    assert sorted(i for i, _ in asked) == list(range(len(places))) and {x for _, x in asked} == {tokenizer.mask_token_id}
+    alone = MaskedCandidates(mlm, tokenizer, vocabs)(places)
+    assert [len(x["qal"]) for x in find(places)] == [len(x["qal"]) for x in alone]
+    if together == 1: assert find(places) == alone
 
 
 @given(st.lists(st.sampled_from(["a", "big", "中国", "dog", "кот"]), min_size=1, max_size=12), st.data())

@@ -242,6 +242,19 @@ class _Asker:
         x, types = self.frame.pair(ids[a:b], left + masks + right)
         return x, types, len(self.frame.pre) + (b - a) + len(self.frame.mid) + len(left)
 
+    def fits(self, text): return len(self.seg.pieces([text])[0][0]) * (1 + (self.context == 'beside')) + self.frame.fixed <= self.limit
+
+    def many(self, places): # (ids, segments, positions of the masks)
+        "One input that asks for one piece at each of several places, in the order of a short text"
+        ids, offs = self.seg.pieces([places[0].text])[0]
+        copy, at, done = [], [], 0
+        for p in places:
+            hit = [i for i, (s, e) in enumerate(offs) if s < p.end and e > p.start]
+            copy += ids[done:hit[0]]; at.append(len(copy)); copy.append(self.mask); done = hit[-1] + 1
+        copy += ids[done:]
+        skip = len(self.frame.pre) + (len(ids) + len(self.frame.mid) if self.context == 'beside' else 0)
+        return *(self.frame.pair(ids, copy) if self.context == 'beside' else self.frame.single(copy)), tuple(skip + i for i in at)
+
 # %% ../nbs/components/10_code_switch.ipynb #cell-40
 def _limit(mlm, tokenizer):
     "The longest input that model and tokenizer take"
@@ -257,42 +270,43 @@ def _pad(rows, pad):
 def mask_logits(
     mlm,       # a masked language model in evaluation mode
     ids: list, # input ids per row
-    at: list,  # the position to read in each row
+    at: list,  # the positions to read
     pad: int,  # id of padding
     types=None,# segment numbers per row, for models that have them
-) -> torch.Tensor: # (rows, vocabulary)
-    "Logits at one position of each row, the head applied there alone."
+    rows=None, # the row of each position; one position per row, in order, if None
+) -> torch.Tensor: # (positions, vocabulary)
+    "Logits at some positions, the head applied there alone."
     device, body, head = mlm.device, mlm.base_model, getattr(mlm, 'lm_head', getattr(mlm, 'cls', None))
     x = _pad(ids, pad).to(device)
     lens = torch.tensor([len(r) for r in ids], device=device)
     batch = dict(input_ids=x, attention_mask=(torch.arange(x.shape[1], device=device) < lens[:, None]).long())
     if types is not None and getattr(mlm.config, 'type_vocab_size', 0) > 1: batch['token_type_ids'] = _pad(types, 0).to(device)
-    i, at = torch.arange(len(ids), device=device), torch.tensor(at, device=device)
+    i, at = torch.tensor(range(len(ids)) if rows is None else rows, device=device), torch.tensor(at, device=device)
     if head is None: return mlm(**batch).logits[i, at].float()
     return head(body(**batch)[0][i, at]).float()
 
 # %% ../nbs/components/10_code_switch.ipynb #cell-44
 class _Read(NamedTuple):
-    "One input, and the (language, role) vocabularies in which its guess is ranked"
+    "One input, the masks to read, and for each the (language, role) vocabularies in which guesses are ranked"
     ids: list
     types: list
-    at: int
+    at: tuple
     keys: tuple
 
 def _guess(mlm, reads, sets, k, pad, batch_tokens=4096, bar=None):
-    "Per read: {key: (log-probabilities, ids)} of the k best"
-    out, order = [None] * len(reads), sorted(range(len(reads)), key=lambda i: -len(reads[i].ids))
+    "Per read and mask: {key: (log-probabilities, ids)} of the k best"
+    out, order = [[{} for _ in r.at] for r in reads], sorted(range(len(reads)), key=lambda i: -len(reads[i].ids))
     sets = {key: torch.as_tensor(v, device=mlm.device) for key, v in sets.items()}
     while order:
         n = max(1, batch_tokens // len(reads[order[0]].ids))
         now, order = order[:n], order[n:]
-        logits = mask_logits(mlm, [reads[i].ids for i in now], [reads[i].at for i in now], pad, [reads[i].types for i in now])
-        for i in now: out[i] = {}
-        for key in dict.fromkeys(key for i in now for key in reads[i].keys):
-            rows = [j for j, i in enumerate(now) if key in reads[i].keys]
-            part = logits if len(rows) == len(now) else logits[rows]
+        flat = [(b, at, keys, res) for b, i in enumerate(now) for at, keys, res in zip(reads[i].at, reads[i].keys, out[i])]
+        logits = mask_logits(mlm, [reads[i].ids for i in now], [f[1] for f in flat], pad, [reads[i].types for i in now], [f[0] for f in flat])
+        for key in dict.fromkeys(key for f in flat for key in f[2]):
+            rows = [j for j, f in enumerate(flat) if key in f[2]]
+            part = logits if len(rows) == len(flat) else logits[rows]
             best = part.index_select(1, sets[key]).log_softmax(-1).topk(min(k, len(sets[key])))
-            for j, p, v in zip(rows, best.values.tolist(), sets[key][best.indices].tolist()): out[now[j]][key] = (p, v)
+            for j, p, v in zip(rows, best.values.tolist(), sets[key][best.indices].tolist()): flat[j][3][key] = (p, v)
         if bar is not None: bar.update(len(now))
     return out
 
@@ -314,14 +328,15 @@ class MaskedCandidates:
         pieces: int = 1,           # longest candidate, in pieces
         identity: bool = False,    # keep candidates that are the word itself?
         names: bool = False,       # may a word in small letters get a capitalised candidate?
+        together: int = 1,         # words of a text that are masked in one pass, at most
         max_length: int | None = None, # longest input; that of the model if None
         batch_tokens: int = 4096,  # pieces per forward pass
     ):
         for k, v, known in (('context', context, ('masked', 'beside', 'prompt')), ('control', control, ('vocabulary', 'prompt', 'none'))):
             if v not in known: raise XlnbError(f"{k}={v!r} is unknown: choose {', '.join(map(repr, known))}")
-        if top_k < 1 or not 1 <= pieces <= 3 or not 0 <= floor < 1 or not 0 < (top_p or 1) <= 1: raise XlnbError("candidates need top_k >= 1, pieces from 1 to 3, 0 <= floor < 1 and 0 < top_p <= 1")
+        if min(top_k, together) < 1 or not 1 <= pieces <= 3 or not 0 <= floor < 1 or not 0 < (top_p or 1) <= 1: raise XlnbError("candidates need top_k and together >= 1, pieces from 1 to 3, 0 <= floor < 1 and 0 < top_p <= 1")
         self.mlm, self.tok, self.vocabs, self.seg = mlm.eval(), tokenizer, vocabs, Segmenter(tokenizer)
-        self.top_k, self.top_p, self.floor, self.pieces, self.identity, self.names, self.batch_tokens = top_k, top_p, floor, pieces, identity, names, batch_tokens
+        self.top_k, self.top_p, self.floor, self.pieces, self.identity, self.names, self.together, self.batch_tokens = top_k, top_p, floor, pieces, identity, names, together, batch_tokens
         limit = min(max_length or 1 << 20, _limit(mlm, tokenizer))
         self.ask, self.control = _Asker(self.seg, limit, context, control, prompt), control
         self.wide = (top_k if top_p is None else max(top_k, 50)) + 4 # room for what the filters remove
@@ -331,25 +346,49 @@ class MaskedCandidates:
         self.sets |= {(l, r + ' small'): kept for (l, r), ids in self.sets.items() if r != 'rest' and len(kept := ids if l in _NOUNS else ids[small[ids]])}
 
 # %% ../nbs/components/10_code_switch.ipynb #cell-48
+def _groups(self, places):
+    "Places whose masks share one input: of one text, as far apart as can be"
+    by, alone = {}, []
+    for i, p in enumerate(places): by.setdefault(p.text, []).append(i)
+    for text, idx in by.items():
+        idx = sorted(idx, key=lambda i: places[i].start)
+        if self.together == 1 or not self.ask.fits(text) or any(places[i].end > places[j].start for i, j in zip(idx, idx[1:])): alone += [[i] for i in idx]
+        else: n = -(-len(idx) // self.together); alone += [idx[k::n] for k in range(n)]
+    return alone
+
+def _reads(self, places):
+    "What is asked first: (owner and languages of each mask, pieces, input)"
+    free = self.control != 'prompt'
+    for m in range(1, self.pieces + 1):
+        joint = self._groups(places) if m == 1 and free and self.ask.context != 'prompt' else [[i] for i in range(len(places))]
+        for group in joint:
+            for lang in [None] if free else places[group[0]].langs:
+                owners = [(i, places[i].langs if free else (lang,)) for i in group]
+                keys = tuple(self._keys(places[i], ls, m) for i, ls in owners)
+                if not any(keys): continue
+                if len(group) > 1: yield owners, m, _Read(*self.ask.many([places[i] for i in group]), keys), (), 0.
+                else: x, types, at = self.ask(places[group[0]], m, lang); yield owners, m, _Read(x, types, (at,), keys), (), 0.
+
+def _keys(self, place, langs, m):
+    "Vocabularies for the first piece of a word of m"
+    role = ('single' if m == 1 else 'first') + ' small' * (not place.text[place.start:place.start+1].isupper())
+    named = [l if self.control == 'vocabulary' else None for l in langs]
+    if lost := [l for l in named if l not in self.vocabs]: raise XlnbError(f"there is no vocabulary of {lost[0]!r}: make it with vocabularies(tokenizer, [{lost[0]!r}, ...], texts)")
+    return tuple(dict.fromkeys((l, role) for l in named if (l, role) in self.sets))
+
+# %% ../nbs/components/10_code_switch.ipynb #cell-49
 def _search(self, places, progress=False):
     "Per (place, language): [(mean log-probabilities, pieces)], a list for each length"
     bar = tqdm(total=None, desc='candidates', leave=False, disable=not progress)
-    free, found, alive = self.control != 'prompt', {}, []
-    for i, place in enumerate(places):
-        keys = {l: l if self.control == 'vocabulary' else None for l in place.langs}
-        if lost := [l for l in keys.values() if l not in self.vocabs]: raise XlnbError(f"there is no vocabulary of {lost[0]!r}: make it with vocabularies(tokenizer, [{lost[0]!r}, ...], texts)")
-        for m in range(1, self.pieces + 1):
-            for langs in [tuple(keys)] if free else [(l,) for l in keys]:
-                role = ('single' if m == 1 else 'first') + ' small' * (not place.text[place.start:place.start+1].isupper())
-                ask = tuple(dict.fromkeys((keys[l], role) for l in langs if (keys[l], role) in self.sets))
-                if ask: alive.append((i, m, langs, _Read(*self.ask(place, m, None if free else langs[0]), ask), (), 0.))
+    found, alive = {}, [*self._reads(places)]
     for step in range(self.pieces):
-        best, after = _guess(self.mlm, [a[3] for a in alive], self.sets, self.wide if step == 0 else self.top_k, self.tok.pad_token_id, self.batch_tokens, bar), {}
-        for (i, m, langs, read, ids, lp), res in zip(alive, best):
-            for l in langs:
-                got = next((res[k] for k in read.keys if k[0] in (l, None)), ((), ()))
-                if m == 1: found[i, l] = [got]
-                else: after.setdefault((i, m, l), []).extend((lp + p, (*ids, v), read) for p, v in zip(*got))
+        best, after = _guess(self.mlm, [a[2] for a in alive], self.sets, self.wide if step == 0 else self.top_k, self.tok.pad_token_id, self.batch_tokens, bar), {}
+        for (owners, m, read, ids, lp), res in zip(alive, best):
+            for (i, langs), keys, one in zip(owners, read.keys, res):
+                for l in langs:
+                    got = next((one[k] for k in keys if k[0] in (l, None)), ((), ()))
+                    if m == 1: found[i, l] = [got]
+                    else: after.setdefault((i, m, l), []).extend((lp + p, (*ids, v), read) for p, v in zip(*got))
         alive = [x for k, hyps in after.items() for x in self._extend(found, k, hyps, step)]
     bar.close()
     return found
@@ -361,12 +400,12 @@ def _extend(self, found, key, hyps, step):
     role = (l if self.control == 'vocabulary' else None, 'rest')
     if role not in self.sets: return
     for lp, ids, r in hyps[:self.top_k]:
-        x = r.ids[:r.at] + [ids[-1]] + r.ids[r.at+1:]
-        yield i, m, (l,), _Read(x, r.types, r.at + 1, (role,)), ids, lp
+        at, = r.at
+        yield [(i, (l,))], m, _Read(r.ids[:at] + [ids[-1]] + r.ids[at+1:], r.types, (at + 1,), ((role,),)), ids, lp
 
-MaskedCandidates._search, MaskedCandidates._extend = _search, _extend
+for _f in (_groups, _reads, _keys, _search, _extend): setattr(MaskedCandidates, _f.__name__, _f)
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-49
+# %% ../nbs/components/10_code_switch.ipynb #cell-50
 def _call(self,
     places: list,           # of `Place`, or (text, start, end, languages)
     progress: bool = False, # show a bar

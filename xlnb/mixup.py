@@ -79,17 +79,19 @@ class Mixing:
 # %% ../nbs/components/11_mixup.ipynb #cell-21
 _MIX = 'mix_pieces', 'mix_shares', 'mix_weight'
 
+def _inner(model): return getattr(model, 'module', model) # under several processes the model is wrapped
+
 def embedded(
     model: PreTrainedModel, # any Transformers encoder with a head
     batch: Mapping,         # `input_ids` and the rest; with the tensors of `Mixing`
 ) -> dict: # the batch with `inputs_embeds` in place of `input_ids`
     "Inputs of the model, mixed at the word-embedding layer."
-    E, ids = model.get_input_embeddings(), batch['input_ids']
+    E, ids = _inner(model).get_input_embeddings(), batch['input_ids']
     shape = ids.shape
     lam, pieces, shares = (batch[k].view(*shape, *batch[k].shape[2:]) for k in ('mix_weight', 'mix_pieces', 'mix_shares'))
     out = {k: v for k, v in batch.items() if k not in (*_MIX, 'input_ids')} | dict(inputs_embeds=mix(E(ids), opposite(E.weight, pieces, shares), lam))
-    if 'roberta' in model.config.model_type:
-        pad = model.config.pad_token_id
+    if 'roberta' in _inner(model).config.model_type:
+        pad = _inner(model).config.pad_token_id
         real = (ids != pad).long()
         out['position_ids'] = real.cumsum(-1) * real + pad
     return out
@@ -99,7 +101,7 @@ class _Enough(Exception): pass
 
 def _layers(model):
     "The layers of an encoder"
-    body = model.base_model
+    body = _inner(model).base_model
     for path in ('encoder.layer', 'transformer.layer', 'layers'):
         at = body
         for name in path.split('.'): at = getattr(at, name, None)
@@ -119,7 +121,7 @@ def _states(model, inputs, layer):
     got = []
     def stop(h): got.append(h); raise _Enough
     with _after(_layers(model)[layer - 1], stop):
-        try: model(**inputs)
+        try: _inner(model)(**inputs)
         except _Enough: return got[0]
 
 # %% ../nbs/components/11_mixup.ipynb #cell-24
