@@ -39,9 +39,6 @@ def _validation(ctx, select):
     return dict(eval_data=feats, compute_metrics=score, metric=name, oracle=lang)
 
 # %% ../../nbs/methods/61_salt.ipynb #cell-14
-_CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'), context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
-    vocabulary=('both', 'statistics', 'script'), per=('word', 'text', 'row'), mixup=('hard', 'soft', 'expected'))
-
 @dataclass(frozen=True)
 class SALT:
     "Fine-tune on rows and on copies that the encoder itself has code-switched; a reconstruction."
@@ -89,6 +86,9 @@ class SALT:
     def fingerprint(self, cell): return _fingerprint(self, cell)
 
 # %% ../../nbs/methods/61_salt.ipynb #cell-16
+_CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'), context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
+    vocabulary=('both', 'statistics', 'script'), per=('word', 'text', 'row'), mixup=('hard', 'soft', 'expected'))
+
 def _check(m):
     for k, known in _CHOICES.items():
         if getattr(m, k) not in known: raise XlnbError(f"salt: {k}={getattr(m, k)!r} is unknown: choose {', '.join(map(repr, known))}")
