@@ -80,7 +80,6 @@ class Segmenter:
         ids, offs = self.pieces([text])[0]
         return list(_units(text, words_of(text) if spans is None else spans, ids, offs, self.surface))
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-15
 def _units(text, spans, ids, offs, surface):
     t, taken = 0, len(ids)
     for ws, we in spans:
@@ -92,7 +91,7 @@ def _units(text, spans, ids, offs, surface):
             yield from (Unit(*offs[j], j, j + 1, 1) for j, ok in zip(range(a, b), inner) if ok and surface[ids[j]])
         elif b > a and all(inner): yield Unit(ws, we, a, b, sum(bool(surface[i]) for i in ids[a:b]))
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-19
+# %% ../nbs/components/10_code_switch.ipynb #cell-18
 def names_in(
     texts, # source-language texts
 ) -> set: # as they are written
@@ -116,7 +115,7 @@ def switchable(
     ok = lambda w: w not in names and any(c.isalpha() for c in w) and (digits or not any(c.isdigit() for c in w))
     return [u for u in units if 0 < u.n <= source_pieces and ok(text[u.start:u.end])]
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-23
+# %% ../nbs/components/10_code_switch.ipynb #cell-22
 class Vocabulary(NamedTuple):
     "Ids of a language's pieces by role"
     single: np.ndarray # words of one piece
@@ -146,7 +145,7 @@ def _counts(segmenter, texts):
             for i in p[1:]: n[2, i] += 1
     return n
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-24
+# %% ../nbs/components/10_code_switch.ipynb #cell-23
 def vocabularies(
     tokenizer,                # of the encoder
     langs,                    # codes of the target languages
@@ -177,7 +176,7 @@ def _one(seg, lang, counts, source, by, least, contrast):
     if not roles[0].any(): raise XlnbError(f"no piece of the tokenizer belongs to {language(lang).name} ('{lang}'): give more text, a smaller least, or another by")
     return Vocabulary(*(np.flatnonzero(r) for r in roles))
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-32
+# %% ../nbs/components/10_code_switch.ipynb #cell-31
 class _Frame:
     "Special tokens and segment numbers around one text, and around two"
     def __init__(self, tokenizer):
@@ -201,7 +200,7 @@ def _window(n, first, last, room):
     a = min(max(0, (first + last - room) // 2), n - room)
     return a, a + room
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-34
+# %% ../nbs/components/10_code_switch.ipynb #cell-33
 class Place(NamedTuple):
     "A word for which candidates are wanted"
     text: str
@@ -255,7 +254,7 @@ class _Asker:
         skip = len(self.frame.pre) + (len(ids) + len(self.frame.mid) if self.context == 'beside' else 0)
         return *(self.frame.pair(ids, copy) if self.context == 'beside' else self.frame.single(copy)), tuple(skip + i for i in at)
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-38
+# %% ../nbs/components/10_code_switch.ipynb #cell-37
 def _limit(mlm, tokenizer):
     "The longest input that model and tokenizer take"
     c = mlm.config
@@ -285,7 +284,7 @@ def mask_logits(
     if head is None: return mlm(**batch).logits[i, at].float()
     return head(body(**batch)[0][i, at]).float()
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-42
+# %% ../nbs/components/10_code_switch.ipynb #cell-41
 class _Read(NamedTuple):
     "One input, the masks to read, and for each the (language, role) vocabularies in which guesses are ranked"
     ids: list
@@ -310,7 +309,7 @@ def _guess(mlm, reads, sets, k, pad, batch_tokens=4096, bar=None):
         if bar is not None: bar.update(len(now))
     return out
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-45
+# %% ../nbs/components/10_code_switch.ipynb #cell-44
 _NOUNS = {'de', 'lb'} # languages that write every noun with a capital
 
 class MaskedCandidates:
@@ -345,7 +344,7 @@ class MaskedCandidates:
         small = np.array([names or not s[:1].isupper() for s in self.seg.surface])
         self.sets |= {(l, r + ' small'): kept for (l, r), ids in self.sets.items() if r != 'rest' and len(kept := ids if l in _NOUNS else ids[small[ids]])}
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-46
+# %% ../nbs/components/10_code_switch.ipynb #cell-45
 def _groups(self, places):
     "Places whose masks share one input: of one text, as far apart as can be"
     by, alone = {}, []
@@ -376,7 +375,7 @@ def _keys(self, place, langs, m):
     if lost := [l for l in named if l not in self.vocabs]: raise XlnbError(f"there is no vocabulary of {lost[0]!r}: make it with vocabularies(tokenizer, [{lost[0]!r}, ...], texts)")
     return tuple(dict.fromkeys((l, role) for l in named if (l, role) in self.sets))
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-47
+# %% ../nbs/components/10_code_switch.ipynb #cell-46
 def _search(self, places, progress=False):
     "Per (place, language): [(mean log-probabilities, pieces)], a list for each length"
     bar = tqdm(total=None, desc='candidates', leave=False, disable=not progress)
@@ -405,7 +404,7 @@ def _extend(self, found, key, hyps, step):
 
 for _f in (_groups, _reads, _keys, _search, _extend): setattr(MaskedCandidates, _f.__name__, _f)
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-48
+# %% ../nbs/components/10_code_switch.ipynb #cell-47
 def _call(self,
     places: list,           # of `Place`, or (text, start, end, languages)
     progress: bool = False, # show a bar
