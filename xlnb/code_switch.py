@@ -194,13 +194,6 @@ class _Frame:
         s, t = self.types or (0, 0)
         return head + b + self.post, [s] * len(head) + [t] * (len(b) + len(self.post))
 
-def _window(n, first, last, room):
-    "A stretch of at most `room` of `n` pieces around first..last"
-    if n <= room: return 0, n
-    a = min(max(0, (first + last - room) // 2), n - room)
-    return a, a + room
-
-# %% ../nbs/components/10_code_switch.ipynb #cell-33
 class Place(NamedTuple):
     "A word for which candidates are wanted"
     text: str
@@ -208,6 +201,13 @@ class Place(NamedTuple):
     end: int
     langs: tuple # codes of the languages wanted
 
+def _window(n, first, last, room):
+    "A stretch of at most `room` of `n` pieces around first..last"
+    if n <= room: return 0, n
+    a = min(max(0, (first + last - room) // 2), n - room)
+    return a, a + room
+
+# %% ../nbs/components/10_code_switch.ipynb #cell-33
 class _Asker:
     "Turns places into inputs with masks"
     def __init__(self, segmenter, limit, context, control, prompt):
@@ -284,7 +284,7 @@ def mask_logits(
     if head is None: return mlm(**batch).logits[i, at].float()
     return head(body(**batch)[0][i, at]).float()
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-40
+# %% ../nbs/components/10_code_switch.ipynb #cell-39
 class _Read(NamedTuple):
     "One input, the masks to read, and for each the (language, role) vocabularies in which guesses are ranked"
     ids: list
@@ -309,7 +309,7 @@ def _guess(mlm, reads, sets, k, pad, batch_tokens=4096, bar=None):
         if bar is not None: bar.update(len(now))
     return out
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-43
+# %% ../nbs/components/10_code_switch.ipynb #cell-42
 _NOUNS = {'de', 'lb'} # languages that write every noun with a capital
 
 class MaskedCandidates:
@@ -344,7 +344,7 @@ class MaskedCandidates:
         small = np.array([names or not s[:1].isupper() for s in self.seg.surface])
         self.sets |= {(l, r + ' small'): kept for (l, r), ids in self.sets.items() if r != 'rest' and len(kept := ids if l in _NOUNS else ids[small[ids]])}
 
-# %% ../nbs/components/10_code_switch.ipynb #cell-44
+# %% ../nbs/components/10_code_switch.ipynb #cell-43
 def _groups(self, places):
     "Places whose masks share one input: of one text, as far apart as can be"
     by, alone = {}, []
@@ -375,6 +375,7 @@ def _keys(self, place, langs, m):
     if lost := [l for l in named if l not in self.vocabs]: raise XlnbError(f"there is no vocabulary of {lost[0]!r}: make it with vocabularies(tokenizer, [{lost[0]!r}, ...], texts)")
     return tuple(dict.fromkeys((l, role) for l in named if (l, role) in self.sets))
 
+# %% ../nbs/components/10_code_switch.ipynb #cell-44
 def _search(self, places, progress=False):
     "Per (place, language): [(mean log-probabilities, pieces)], a list for each length"
     bar = tqdm(total=None, desc='candidates', leave=False, disable=not progress)
