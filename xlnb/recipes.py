@@ -16,6 +16,7 @@ from .languages import XlnbError
 # %% ../nbs/study/67_recipes.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
     'finetune': 'xlnb.methods.finetune:FineTune',
+    'salt': 'xlnb.methods.salt:SALT',
     'alsace': 'xlnb.methods.alsace:ALSACE',
 }
 
