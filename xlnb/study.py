@@ -203,6 +203,6 @@ def lab_study(
     **options,  # Anything else that `Study` takes, in place of the preset
 ) -> Study:
     "The laboratory study: all methods, three seeds, all laboratory languages"
-    preset = dict(tasks=['lab-inference', 'lab-tags'], encoders='lab', recipes=plain_recipes(), seeds=3,
+    preset = dict(tasks=['lab-inference'], encoders='lab', recipes=plain_recipes(), seeds=3,
                   budget=Budget(train_examples=4000, eval_examples=300))
     return Study(**preset | options, store=store)

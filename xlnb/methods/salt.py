@@ -26,7 +26,7 @@ from ..switched_batch import SwitchedCollator, switched_loss
 from ..train import Context, Stage, task_loss
 
 # %% ../../nbs/methods/61_salt.ipynb #cell-12
-def _lr(model): return min(2e-5 * (768 / model.config.hidden_size)**2, 1e-3)
+def _lr(model): return min(2e-5 * (768 / model.config.hidden_size)**1.75, 1e-3)
 
 def _validation(ctx, select):
     "The arguments of `Stage` that choose the weights: 'source', 'last' or 'oracle:xx'"
@@ -71,7 +71,7 @@ class SALT:
     consistency: float = 0.      # weight of the symmetric KL between both
     lr: float|None = None        # peak learning rate; `None`: by the width of the encoder
     epochs: float = 4.           # passes over the training rows, unless the budget counts steps
-    batch_size: int = 32         # rows per step, switched copies not counted
+    batch_size: int = 16         # rows per step, switched copies not counted
     accumulate: int = 1          # split each step into so many smaller batches to save memory
     warmup: float = 0.1          # share of the steps in which the learning rate rises
     weight_decay: float = 0.01   # of AdamW
