@@ -10,7 +10,7 @@ import json, os, warnings
 from pathlib import Path
 import numpy as np, torch
 from datasets import Dataset
-from transformers import (AddedToken, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments,
+from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments,
     XLMRobertaConfig, XLMRobertaForMaskedLM)
 from .encoders import _load, load_encoder, load_tokenizer
 from .features import _checked
@@ -232,9 +232,14 @@ def _check_options(mask, positions):
         raise XlnbError(f"mask={mask!r} is no share of positions: give a number between 0 and 1, such as 0.15")
     if positions not in ('sinusoidal', 'random'): raise XlnbError(f"positions={positions!r} is unknown: choose 'sinusoidal' or 'random'")
 
+def _same_vocabulary(init, tokenizer):
+    "Is `init` a masked language model with this very vocabulary?"
+    heads = getattr(_load(AutoConfig, init), 'architectures', None) or ()
+    return any(a.endswith('ForMaskedLM') for a in heads) and load_tokenizer(init).get_vocab() == tokenizer.get_vocab()
+
 def _start(tokenizer, config, init, overlap, block_size, seed, positions='sinusoidal'):
     "The model before its first step, without dropout"
-    if init is not None and load_tokenizer(init).get_vocab() == tokenizer.get_vocab(): model = load_encoder(init).train()
+    if init is not None and _same_vocabulary(init, tokenizer): model = load_encoder(init).train()
     elif init is not None: model = _new_embeddings(init, tokenizer, overlap, seed)[0]
     else:
         config = config or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, type_vocab_size=1,
