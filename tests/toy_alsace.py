@@ -49,7 +49,7 @@ def world(dropout=0.0, tune=True, **budget):
     mlm = XLMRobertaForMaskedLM(config).eval()
     ctx = Context(task, "toy", tokenizer, 0, Budget(**dict(max_length=40) | budget), langs=LANGS)
     model = with_head(mlm, task)
-    if tune: run_method(FineTune(lr=3e-3, epochs=5, select="last"), model, ctx)
+    if tune: run_method(FineTune(lr=3e-3, epochs=5, batch_size=32, select="last"), model, ctx)
     return ctx, model, mlm
 
 
