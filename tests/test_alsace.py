@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import toy_alsace
+from toy_stage import told
 from toy_alsace import LANGS, shared_stage, text, world
 from xlnb.tasks import TASKS
 from xlnb.alsace_controls import alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls
@@ -289,7 +290,7 @@ def test_two_processes_equal_one(toy, tmp_path):
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_alsace.py", tmp_path / "run", tmp_path / "tuned.safetensors"],
                          capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr[-3000:]
-    lines = [json.loads(l.split("RESULT ")[1]) for l in run.stdout.splitlines() if "RESULT " in l]
+    lines = told(tmp_path / "run")
     assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"] and lines[0]["teachers"] == plan.report.teachers
     assert (lines[0]["steps"], lines[0]["tokens"], lines[0]["best_step"]) == (one.steps, one.tokens, one.best_step)
     saved = load_file(tmp_path / "run" / "model" / "model.safetensors")

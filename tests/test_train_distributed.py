@@ -1,5 +1,4 @@
 """Two processes train as one: the same global batches, the same weights up to rounding."""
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from toy_stage import encoder, shared_stage
+from toy_stage import encoder, shared_stage, told
 from xlnb.train import run_stage
 
 HERE = Path(__file__).parent
@@ -19,8 +18,7 @@ ATOL = 2e-5  # weights: sums over a batch are taken in another order
 def two_processes(out, stop=-1):
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_stage.py", "shared", out, str(stop)],
                          capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    lines = [json.loads(l.split("RESULT ")[1]) for l in run.stdout.splitlines() if "RESULT " in l]
-    return run, lines
+    return run, told(out)
 
 
 @pytest.fixture(scope="module")

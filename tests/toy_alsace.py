@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
+from toy_stage import tell
 from xlnb.encoders import with_head
 from xlnb.methods.alsace import ALSACE
 from xlnb.methods.finetune import FineTune
@@ -66,9 +67,8 @@ def shared_stage(ctx, model):
 
 
 if __name__ == "__main__":  # started as a process of its own: python toy_alsace.py FOLDER WEIGHTS
-    import json
     ctx, model, _ = world(tune=False)
     model.load_state_dict(load_file(sys.argv[2]))
     plan = shared_stage(ctx, model)
     r = run_stage(plan.stage, model, Path(sys.argv[1]), seed=0)
-    print("RESULT", json.dumps(r.measures | {"history": r.history, "teachers": plan.report.teachers, "sum": float(sum(v.double().sum() for v in r.model.state_dict().values()))}))
+    tell(sys.argv[1], r, teachers=plan.report.teachers)

@@ -1,4 +1,6 @@
 """A task that a tiny encoder learns in seconds: which half of the vocabulary do most words come from?"""
+import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -65,13 +67,23 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def tell(out, result, **more):
+    "What this process has seen, in a file of its own: lines of two processes in one stream can run into each other"
+    total = float(sum(v.double().sum() for v in result.model.state_dict().values()))
+    Path(out, f"result-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(result.measures | {"history": result.history, "sum": total} | more))
+
+
+def told(out):
+    "What each process that came to its end has told"
+    return [json.loads(p.read_text()) for p in sorted(Path(out).glob("result-*.json"))]
+
+
 def shared_stage(**args):
     "What several processes can share exactly: full batches, no dropout, plain gradient descent."
     return stage(collator=collate, optim="sgd", learning_rate=0.5, num_train_epochs=3, use_cpu=True, **args)
 
 
 if __name__ == "__main__":  # what other tests start as a process of its own: python toy_stage.py slow|shared FOLDER ...
-    import json
     import time
 
     from transformers import TrainerCallback
@@ -91,4 +103,4 @@ if __name__ == "__main__":  # what other tests start as a process of its own: py
         run_stage(stage(evaluate=sys.argv[3] == "1", save_steps=7), encoder(), out, seed=5, callbacks=[Slow()])
     else:
         r = run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out, seed=5, callbacks=[Stop()])
-        print("RESULT", json.dumps(r.measures | {"history": r.history, "sum": float(sum(v.double().sum() for v in r.model.state_dict().values()))}))
+        tell(out, r)
