@@ -5,7 +5,8 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from xlnb.encoders import with_head
 from xlnb.languages import XlnbError
-from xlnb.methods.finetune import FineTune, validation
+from xlnb.evaluate import validation
+from xlnb.methods.finetune import FineTune
 from xlnb.pretraining import train_tokenizer
 from xlnb.tasks import get_task
 from xlnb.train import Budget, Context, Method, run_method

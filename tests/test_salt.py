@@ -122,6 +122,7 @@ def test_registered_and_controlled():
     assert recipe("salt(mixup=hard,rate=.5)").during == SALT(mixup="hard", rate=0.5)
     found = {k: recipe(v).during for k, v in controls(SALT(rate=0.5, epochs=2.0), "lab").items()}
     assert found["SALT"] == SALT(rate=0.5, epochs=2.0) and found["plain"] == FineTune(epochs=2.0)
+    assert found["twice the batch"] == FineTune(epochs=4.0, batch_size=32), "as many updates, twice the rows"
     assert found["twice the epochs"] == FineTune(epochs=4.0) and found["random words"].candidates == "random" and found["dictionary"].dictionary == "lab"
     for bad in (dict(mixup="x"), dict(rate=-1), dict(dictionary="lab"), dict(candidates="dictionary"), dict(layer=-1), dict(weight="x"), dict(epochs=0), dict(batch_size=32, accumulate=5)):
         with pytest.raises(XlnbError): SALT(**bad)

@@ -6,7 +6,7 @@
 __all__ = ['SALT', 'candidate_source', 'make_table', 'controls', 'mechanism']
 
 # %% ../../nbs/methods/61_salt.ipynb #cell-03
-import hashlib, math
+import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Iterator
@@ -17,28 +17,15 @@ from transformers import PreTrainedModel
 
 from ..code_switch import MaskedCandidates, vocabularies
 from ..encoders import load_encoder
-from ..evaluate import decode, item_scores, metric_of
+from ..evaluate import validation
 from ..features import collator, featurize
 from ..languages import XlnbError
 from ..mixup import draw_weights
 from ..switch_table import DictionaryCandidates, RandomCandidates, _dataset, candidate_precision, read_dictionary, switch_rates, switch_table, task_texts
 from ..switched_batch import SwitchedCollator, switched_loss
-from ..train import Context, Stage, task_loss
+from ..train import Context, Stage, finetune_args, task_loss
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-12
-def _lr(model): return min(2e-5 * (768 / model.config.hidden_size)**1.75, 1e-3)
-
-def _validation(ctx, select):
-    "The arguments of `Stage` that choose the weights: 'source', 'last' or 'oracle:xx'"
-    if select == 'last': return {}
-    lang = select.removeprefix('oracle:') if select.startswith('oracle:') else None
-    if lang is None and select != 'source': raise XlnbError(f"select={select!r} is unknown: choose 'source', 'last' or 'oracle:' and a language code")
-    task, ds, name = ctx.task, ctx.rows('validation', lang, oracle=lang is not None), metric_of(ctx.task).name.replace(' ', '_').lower()
-    feats = featurize(task, ds, ctx.tokenizer, ctx.budget.max_length)
-    def score(logits): return {name: metric_of(task)(item_scores(task, ds, decode(task, logits, feats, ds)))}
-    return dict(eval_data=feats, compute_metrics=score, metric=name, oracle=lang)
-
-# %% ../../nbs/methods/61_salt.ipynb #cell-14
+# %% ../../nbs/methods/61_salt.ipynb #cell-11
 @dataclass(frozen=True)
 class SALT:
     "Fine-tune on rows and on copies that the encoder itself has code-switched; a reconstruction."
@@ -85,7 +72,7 @@ class SALT:
     def stages(self, model, ctx: Context) -> Iterator[Stage]: yield from _stages(self, model, ctx)
     def fingerprint(self, cell): return _fingerprint(self, cell)
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-16
+# %% ../../nbs/methods/61_salt.ipynb #cell-13
 _CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'), context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
     vocabulary=('both', 'statistics', 'script'), per=('word', 'text', 'row'), mixup=('hard', 'soft', 'expected'))
 
@@ -103,7 +90,7 @@ def _check(m):
     if m.layer and m.mixup == 'hard': raise XlnbError("salt: hard switches mix nothing, so layer has no meaning: choose mixup='soft' or 'expected'")
     draw_weights(0, m.weight, m.weight_value, m.weight_per)
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-20
+# %% ../../nbs/methods/61_salt.ipynb #cell-17
 def _targets(m, ctx):
     found = tuple(l for l in (m.langs or ctx.langs or ctx.task.langs) if l != ctx.task.source)
     if not found: raise XlnbError("salt: there is no target language to switch into: name some with langs")
@@ -136,7 +123,7 @@ def candidate_source(
     control = 'vocabulary' if m.candidates == 'english' else m.control
     return MaskedCandidates(_generator(m, model, ctx), ctx.tokenizer, vocabs, m.context, control, top_k=m.top_k, top_p=m.top_p, floor=m.floor, pieces=m.pieces, together=m.together)
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-21
+# %% ../../nbs/methods/61_salt.ipynb #cell-18
 def make_table(
     m: SALT,      # the method
     model,        # the model that is trained
@@ -150,26 +137,19 @@ def make_table(
     return switch_table(ctx.task, ctx.rows('train') if rows is None else rows, candidate_source(m, model, ctx), ctx.tokenizer, langs, m.rate, m.copies, m.per, m.names, m.source_pieces,
                         ctx.seed, Path(ctx.out)/'switches' if ctx.out else None, progress=progress)
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-25
-def _args(m, model, ctx, n, share=1.):
-    per_epoch, steps = math.ceil(n / m.batch_size), ctx.budget.steps
-    res = dict(learning_rate=m.lr or _lr(model), warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs * share,
-        max_steps=max(1, round(steps * share)) if steps else -1, per_device_train_batch_size=m.batch_size // m.accumulate,
-        gradient_accumulation_steps=m.accumulate, per_device_eval_batch_size=ctx.budget.eval_batch_size)
-    return res if m.select == 'last' else res | dict(eval_steps=max(1, round(per_epoch * m.eval_every)))
-
+# %% ../../nbs/methods/61_salt.ipynb #cell-22
 def _stages(m, model, ctx):
     if ctx.task.kind == 'cloze': return # a probe asks the encoder as it is
     rows = ctx.rows('train')
     data = featurize(ctx.task, rows, ctx.tokenizer, ctx.budget.max_length, train=True)
-    choose = dict(patience=None if m.select == 'last' else m.patience, **_validation(ctx, m.select))
-    if m.warm: yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, _args(m, model, ctx, len(data), m.warm), **choose)
+    choose = dict(patience=None if m.select == 'last' else m.patience, **validation(ctx, m.select))
+    if m.warm: yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, finetune_args(m, model, ctx, len(data), m.warm), **choose)
     table = make_table(m, model, ctx, rows, progress=len(rows) > 20_000)
     collate = SwitchedCollator(ctx.task, ctx.tokenizer, rows.to_list(), table, ctx.budget.max_length, m.mixup, (m.weight, m.weight_value, m.weight_per), m.resample)
     yield Stage('salt', data.add_column('switches', [True] * len(data)), collate, switched_loss(ctx.task.kind, m.layer, m.augmented, m.consistency),
-                _args(m, model, ctx, len(data), 1 - m.warm), **choose)
+                finetune_args(m, model, ctx, len(data), 1 - m.warm), **choose)
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-27
+# %% ../../nbs/methods/61_salt.ipynb #cell-24
 def _fingerprint(m, cell):
     "What the result depends on beside options, training rows and encoder"
     task, out = cell.task, []
@@ -181,7 +161,7 @@ def _fingerprint(m, cell):
         out.append(h.hexdigest()[:16])
     return out
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-38
+# %% ../../nbs/methods/61_salt.ipynb #cell-35
 _SHARED = 'lr', 'epochs', 'batch_size', 'accumulate', 'warmup', 'weight_decay', 'patience', 'eval_every', 'select'
 
 def _spelled(m, name, only=None, **changes):
@@ -194,13 +174,13 @@ def controls(
     m: SALT = SALT(), # the method to compare
     dictionary: str | None = None, # a folder of MUSE pairs, or 'lab'; no upper control if None
 ) -> dict: # {what it is: recipe}
-    "Recipes to compare with, on the same number of updates."
-    out = {'SALT': _spelled(m, 'salt'), 'plain': _spelled(m, 'finetune', _SHARED), 'twice the batch': _spelled(m, 'finetune', _SHARED, batch_size=2 * m.batch_size),
+    "Recipes to compare with, on the same number of updates but for twice the epochs."
+    out = {'SALT': _spelled(m, 'salt'), 'plain': _spelled(m, 'finetune', _SHARED), 'twice the batch': _spelled(m, 'finetune', _SHARED, batch_size=2 * m.batch_size, epochs=2 * m.epochs),
            'twice the epochs': _spelled(m, 'finetune', _SHARED, epochs=2 * m.epochs), 'random words': _spelled(m, 'salt', candidates='random'),
            'English words': _spelled(m, 'salt', candidates='english')}
     return out | ({'dictionary': _spelled(m, 'salt', candidates='dictionary', dictionary=dictionary)} if dictionary else {})
 
-# %% ../../nbs/methods/61_salt.ipynb #cell-42
+# %% ../../nbs/methods/61_salt.ipynb #cell-39
 def mechanism(
     m: SALT,      # the method
     ctx: Context, # task, encoder, tokenizer
