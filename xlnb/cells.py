@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock
+from safetensors.torch import load_model, save_model
 
 from . import __version__
 from .encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
@@ -160,15 +162,19 @@ def run_cell(
     cell: Cell,  # What to run
     out,  # Folder for the checkpoints of its stages
     progress: bool = False,  # Show a bar for each stage
+    shared=None,  # Folder of encoders that several cells share; None: each makes its own
 ) -> tuple[pd.DataFrame, dict]:  # One row per test item and language; what was recorded on the way
     "Train and test one cell"
-    task, start, records = cell.task, time.time(), []
+    task, start = cell.task, time.time()
     tokenizer, before, model = load_tokenizer(cell.encoder), cell.recipe.before, load_encoder(cell.encoder)
     budget = dataclasses.replace(cell.budget, max_length=min(cell.budget.max_length, tokenizer.model_max_length, _positions(model)))
-    for i, m in enumerate(cell.recipe.methods):
-        if m.slot == 'during': model = with_head(model if before else cell.encoder, task, seed=cell.seed)
-        ctx = Context(task=task, encoder=cell.encoder, tokenizer=tokenizer, seed=cell.seed, budget=budget, data=cell.data, out=Path(out)/str(i), langs=cell.langs)
-        records += [dict(method=m.name, **done.measures, history=done.history) for done in run_method(m, model, ctx, progress)]
+    ctx = Context(task=task, encoder=cell.encoder, tokenizer=tokenizer, seed=cell.seed, budget=budget, data=cell.data, langs=cell.langs)
+    def run(model, methods, first=0):
+        return [dict(method=m.name, **done.measures, history=done.history) for i, m in enumerate(methods, first)
+                for done in run_method(m, model, dataclasses.replace(ctx, out=Path(out)/str(i)), progress)]
+    records = _made_once(cell, budget, model, shared, lambda: run(model, before))
+    model = with_head(model if before else cell.encoder, task, seed=cell.seed)
+    records += run(model, cell.recipe.methods[len(before):], len(before))
     trained = time.time()
     if torch.cuda.is_available(): model.to('cuda')
     items = evaluate_model(task, model, tokenizer, cell.langs, budget=budget, data=cell.data)
@@ -185,7 +191,27 @@ def _positions(model) -> int:
     taken = (config.pad_token_id or 0) + 1 if 'roberta' in config.model_type else 0  # RoBERTa counts positions from there
     return getattr(config, 'max_position_embeddings', 1 << 20) - taken
 
-# %% ../nbs/study/68_cells.ipynb #cell-42
+# %% ../nbs/study/68_cells.ipynb #cell-30
+def _made_once(cell, budget, model, shared, run) -> list:
+    "Records of the methods before fine-tuning; where another cell has run them, its weights are put into `model`"
+    before = cell.recipe.before
+    if shared is None or not before or not all(getattr(m, 'shared', False) for m in before): return run()
+    more = [m.fingerprint(cell) for m in before if hasattr(m, 'fingerprint')]
+    key = _digest(dict(encoder=encoder_fingerprint(cell.encoder), methods=[{'method': m.name} | _plain(m) for m in before], more=more, seed=cell.seed, langs=cell.langs,
+                       source=cell.task.source, budget=[budget.steps, budget.max_length], code=code_version(run_cell, *map(type, before))))
+    folder, made = Path(shared), Path(shared)/f'{key}.safetensors'
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder/f'{key}.lock'):
+        if made.exists():
+            load_model(model, made)
+            return json.loads(made.with_suffix('.json').read_text())
+        records = run()
+        save_model(model, str(folder/f'{key}.part'))
+        made.with_suffix('.json').write_text(json.dumps(records))
+        os.replace(folder/f'{key}.part', made)  # last, so that whoever sees it finds it whole
+    return records
+
+# %% ../nbs/study/68_cells.ipynb #cell-45
 def provenance() -> dict:
     "Machine kind, versions, date, and commit if this is a git checkout"
     names = ('torch', 'transformers', 'datasets', 'tokenizers', 'numpy', 'pandas')
@@ -195,7 +221,7 @@ def provenance() -> dict:
     if torch.cuda.is_available(): machine['accelerator'] = torch.cuda.get_device_name()
     return dict(machine=machine, versions=versions, date=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=_commit())
 
-# %% ../nbs/study/68_cells.ipynb #cell-43
+# %% ../nbs/study/68_cells.ipynb #cell-46
 def _processor() -> str:
     "The processor's name"
     info = Path('/proc/cpuinfo')

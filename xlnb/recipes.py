@@ -18,6 +18,7 @@ METHODS = {  # name: 'module:class', or the class itself
     'finetune': 'xlnb.methods.finetune:FineTune',
     'salt': 'xlnb.methods.salt:SALT',
     'alsace': 'xlnb.methods.alsace:ALSACE',
+    'mmkd': 'xlnb.methods.mmkd:MMKD',
 }
 
 # %% ../nbs/study/67_recipes.ipynb #cell-08

@@ -112,7 +112,7 @@ def _finish(cell: Cell, key: str, identity: dict, root, wait: bool = True, progr
     try:
         with FileLock(lock, timeout=-1 if wait else 0):
             if store.find(key): return None
-            items, info = run_cell(cell, work, progress)
+            items, info = run_cell(cell, work, progress, shared=store.root/'.encoders')
             store.save(cell, key, items, info | {'provenance': provenance()}, identity)
             _tidy(store.root, key)
     except Timeout: return 'busy'
@@ -144,6 +144,7 @@ def run(self: Study,
             bar.update()
             if fault: self.failed[label] = fault
     for cell in self._stored(): _tidy(root, keys[cell][0])
+    if not self.failed and not [*root.glob('.*.lock')]: shutil.rmtree(root/'.encoders', ignore_errors=True)  # nobody needs them any more
     for label, (message, _) in self.failed.items(): warnings.warn(f'{label} failed: {message}')
     return self
 

