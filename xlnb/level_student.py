@@ -100,6 +100,7 @@ class LevelObjective:
     def targets(self, batch) -> dict:
         "The teacher's vectors, from the batch or from the teacher itself"
         if self.teacher is None: return batch
+        self.teacher.model.to(batch['english'].device)
         return self.teacher.batch([self.english[i] for i in batch['english'].tolist()], batch.get('word_keys'))
 
 # %% ../nbs/components/32_level_student.ipynb #cell-15

@@ -18,7 +18,7 @@ from .encoders import _load, encoder_fingerprint
 from .lab import Lab
 from .languages import XlnbError
 from .pretraining import pretrain, train_tokenizer
-from .sentence_pairs import _cut, word_starts
+from .sentence_pairs import _cut, check_words, word_starts
 
 # %% ../nbs/components/22_teacher_cache.ipynb #cell-07
 POOLINGS = ('cls', 'mean')
@@ -46,7 +46,7 @@ class Teacher:
     ):
         if pooling not in POOLINGS: raise XlnbError(f"pooling={pooling!r} is unknown: choose 'cls' or 'mean'")
         self.name, self.pooling, self.max_length, self.dropout = None if isinstance(model, PreTrainedModel) else str(model), pooling, max_length, dropout
-        if self.name: model, tokenizer = _load(AutoModel, model, use_safetensors=True, dtype=torch.float32), _load(AutoTokenizer, model, add_prefix_space=True)
+        if self.name: model, tokenizer = _load(AutoModel, model, use_safetensors=True, dtype=torch.float32), _words_apart(model)
         else: model = copy.deepcopy(getattr(model, model.base_model_prefix, model))
         if tokenizer is None or not tokenizer.is_fast: raise XlnbError("a teacher needs a fast tokenizer, which knows the words of its pieces: give tokenizer=")
         self.model, self.tokenizer = model.requires_grad_(False).train(dropout), tokenizer
@@ -65,6 +65,11 @@ class Teacher:
         return f'{what}-{self.pooling}-{self.max_length}'
 
 # %% ../nbs/components/22_teacher_cache.ipynb #cell-10
+def _words_apart(name):
+    "The tokenizer of a teacher; one that needs a space before a word, as GPT-2's does, is told so"
+    try: return check_words(_load(AutoTokenizer, name))
+    except XlnbError: return check_words(_load(AutoTokenizer, name, add_prefix_space=True))
+
 def _forward(self, texts) -> tuple:
     "Sentence vectors (sentences, size), last layer (sentences, length, size), keys and positions of the words"
     enc = _cut(self.tokenizer, texts, None, self.max_length)
@@ -149,6 +154,7 @@ def teacher_cache(
 def _write(teacher, texts, folder, dtype, batch_size):
     "All vectors, batch by batch, sentences of like length together"
     folder.mkdir()
+    if torch.cuda.is_available(): teacher.model.to('cuda')
     words = [word_starts(enc, i)[0] for s in range(0, len(texts), 1000) for enc in [_cut(teacher.tokenizer, texts[s:s + 1000], None, teacher.max_length)] for i in range(len(enc['input_ids']))]
     start = np.cumsum([0] + [len(w) for w in words])
     new = lambda name, *shape: np.lib.format.open_memmap(folder/f'{name}.npy', 'w+', dtype, shape)

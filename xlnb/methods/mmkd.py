@@ -6,7 +6,7 @@
 __all__ = ['AMOUNTS', 'MMKD', 'release_compat', 'make_encoder', 'mmkd_controls']
 
 # %% ../../nbs/methods/63_mmkd.ipynb #cell-03
-import hashlib, json, math
+import json, os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +19,13 @@ from ..encoders import encoder_fingerprint, load_encoder, load_tokenizer
 from ..lab import Lab
 from ..languages import XlnbError
 from ..level_student import LevelHeads, LevelObjective, level_loss, taught
-from ..parallel import ParallelText, parallel_text
+from ..parallel import parallel_text
 from ..rows import _some
 from ..sentence_pairs import PairCollator, pair_features, sentence_pairs, warn_if_read
 from ..teacher_cache import LAB_TEACHER, Teacher, lab_teacher, teacher_cache
 from ..train import Budget, Context, Stage, learning_rate, run_method
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-08
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-09
 @dataclass(frozen=True)
 class MMKD:
     "Teach a masked language model by a frozen English encoder, on parallel text, at four levels."
@@ -71,7 +71,7 @@ class MMKD:
     def stages(self, model, ctx: Context) -> Iterator[Stage]: yield from _stages(self, model, ctx)
     def fingerprint(self, cell): return _fingerprint(self, cell)
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-09
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-10
 def _check(m):
     for k in ('amount', 'word_temperature', 'structure_temperature', 'lr', 'epochs', 'batch_size', 'accumulate'):
         if (v := getattr(m, k)) is not None and v <= 0: raise XlnbError(f"mmkd: {k} must be positive, not {v}")
@@ -89,9 +89,13 @@ def release_compat(
     "MMKD with what the authors' code does otherwise: labels everywhere, words confused, sums overwritten, a teacher with dropout"
     return MMKD(**dict(release=True, cache=False) | options)
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-13
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-14
 @lru_cache(4)
 def _lab_pairs(n, langs): return parallel_text(Lab().parallel(n, list(langs)), SimpleNamespace(kind='sentence'), origin=f'laboratory, {n} sentences')
+
+def _read(m) -> list:
+    "Every parallel text that is given"
+    return [parallel_text(t, SimpleNamespace(kind='sentence')) for t in (m.text if isinstance(m.text, (list, tuple)) else [m.text])]
 
 def _parallel(m, task, langs) -> tuple: # list of `ParallelText`; codes of the targets
     "What the pairs are made of"
@@ -99,8 +103,7 @@ def _parallel(m, task, langs) -> tuple: # list of `ParallelText`; codes of the t
     if m.text is None:
         if not task.name.startswith('lab-'): raise XlnbError(f"mmkd needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or a list of these")
         return [_lab_pairs(m.amount or 2000, (task.source, *wanted))], wanted
-    given = list(m.text) if isinstance(m.text, (list, tuple)) else [m.text]
-    texts = [parallel_text(t, SimpleNamespace(kind='sentence')) for t in given]
+    texts = _read(m)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
     if m.langs and len(there) < len(wanted): raise XlnbError(f"mmkd: the parallel text has no {_some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
     if not there: raise XlnbError(f"mmkd: the parallel text has none of {_some(wanted)}: give text in one of the languages that are evaluated")
@@ -112,7 +115,7 @@ def _pairs(m, ctx):
     if hasattr(ctx.task, 'splits'): warn_if_read(pairs, ctx.task, ctx.data)
     return pairs
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-17
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-18
 def _teacher(m, model, ctx) -> Teacher:
     "Who teaches"
     options = dict(pooling=m.pooling, max_length=ctx.budget.max_length, dropout=m.release)
@@ -120,7 +123,7 @@ def _teacher(m, model, ctx) -> Teacher:
     if m.teacher: return Teacher(m.teacher, **options)
     return Teacher(lab_teacher() if ctx.task.name.startswith('lab-') else 'google-bert/bert-base-cased', **options)
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-20
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-21
 def _args(m, model, ctx):
     return dict(learning_rate=m.lr or learning_rate(model), lr_scheduler_type='cosine', warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=ctx.budget.steps or -1,
                 per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate)
@@ -136,7 +139,8 @@ def _stages(m, model, ctx):
     collate = PairCollator(ctx.tokenizer, m.levels, cache, m.mask, m.release, ctx.budget.max_length)
     with taught(model, LevelHeads(model.config.hidden_size, size, m.levels, m.teacher_head, seed=ctx.seed), objective):
         yield Stage('levels', features, collate, level_loss, _args(m, model, ctx))
-    if ctx.out: model.save_pretrained(Path(ctx.out)/'encoder'); ctx.tokenizer.save_pretrained(Path(ctx.out)/'encoder')
+    if ctx.out and int(os.environ.get('RANK', 0)) == 0:  # one process writes
+        for x in (model, ctx.tokenizer): x.save_pretrained(Path(ctx.out)/'encoder')
 
 def _fingerprint(m, cell):
     "What the result depends on beside options and student: the pairs and the teacher"
@@ -144,7 +148,7 @@ def _fingerprint(m, cell):
     if m.teacher == 'student' or m.levels == ('token',): return rows
     return [*rows, json.dumps(LAB_TEACHER) if lab and not m.teacher else encoder_fingerprint(m.teacher or 'google-bert/bert-base-cased')]
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-29
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-30
 def make_encoder(
     encoder: str,            # Hub id, folder or 'lab': the student
     method: MMKD,            # with its text and teacher
@@ -156,13 +160,14 @@ def make_encoder(
     progress: bool = False,  # show a bar
 ) -> tuple: # the folder of the checkpoint; the result of the stage
     "Teach an encoder and leave it as a checkpoint"
-    texts = method.text if isinstance(method.text, (list, tuple)) else [method.text]
-    langs = tuple(langs) or tuple(dict.fromkeys(l for t in texts if isinstance(t, ParallelText) for l in t.langs)) or tuple(Lab().langs)
-    task = SimpleNamespace(name='lab-' if method.text is None else 'given text', source=source, langs=langs)
+    texts = [] if method.text is None else _read(method)
+    langs = tuple(langs) or tuple(dict.fromkeys(l for t in texts for l in t.langs)) or tuple(Lab().langs)
+    task = SimpleNamespace(name='given text' if texts else 'lab-', source=source, langs=langs)
+    if texts: method = replace(method, text=texts)
     result, = run_method(method, load_encoder(encoder), Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs), progress)
     return str(Path(out)/'encoder'), result
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-33
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-34
 AMOUNTS = (500, 1000, 2000, 5000) # pairs per language
 
 def mmkd_controls(
