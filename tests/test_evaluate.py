@@ -10,7 +10,7 @@ from torchmetrics.functional.text import squad
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from types import SimpleNamespace
 
-from xlnb.evaluate import decode, evaluate_model, item_scores, majority_control, tfidf_control
+from xlnb.evaluate import decode, evaluate_model, item_scores, majority_control, normal_answer, tfidf_control
 from xlnb.languages import XlnbError
 from xlnb.statistics import METRICS, metric_of, score_table
 from xlnb.tasks import own_task
@@ -37,6 +37,8 @@ words = st.lists(st.sampled_from("the a red Door, door. ΠΟΡΤΑ 门 Tür".spl
 @FAST
 @given(st.lists(st.tuples(words, st.lists(words, min_size=1, max_size=3)), min_size=1, max_size=5))
 def test_span_scores_are_those_of_torchmetrics(cases):
+    # of two empty answers torchmetrics says F1 1, the official script 0
+    cases = [(p if normal_answer(p) else f"{p} floor", [g if normal_answer(g) else f"{g} wall" for g in gs]) for p, gs in cases]
     answers = [dict(text=g, answer_start=[0] * len(g)) for _, g in cases]
     items = item_scores(QA, pd.DataFrame(dict(id=range(len(cases)), answers=answers)), [p for p, _ in cases])
     whole = squad([dict(prediction_text=p, id=str(i)) for i, (p, _) in enumerate(cases)], [dict(answers=a, id=str(i)) for i, a in enumerate(answers)])

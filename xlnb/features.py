@@ -26,7 +26,7 @@ def _encode(tokenizer, a, b=None, max_length=128, cut='longest_first', **kw):
     return [{k: enc[k][i] for k in enc} for i in range(len(a))], enc
 
 # %% ../nbs/foundations/04_features.ipynb #cell-14
-def _featurize_pair(task, ds, tokenizer, max_length):
+def _featurize_pair(task, ds, tokenizer, max_length, stride=None):
     a, b = (ds['text'], None) if task.kind == 'sentence' else (ds['text_a'], ds['text_b'])
     rows, _ = _encode(tokenizer, list(a), None if b is None else list(b), max_length)
     for r, y in zip(rows, ds['label']): r['labels'] = _label(task, y, len(task.labels))
@@ -40,7 +40,7 @@ def _label(task, y, n):
 # %% ../nbs/foundations/04_features.ipynb #cell-16
 _MARKER = dict(cause="What was the cause?", effect="What happened as a result?")
 
-def _featurize_choice(task, ds, tokenizer, max_length):
+def _featurize_choice(task, ds, tokenizer, max_length, stride=None):
     rows = []
     for premise, question, choices, y in zip(ds['premise'], ds['question'], ds['choices'], ds['label']):
         if question not in _MARKER: raise XlnbError(f"question {question!r} of task {task.name} is neither 'cause' nor 'effect': check the data")
@@ -50,39 +50,91 @@ def _featurize_choice(task, ds, tokenizer, max_length):
     return rows
 
 # %% ../nbs/foundations/04_features.ipynb #cell-18
-def _featurize_span(task, ds, tokenizer, max_length):
-    rows, enc = _encode(tokenizer, list(ds['question']), list(ds['context']), max_length, 'only_second', return_offsets_mapping=True)
-    for i, (r, context, answers) in enumerate(zip(rows, ds['context'], ds['answers'])):
-        inside = [s == 1 for s in enc.sequence_ids(i)]
-        offs = [list(o) if ok else [-1, -1] for o, ok in zip(r.pop('offset_mapping'), inside)]
-        r['offsets'], r['start_positions'], r['end_positions'] = offs, 0, 0
-        if not answers['text']: continue
-        a, text = answers['answer_start'][0], answers['text'][0]
-        if context[a:a+len(text)] != text: raise XlnbError(f"row {i} of task {task.name}: the answer {text!r} does not stand at character {a} of the context: check the data")
-        hit = [t for t, (s, e) in enumerate(offs) if s < a + len(text) and e > a and e > s]
-        if hit and offs[hit[-1]][1] >= a + len(text): r['start_positions'], r['end_positions'] = hit[0], hit[-1]
-    return rows
+def _frame(tokenizer, pair):
+    "Ids that the tokenizer puts before, between and behind its texts"
+    enc = tokenizer('a', 'a') if pair else tokenizer('a')
+    sides, out = enc.sequence_ids(0), [[]]
+    for i, (t, s) in enumerate(zip(enc['input_ids'], sides)):
+        if s is None: out[-1].append(t)
+        elif i + 1 == len(sides) or sides[i + 1] != s: out.append([])
+    return out # [before, (between,) behind]
 
-def _drop_cut(rows, task):
-    keep = [r for r in rows if r['end_positions'] > 0]
-    if len(keep) < len(rows): warnings.warn(f"{task.name}: dropped {len(rows) - len(keep)} of {len(rows)} training rows, their answer lies beyond max_length")
-    return keep
+def _windows(n, room, overlap):
+    "First and last piece of every window over n pieces"
+    step, at = room - overlap, 0
+    while True:
+        yield at, min(at + room, n)
+        if at + room >= n: return
+        at += step
+
+def _room(max_length, taken, stride):
+    "Pieces of a window, and how many it shares with the next"
+    room, overlap = max_length - taken, max_length // 3 if stride is None else stride
+    if room < 2 or overlap < 0: raise XlnbError(f"max_length={max_length} leaves {room} pieces for the text and stride={stride} are to be shared: raise max_length, and take a stride of 0 or more")
+    return room, min(overlap, room // 2)
+
+def _input(tokenizer, *parts):
+    "One input of the model: (ids, segment) after one another"
+    ids = [t for part, _ in parts for t in part]
+    types = dict(token_type_ids=[s for part, s in parts for _ in part]) if 'token_type_ids' in tokenizer.model_input_names else {}
+    return dict(input_ids=ids, attention_mask=[1] * len(ids)) | types
 
 # %% ../nbs/foundations/04_features.ipynb #cell-20
-def _featurize_tags(task, ds, tokenizer, max_length):
+def _featurize_span(task, ds, tokenizer, max_length, stride=None):
+    rows, (before, between, behind) = [], _frame(tokenizer, True)
+    plain = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    asked, told = (tokenizer([_checked(t) for t in ds[c]], **plain) for c in ('question', 'context'))
+    for i, (context, answers) in enumerate(zip(ds['context'], ds['answers'])):
+        q, ids, offs = asked['input_ids'][i], told['input_ids'][i], [list(o) for o in told['offset_mapping'][i]]
+        marks = len(before + between + behind)
+        if marks + len(q) + len(ids) > max_length: q = q[:max(max_length // 2 - marks, 1)]
+        first, last = _answer_pieces(task, i, context, answers, offs)
+        room, overlap = _room(max_length, len(before + q + between + behind), stride)
+        head = len(before + q + between)
+        for w, (a, b) in enumerate(_windows(len(ids), room, overlap)):
+            f = _input(tokenizer, (before + q + between, 0), (ids[a:b] + behind, 1))
+            f['offsets'] = [[-1, -1]] * head + offs[a:b] + [[-1, -1]] * len(behind)
+            inside = first is not None and a <= first and last < b
+            f['start_positions'], f['end_positions'] = (first - a + head, last - a + head) if inside else (0, 0)
+            rows.append(f | dict(row=i, window=w))
+    return rows
+
+def _answer_pieces(task, i, context, answers, offs):
+    "First and last piece of the first answer, None where there is none"
+    if not answers['text']: return None, None
+    a, text = answers['answer_start'][0], answers['text'][0]
+    if context[a:a+len(text)] != text: raise XlnbError(f"row {i} of task {task.name}: the answer {text!r} does not stand at character {a} of the context: check the data")
+    hit = [t for t, (s, e) in enumerate(offs) if s < a + len(text) and e > a and e > s]
+    return (hit[0], hit[-1]) if hit else (None, None)
+
+def _drop_cut(rows, task):
+    found = {r['row'] for r in rows if r['end_positions'] > 0}
+    lost = len({r['row'] for r in rows} - found)
+    if lost: warnings.warn(f"{task.name}: dropped {lost} of {lost + len(found)} training rows, their answer is longer than a window of max_length")
+    return [r for r in rows if r['row'] in found]
+
+# %% ../nbs/foundations/04_features.ipynb #cell-22
+def _featurize_tags(task, ds, tokenizer, max_length, stride=None):
     words, tags = list(ds['tokens']), list(ds['tags'])
     for i, (w, t) in enumerate(zip(words, tags)):
         if len(w) != len(t) or not w: raise XlnbError(f"row {i} of task {task.name} has {len(w)} tokens and {len(t)} tags: they must line up")
         [_checked(x) for x in w]; [_label(task, x, len(task.labels)) for x in t]
-    enc = tokenizer(words, is_split_into_words=True, truncation=True, max_length=max_length)
-    rows = [{k: enc[k][i] for k in enc} for i in range(len(words))]
-    for i, r in enumerate(rows):
-        ids = enc.word_ids(i)
-        r['labels'] = [-100 if w is None or w == p else tags[i][w] for p, w in zip([None] + ids, ids)]
+    enc, rows, (before, behind) = tokenizer(words, is_split_into_words=True, add_special_tokens=False, verbose=False), [], _frame(tokenizer, False)
+    room, overlap = _room(max_length, len(before + behind), stride)
+    for i, ids in enumerate(enc['input_ids']):
+        of = enc.word_ids(i)
+        first = {w: t for t, w in reversed([*enumerate(of)])} # {word: its first piece}
+        spans = [*_windows(len(ids), room, overlap)]
+        best = {w: max(range(len(spans)), key=lambda k: min(t - spans[k][0], spans[k][1] - 1 - t)) for w, t in first.items()}
+        for k, (a, b) in enumerate(spans):
+            mine = {t: w for w, t in first.items() if best[w] == k}
+            labels = [tags[i][mine[t]] if t in mine else -100 for t in range(a, b)]
+            f = _input(tokenizer, (before + ids[a:b] + behind, 0)) | dict(labels=[-100] * len(before) + labels + [-100] * len(behind))
+            rows.append(f | dict(row=i, window=k, words=sorted(mine.values())))
     return rows
 
-# %% ../nbs/foundations/04_features.ipynb #cell-22
-def _featurize_cloze(task, ds, tokenizer, max_length):
+# %% ../nbs/foundations/04_features.ipynb #cell-24
+def _featurize_cloze(task, ds, tokenizer, max_length, stride=None):
     rows = []
     for text, choices, y in zip(ds['text'], ds['choices'], ds['label']):
         if _checked(text).count('{mask}') != 1: raise XlnbError(f"a cloze needs exactly one {{mask}}: {text!r}")
@@ -96,25 +148,26 @@ def _featurize_cloze(task, ds, tokenizer, max_length):
         rows.append({k: [e[k] for e in enc] for k in enc[0]} | dict(answer=_label(task, y, len(choices))))
     return rows
 
-# %% ../nbs/foundations/04_features.ipynb #cell-25
+# %% ../nbs/foundations/04_features.ipynb #cell-27
 _MAKE = dict(sentence=_featurize_pair, pair=_featurize_pair, choice=_featurize_choice, span=_featurize_span, tags=_featurize_tags, cloze=_featurize_cloze)
 
 def featurize(task,                       # a `Task`
               ds: Dataset,                # rows in the task's canonical columns
               tokenizer,                  # from `load_tokenizer`
-              max_length: int=128,        # longer inputs are cut
-              train: bool=False,          # span: drop rows whose answer was cut off, and say how many
+              max_length: int=128,        # longer inputs are cut; contexts and lists of words make several windows
+              train: bool=False,          # span: drop rows whose answer fits no window, and say how many
+              stride: int|None=None,      # pieces that neighbouring windows share; a third of `max_length` if None
              ) -> Dataset:
     "Token ids, attention mask and labels for every row, with `row` and `length`"
     if task.kind not in _MAKE: raise XlnbError(f"no features for tasks of kind {task.kind!r}: the kinds are {', '.join(_MAKE)}")
-    rows = _MAKE[task.kind](task, ds, tokenizer, max_length)
+    rows = _MAKE[task.kind](task, ds, tokenizer, max_length, stride)
     for i, r in enumerate(rows):
-        r['row'], ids = i, r['input_ids']
+        r['row'], ids = r.get('row', i), r['input_ids']
         r['length'] = max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
     if task.kind == 'span' and train: rows = _drop_cut(rows, task)
     return Dataset.from_list(rows)
 
-# %% ../nbs/foundations/04_features.ipynb #cell-39
+# %% ../nbs/foundations/04_features.ipynb #cell-45
 def collator(task,                        # a `Task`
              tokenizer,                   # from `load_tokenizer`
             ):                            # a function: list of features -> dict of tensors
@@ -135,7 +188,7 @@ def collator(task,                        # a `Task`
         return batch
     return collate
 
-# %% ../nbs/foundations/04_features.ipynb #cell-43
+# %% ../nbs/foundations/04_features.ipynb #cell-49
 @torch.no_grad()
 def cloze_scores(model: PreTrainedModel,  # a masked language model
                  tokenizer,               # its tokenizer

@@ -82,7 +82,7 @@ class SwitchedCollator:
     def __call__(self, features):
         batch = self.plain(features)
         if not all(f.get('switches') for f in features) or not self.switches.copies: return batch # rows to evaluate on, or nothing to switch
-        picked = [(i, self.rows[f['row']], self.switches.get(f['row'], np.random.randint(self.switches.copies))) for i, f in enumerate(features)]
+        picked = [(i, self.rows[f['row']], self.switches.get(f['row'], np.random.randint(self.switches.copies))) for i, f in enumerate(features) if not f.get('window')] # only the first window of a long context
         picked = [p for p in picked if p[2]]
         if not picked: return batch
         more = self._hard(features, picked) if self.mixup == 'hard' else self._mixed(batch, picked)
@@ -125,7 +125,7 @@ def _real(self, part, b, j, t):
 def _hard(self, features, picked):
     "New inputs from rewritten rows"
     rows = [switched_row(self.task, r, s, self.draw) for _, r, s in picked]
-    feats = _MAKE[self.task.kind](self.task, {k: [r[k] for r in rows] for k in rows[0]}, self.tok, self.max_length)
+    feats = [f for f in _MAKE[self.task.kind](self.task, {k: [r[k] for r in rows] for k in rows[0]}, self.tok, self.max_length) if not f.get('window')]
     ok = [k for k, f in enumerate(feats) if self.task.kind != 'span' or f['end_positions'] > 0]
     if not ok: return None
     out = self.plain([feats[k] for k in ok]) | dict(rows=torch.tensor([picked[k][0] for k in ok]))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import datasets, pandas as pd
-from datasets import ClassLabel, Dataset, load_dataset
+from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
 from datasets.load import dataset_module_factory, get_dataset_builder_class
 from .grammar import FAMILY
 from .lab import LAB_TASKS, Lab
@@ -32,13 +32,17 @@ class Task:
     path: str = '' # Hub id; empty if the Hub does not have it
     folder: str = '' # folder in a mirror; the last part of `path` if empty
     config: str = '{code}' # pattern of the config names, with {code}, {flores}, {ntrex} or {iso639_3}; empty if there is only one
+    mirror_config: str = '' # the pattern in a mirror, where it differs
     columns: dict = field(default_factory=dict, hash=False) # {canonical: source column, several of them, or a function of the row}
     label_names: dict = field(default_factory=dict, hash=False) # {label in the source: label here}, where they differ
     splits: dict = field(default_factory=lambda: {o: o for o in SPLITS}, hash=False) # {canonical: split of the source}
     drop: tuple = () # texts that stand for a missing translation; their rows are left out
+    keep: object = None # function (row of the source, language code) -> does it belong here?; all do if None
     parallel: bool = True # do rows with the same id say the same in every language?
     extra: tuple = () # further columns to keep where they exist
-    train_from: str = '' # name of the task that the training rows come from, if another one
+    rows_of: dict = field(default_factory=dict, hash=False) # {language: name of the task that has its rows}, where another one has them
+    train_from: str = '' # name of the task that the training rows come from, if another one; several joined by '+'
+    scorer: str = '' # rules of the score: 'squad' or 'mlqa' for spans, 'strict' or 'conll' for tags; the first if empty
     loader: object = field(default=None, repr=False, compare=False) # function (language code, split) -> rows, instead of Hub and mirror
     title: str = '' # full name
     licence: str = 'not stated' # licence of the data
@@ -59,18 +63,22 @@ class Task:
         return _with_train(self, other)
 
 # %% ../nbs/foundations/02_tasks.ipynb #cell-08
+_SCORERS = dict(span=('squad', 'mlqa'), tags=('strict', 'conll'))
+
 def _complete(task: Task):
     "Check a new task and fill in what follows from the rest"
-    if not re.fullmatch(r'[\w.-]+(:[\w./-]+)?', task.name): raise XlnbError(f"{task.name!r} can not name a task: use letters, digits, '-', '_' and '.'.")
+    if not re.fullmatch(r'[\w.-]+(:[\w./+-]+)?', task.name): raise XlnbError(f"{task.name!r} can not name a task: use letters, digits, '-', '_' and '.'.")
     if task.kind not in COLUMNS: raise XlnbError(f"Task '{task.name}' is of an unknown kind {task.kind!r}: {_nearest(task.kind, COLUMNS)}The kinds are {_some(COLUMNS)}.")
     if task.kind in ('sentence', 'pair', 'tags') and len(set(task.labels)) < 2:
         raise XlnbError(f"Task '{task.name}' is of kind '{task.kind}' and needs labels=(...) with at least two different names.")
     if lost := set(task.label_names.values()) - set(task.labels): raise XlnbError(f"Task '{task.name}' names a label {min(lost)!r} in label_names, which is not one of {_some(task.labels)}.")
+    rules = _SCORERS.get(task.kind, ('',))
+    if (task.scorer or rules[0]) not in rules: raise XlnbError(f"Task '{task.name}' is of kind '{task.kind}', which has no scorer {task.scorer!r}: choose {' or '.join(map(repr, rules))}.")
     source = language(task.source).code
     codes = dict.fromkeys([source, *(language(o).code for o in task.langs)])
     tested = dict.fromkeys([source, *(language(o).code for o in task.tested)]) if task.tested else ()
     if lost := set(tested) - set(codes): raise XlnbError(f"Task '{task.name}' is to be tested in {min(lost)!r}, which is not one of its languages: {_some(codes, 20)}.")
-    for k, v in dict(source=source, langs=tuple(codes), tested=tuple(tested), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind],
+    for k, v in dict(source=source, langs=tuple(codes), tested=tuple(tested), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind], scorer=task.scorer or rules[0],
                      folder=task.folder or task.path.rsplit('/', 1)[-1], title=task.title or task.name).items(): object.__setattr__(task, k, v)
 
 # %% ../nbs/foundations/02_tasks.ipynb #cell-13
@@ -104,6 +112,63 @@ TASKS: dict[str, Task] = {o.name: o for o in [
          title='Microsoft Research Paraphrase Corpus', licence='MSR-SSLA', citation=_BIB['mrpc'])]}
 
 # %% ../nbs/foundations/02_tasks.ipynb #cell-16
+_BIB |= dict(
+    squad='''@inproceedings{rajpurkar-etal-2016-squad, title={{SQ}u{AD}: 100,000+ Questions for Machine Comprehension of Text}, author={Rajpurkar, Pranav and Zhang, Jian and Lopyrev, Konstantin and Liang, Percy}, booktitle={Proceedings of EMNLP}, year={2016}, pages={2383--2392}, doi={10.18653/v1/D16-1264}}''',
+    xquad='''@inproceedings{artetxe-etal-2020-cross, title={On the Cross-lingual Transferability of Monolingual Representations}, author={Artetxe, Mikel and Ruder, Sebastian and Yogatama, Dani}, booktitle={Proceedings of ACL}, year={2020}, pages={4623--4637}, doi={10.18653/v1/2020.acl-main.421}}''',
+    mlqa='''@inproceedings{lewis-etal-2020-mlqa, title={{MLQA}: Evaluating Cross-lingual Extractive Question Answering}, author={Lewis, Patrick and Oguz, Barlas and Rinott, Ruty and Riedel, Sebastian and Schwenk, Holger}, booktitle={Proceedings of ACL}, year={2020}, pages={7315--7330}, doi={10.18653/v1/2020.acl-main.653}}''',
+    tydiqa='''@article{clark-etal-2020-tydi, title={{T}y{D}i {QA}: A Benchmark for Information-Seeking Question Answering in Typologically Diverse Languages}, author={Clark, Jonathan H. and Choi, Eunsol and Collins, Michael and Garrette, Dan and Kwiatkowski, Tom and Nikolaev, Vitaly and Palomaki, Jennimaria}, journal={Transactions of the ACL}, volume={8}, year={2020}, pages={454--470}, doi={10.1162/tacl_a_00317}}''',
+    wikiann='''@inproceedings{rahimi-etal-2019-massively, title={Massively Multilingual Transfer for {NER}}, author={Rahimi, Afshin and Li, Yuan and Cohn, Trevor}, booktitle={Proceedings of ACL}, year={2019}, pages={151--164}, doi={10.18653/v1/P19-1015}}
+@inproceedings{pan-etal-2017-cross, title={Cross-lingual Name Tagging and Linking for 282 Languages}, author={Pan, Xiaoman and Zhang, Boliang and May, Jonathan and Nothman, Joel and Knight, Kevin and Ji, Heng}, booktitle={Proceedings of ACL}, year={2017}, pages={1946--1958}, doi={10.18653/v1/P17-1178}}''',
+    conll2002='''@inproceedings{tjong-kim-sang-2002-introduction, title={Introduction to the {CoNLL}-2002 Shared Task: Language-Independent Named Entity Recognition}, author={Tjong Kim Sang, Erik F.}, booktitle={Proceedings of CoNLL}, year={2002}, url={https://aclanthology.org/W02-2024}}''',
+    conll2003='''@inproceedings{tjong-kim-sang-de-meulder-2003-introduction, title={Introduction to the {CoNLL}-2003 Shared Task: Language-Independent Named Entity Recognition}, author={Tjong Kim Sang, Erik F. and De Meulder, Fien}, booktitle={Proceedings of CoNLL}, year={2003}, pages={142--147}, url={https://aclanthology.org/W03-0419}}''',
+    copa='''@inproceedings{roemmele-etal-2011-choice, title={Choice of Plausible Alternatives: An Evaluation of Commonsense Causal Reasoning}, author={Roemmele, Melissa and Bejan, Cosmin Adrian and Gordon, Andrew S.}, booktitle={AAAI Spring Symposium}, year={2011}}''',
+    ecare='''@inproceedings{du-etal-2022-e, title={e-{CARE}: a New Dataset for Exploring Explainable Causal Reasoning}, author={Du, Li and Ding, Xiao and Xiong, Kai and Liu, Ting and Qin, Bing}, booktitle={Proceedings of ACL}, year={2022}, pages={432--446}, doi={10.18653/v1/2022.acl-long.33}}''',
+    xcopa='''@inproceedings{ponti-etal-2020-xcopa, title={{XCOPA}: A Multilingual Dataset for Causal Commonsense Reasoning}, author={Ponti, Edoardo Maria and Glava{\v{s}}, Goran and Majewska, Olga and Liu, Qianchu and Vuli{\'c}, Ivan and Korhonen, Anna}, booktitle={Proceedings of EMNLP}, year={2020}, pages={2362--2376}, doi={10.18653/v1/2020.emnlp-main.185}}''',
+    geomlama='''@inproceedings{yin-etal-2022-geomlama, title={{G}eo{MLAMA}: Geo-Diverse Commonsense Probing on Multilingual Pre-Trained Language Models}, author={Yin, Da and Bansal, Hritik and Monajatipoor, Masoud and Li, Liunian Harold and Chang, Kai-Wei}, booktitle={Proceedings of EMNLP}, year={2022}, pages={2039--2055}, doi={10.18653/v1/2022.emnlp-main.132}}''')
+
+# %% ../nbs/foundations/02_tasks.ipynb #cell-17
+_ENTITIES = 'O', 'B-PER', 'I-PER', 'B-ORG', 'I-ORG', 'B-LOC', 'I-LOC'
+_WIKIANN = tuple('''af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo zh'''.split())
+_DEV = dict(train='train', validation='train', test='validation') # the development part tests, a part of the training rows is held out
+
+def _of_tydi(row, code): return row['id'].split('-')[0] == language(code).name.lower()
+def _candidates(row): return [o.strip() for o in row['Candidate Ans'].split(',')]
+def _one_answer(row, code): return row['Ans'].strip() in _candidates(row)
+def _answer(row): return _candidates(row).index(row['Ans'].strip())
+def _prompt(row): return row['Prompt'].replace('<mask>', '{mask}')
+
+TASKS |= {o.name: o for o in [
+    Task('squad', 'span', path='rajpurkar/squad', config='', splits=dict(train='train', validation='validation'),
+         title='Stanford Question Answering Dataset 1.1', licence='CC BY-SA 4.0', citation=_BIB['squad']),
+    Task('xquad', 'span', langs='ar de el en es hi ro ru th tr vi zh'.split(), path='google/xquad', config='xquad.{code}', splits=dict(test='validation'),
+         title='Cross-lingual Question Answering Dataset', licence='CC BY-SA 4.0', citation=_BIB['xquad']),
+    Task('tydiqa', 'span', langs='ar bn en fi id ko ru sw te'.split(), path='google-research-datasets/tydiqa', folder='tydiqa_goldp', config='secondary_task', mirror_config='{code}',
+         keep=_of_tydi, splits=_DEV, parallel=False, title='TyDi QA, gold passage', licence='Apache-2.0', citation=_BIB['tydiqa']),
+    Task('mlqa', 'span', langs='ar de en es hi vi zh'.split(), path='facebook/mlqa', config='mlqa.{code}.{code}', splits=dict(validation='validation', test='test'), parallel=False,
+         scorer='mlqa', title='Multilingual Question Answering', licence='CC BY-SA 3.0', citation=_BIB['mlqa']),
+    Task('wikiann', 'tags', _ENTITIES, _WIKIANN, tested=[o for o in _XNLI if o != 'th'], path='unimelb-nlp/wikiann', columns=dict(tags='ner_tags'), parallel=False, scorer='conll',
+         title='WikiANN entities', licence='none stated; text CC BY-SA (Wikipedia)', citation=_BIB['wikiann']),
+    Task('conll2002', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('es', 'nl'), source='es', path='eriktks/conll2002', columns=dict(tags='ner_tags'), parallel=False, scorer='conll',
+         title='CoNLL-2002 entities', licence='none stated; for research', citation=_BIB['conll2002']),
+    Task('conll2003', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('en',), path='eriktks/conll2003', config='conll2003', columns=dict(tags='ner_tags'), scorer='conll',
+         title='CoNLL-2003 entities, English', licence='none stated; for research', citation=_BIB['conll2003']),
+    Task('copa', 'choice', path='aps/super_glue', folder='copa', config='copa', columns=dict(id='idx', choices=('choice1', 'choice2')),
+         title='Choice of Plausible Alternatives', licence='BSD 2-Clause', citation=_BIB['copa']),
+    Task('ecare', 'choice', folder='ecare', config='', columns=dict(id='idx', choices=('choice1', 'choice2')), splits=dict(train='train', validation='validation'),
+         title='e-CARE causal reasoning, English', licence='MIT', citation=_BIB['ecare']),
+    Task('geomlama', 'cloze', langs='en fa hi sw zh'.split(), folder='geomlama', keep=_one_answer, splits=dict(test='test'), extra=('Context',),
+         columns=dict(text=_prompt, choices=_candidates, label=_answer), title='GeoMLAMA, prompts with one answer', licence='none stated', citation=_BIB['geomlama'])]}
+
+# %% ../nbs/foundations/02_tasks.ipynb #cell-19
+TASKS |= {o.name: o for o in [
+    Task('xcopa', 'choice', langs='en et ht id it qu sw ta th tr vi zh'.split(), path='cambridgeltl/xcopa', rows_of={'en': 'copa'}, columns=TASKS['copa'].columns,
+         title='Cross-lingual Choice of Plausible Alternatives', licence='CC BY 4.0', citation=_BIB['xcopa']),
+    replace(TASKS['conll2002'], name='conll', langs=('en', 'es', 'nl'), source='en', rows_of={'en': 'conll2003'}, title='CoNLL-2002 and 2003 entities', citation=_BIB['conll2002'] + '\n' + _BIB['conll2003']),
+    replace(TASKS['mlqa'], name='mlqa_en', langs=('en',), splits=dict(train='validation', validation='validation'), title='English rows of the development part of MLQA'),
+    replace(TASKS['mlqa'], name='mlqa-dev', splits=dict(test='validation'), title='MLQA, tested on its development part'),
+    replace(TASKS['wikiann'], name='wikiann-dev', splits=_DEV, title='WikiANN entities, tested on their development part')]}
+
+# %% ../nbs/foundations/02_tasks.ipynb #cell-21
 @functools.cache
 def _the_lab() -> Lab: return Lab() # that of the registered tasks
 
@@ -127,7 +192,7 @@ def lab_task(
 
 TASKS |= {o: lab_task(o) for o in LAB_TASKS}
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-17
+# %% ../nbs/foundations/02_tasks.ipynb #cell-22
 def register_task(
     task: Task, # the new entry
     replace: bool = False # may it take the place of another one?
@@ -138,7 +203,7 @@ def register_task(
     TASKS[task.name] = task
     return task
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-18
+# %% ../nbs/foundations/02_tasks.ipynb #cell-23
 def get_task(
     name: 'str | Task' # a registered name, 'task:training_set', or the folder of a task of your own
 ) -> Task:
@@ -157,7 +222,7 @@ def list_tasks() -> pd.DataFrame:
                  hub=o.path) for o in TASKS.values()]
     return pd.DataFrame(rows).set_index('task')
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-22
+# %% ../nbs/foundations/02_tasks.ipynb #cell-27
 def _place(task: Task, data) -> tuple[str, str]: # what load_dataset needs, and how to call it in a message
     "Folder in the mirror, or Hub id"
     data = str(data or os.environ.get('XLNB_DATA') or 'hub')
@@ -171,10 +236,10 @@ def _place(task: Task, data) -> tuple[str, str]: # what load_dataset needs, and 
         raise XlnbError(f"The data folder '{data}' has no '{task.folder}', which '{task.name}' needs (there: {_some(there)}): add it, or say data='hub' to read from the Hub.")
     return str((root/task.folder).resolve()), f"the data folder ('{task.folder}')"
 
-def _config(task: Task, lang: Language) -> str | None: # 'sw', 'swh_Latn', 'xquad.sw'
+def _config(task: Task, lang: Language, local: bool = True) -> str | None: # 'sw', 'swh_Latn', 'xquad.sw'
     "Name of the config that holds a language"
     fill = lambda m: lang.code if m[1] == 'code' else code_in(lang, m[1])
-    return re.sub(r'{(\w+)}', fill, task.config) or None
+    return re.sub(r'{(\w+)}', fill, local and task.mirror_config or task.config) or None
 
 def _stamp_of(path: str) -> str: # 16 hexadecimal digits for a folder, the name itself for the Hub
     "Changes when a file in the folder changes"
@@ -190,7 +255,7 @@ def _quiet(on: bool):
     finally:
         if off: datasets.enable_progress_bars()
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-24
+# %% ../nbs/foundations/02_tasks.ipynb #cell-29
 @functools.lru_cache(maxsize=16)
 def _folder_at(path: str, stamp: str):
     "What `datasets` learns from a folder and its README, read once for every state of the folder"
@@ -207,6 +272,13 @@ def _load_folder(path: str, config: str | None, split: str) -> Dataset:
     builder.download_and_prepare()
     return builder.as_dataset(split=split)
 
+def _load_hub(path: str, config: str | None, split: str) -> Dataset:
+    "`load_dataset`, or the Hub's own Parquet copy of a set that is a script, which `datasets` no longer runs"
+    try: return load_dataset(path, config, split=split)
+    except RuntimeError as e:
+        if 'scripts are no longer supported' not in str(e): raise
+        return load_dataset(path, data_dir=config, revision='refs/convert/parquet', split=split)
+
 def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
     "The rows as the source has them"
     if task.loader:
@@ -216,17 +288,18 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     path, place = _place(task, data)
     local = os.path.isdir(path) and not os.path.exists(os.path.join(path, datasets.config.DATASET_STATE_JSON_FILENAME))
     try:
-        with _quiet(local): return (_load_folder if local else load_dataset)(path, _config(task, lang), split=task.splits[split])
-    except XlnbError: raise
+        with _quiet(local): rows = (_load_folder if local else _load_hub)(path, _config(task, lang, local), task.splits[split])
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
+    return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-26
+# %% ../nbs/foundations/02_tasks.ipynb #cell-31
 def _no_split(task: Task, lang: Language, split: str, place: str, there) -> XlnbError:
     "The error for a missing split: what is there, and what to do"
     what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {_some(there)}."
+    if split == 'test' and f'{task.name}-dev' in TASKS: return XlnbError(f"{what} The task '{task.name}-dev' tests on its development part.")
     if split != 'train': return XlnbError(f"{what} Choose one of these.")
     if lang.code != task.source: return XlnbError(f"{what} Training rows are in the source language ('{task.source}').")
-    fit = [o.name for o in TASKS.values() if o.name != task.name and not isinstance(o.loader, _FromLab) and (o.kind, o.labels, o.source) == (task.kind, task.labels, task.source)]
+    fit = [o.name for o in TASKS.values() if o.name != task.name and 'train' in o.splits and not isinstance(o.loader, _FromLab) and (o.kind, o.labels, o.source) == (task.kind, task.labels, task.source)]
     if fit: what += f" Take the training rows of another set: '{task.name}:{fit[0]}' (in Python also with_train)" + (f"; sets that fit: {_some(fit)}." if fit[1:] else '.')
     else: what += " Bring your own labelled set with own_task and name it after a colon ('task:your_set')."
     return XlnbError(what)
@@ -242,7 +315,7 @@ def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception
         return XlnbError(f"Can't reach {place}: check the network, or point XLNB_DATA (or data=, --data) at a local mirror with the folder '{task.folder}'.")
     return XlnbError(f"Can't read the {split} split of '{task.name}' ({lang.name}) in {place}: {type(e).__name__}: {' '.join(text.split())[:200]}. The files may be damaged; copy them again.")
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-29
+# %% ../nbs/foundations/02_tasks.ipynb #cell-34
 def _load(
     task: Task,
     lang: str, # any code form
@@ -253,13 +326,9 @@ def _load(
 ) -> Dataset: # in the canonical columns
     "Rows of one language and split"
     lang = _in_task(task, lang)
-    _check_split(task, split)
+    _check_split(task, split, lang)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1): raise XlnbError(f"limit must be a whole number above zero, not {limit!r}.")
-    if split == 'train' and task.train_from:
-        if lang.code != task.source: raise XlnbError(f"'{task.name}' has training rows in the source language ('{task.source}') only, not in {lang.name}.")
-        ds = get_task(task.train_from).load(lang.code, split, data)
-        return ds.select_columns(list(COLUMNS[task.kind])).select(_drawn(ds['id'][:], split, limit, seed))
-    ds = canonical_rows(task, _read(task, lang, split, data), f"'{task.name}' ({lang.code}, {split})")
+    ds = _rows(task, lang, split, data)
     shared = _shared_ids(task, split, data) if limit and _has_gaps(task) and split != 'train' else None
     return ds.select(_drawn(ds['id'][:], split, limit, seed, shared))
 
@@ -269,21 +338,47 @@ def _in_task(task: Task, lang) -> Language:
     if lang.code in task.langs: return lang
     raise XlnbError(f"'{task.name}' has no {lang.name} ('{lang.code}'); its languages are {_some(task.langs, 20)}.")
 
-def _check_split(task: Task, split: str):
+def _borrows(task: Task, split: str) -> bool:
+    "Do the rows come from the training set of another task?"
+    return bool(task.train_from) and (split == 'train' or split == 'validation' and split not in task.splits)
+
+def _check_split(task: Task, split: str, lang: Language):
     "Is there a split of that name?"
-    if split in task.splits: return
+    if split in task.splits or _borrows(task, split): return
+    if split == 'train' and task.path: raise _no_split(task, lang, split, 'any source', task.splits)
     raise XlnbError(f"'{task.name}' has no split {split!r}: {_nearest(split, task.splits)}The splits are {_some(task.splits)}.")
 
 def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
     return task.parallel and len(task.langs) > 1 and bool(task.drop or getattr(task.loader, 'gaps', False))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-31
+# %% ../nbs/foundations/02_tasks.ipynb #cell-35
+def _rows(task: Task, lang: Language, split: str, data) -> Dataset:
+    "All rows, from wherever they are"
+    if _borrows(task, split): return _borrowed(task, lang, split, data)
+    if other := task.rows_of.get(lang.code): return get_task(other).load(lang.code, split, data).select_columns(list(COLUMNS[task.kind]))
+    ds = canonical_rows(task, _read(task, lang, split, data), f"'{task.name}' ({lang.code}, {split})")
+    if split == 'test' or task.splits.get('train') != task.splits.get('validation'): return ds
+    held = [hashlib.blake2b(o.encode(), digest_size=1).digest()[0] < 16 for o in ds['context' if task.kind == 'span' else 'id'][:]]
+    return ds.select([i for i, o in enumerate(held) if o == (split == 'validation')])
+
+def _borrowed(task: Task, lang: Language, split: str, data) -> Dataset:
+    "Rows of the sets that a task trains on, one after the other"
+    if lang.code != task.source: raise XlnbError(f"'{task.name}' has {'training' if split == 'train' else split} rows in the source language ('{task.source}') only, not in {lang.name}.")
+    names = task.train_from.split('+')
+    parts = [get_task(o).load(lang.code, split, data).select_columns(list(COLUMNS[task.kind])) for o in names]
+    if len(parts) == 1: return parts[0]
+    return concatenate_datasets([Dataset.from_dict(o.to_dict() | {'id': [f'{name}/{i}' for i in o['id'][:]]}, features=o.features) for name, o in zip(names, parts)])
+
+# %% ../nbs/foundations/02_tasks.ipynb #cell-37
 _memo: dict = {}
 
-def _stamp(task: Task, data) -> str | None: # None: remember nothing
+def _stamp(task: Task, data, split: str = '') -> str | None: # None: remember nothing
     "Changes when the files of a mirror change"
-    return getattr(task.loader, 'stamp', None) if task.loader else _stamp_of(_place(task, data)[0])
+    own = getattr(task.loader, 'stamp', None) if task.loader else _stamp_of(_place(task, data)[0])
+    others = [*task.rows_of.values(), *(task.train_from.split('+') if _borrows(task, split) else ())]
+    stamps = [own, *(_stamp(get_task(o), data, split) for o in others)]
+    return None if None in stamps else ' '.join(stamps)
 
 def _remember(key: tuple, stamp, make):
     "The value of `make()`, made once per stamp"
@@ -299,31 +394,36 @@ def _shared_ids(task: Task, split: str, data) -> set[str]:
             try: found.append(set(_load(task, o, split, data)['id'][:]))
             except XlnbError: pass # a language without data has no say in which rows are drawn
         return set.intersection(*found) if found else set()
-    return _remember(('ids', task, split, str(data)), _stamp(task, data), make)
+    return _remember(('ids', task, split, str(data)), _stamp(task, data, split), make)
 
 def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexadecimal digits
     "Changes when the rows change"
-    if split == 'train' and task.train_from: return get_task(task.train_from).fingerprint(lang, split, data)
+    if _borrows(task, split) and '+' not in task.train_from: return get_task(task.train_from).fingerprint(lang, split, data)
     def make():
         digest = hashlib.sha256(json.dumps([task.kind, task.labels]).encode())
         for batch in _load(task, lang, split, data).iter(1000): digest.update(json.dumps(batch, ensure_ascii=False, sort_keys=True, default=str).encode())
         return digest.hexdigest()[:16]
-    return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data), make)
+    return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data, split), make)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-32
+# %% ../nbs/foundations/02_tasks.ipynb #cell-38
 def _with_train(
     task: Task,
-    other: 'str | Task' # a task of the same kind with the same labels
+    other: 'str | Task' # a task of the same kind with the same labels; names of several joined by '+'
 ) -> Task: # named 'task:other'
     "The same task with the training rows of another one"
     if isinstance(other, Task) and TASKS.get(other.name) is not other: raise XlnbError(f"Register '{other.name}' first (register_task), so that studies find it by its name.")
-    name, other = (other.name if isinstance(other, Task) else other), get_task(other)
+    name = other.name if isinstance(other, Task) else other
+    for o in name.split('+'): _trains(task, get_task(o))
+    return replace(task, name=f"{task.name.split(':')[0]}:{name}", train_from=name)
+
+def _trains(task: Task, other: Task):
+    "Can a task train on the rows of another one?"
     if (other.kind, other.labels) != (task.kind, task.labels):
         raise XlnbError(f"'{task.name}' can't train on '{other.name}': its kind and labels are {other.kind} ({_some(other.labels)}), and {task.kind} ({_some(task.labels)}) are needed.")
     if task.source not in other.langs: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no rows in '{task.source}'.")
-    return replace(task, name=f"{task.name.split(':')[0]}:{name}", train_from=name)
+    if 'train' not in other.splits: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no training rows (its splits are {_some(other.splits)}).")
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-39
+# %% ../nbs/foundations/02_tasks.ipynb #cell-45
 def show_batch(
     task: 'str | Task', # name or task
     lang='en', # one language, or several: the same rows of each
@@ -338,7 +438,7 @@ def show_batch(
     loaded = {language(o).code: task.load(o, split, data, limit=n, seed=seed) for o in langs}
     return show_rows(task, loaded, width)
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-49
+# %% ../nbs/foundations/02_tasks.ipynb #cell-55
 _READERS = {'.jsonl': 'json', '.json': 'json', '.parquet': 'parquet', '.csv': 'csv'}
 
 def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
@@ -360,7 +460,7 @@ def _as_dataset(rows, where: str) -> Dataset:
         return Dataset.from_dict(rows) if isinstance(rows, dict) else Dataset.from_list(list(rows))
     except Exception as e: raise XlnbError(f"Can't read {where} as rows: {type(e).__name__}: {' '.join(str(e).split())[:200]}. Every row needs the same columns with the same types.") from e
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-50
+# %% ../nbs/foundations/02_tasks.ipynb #cell-56
 class _Own:
     "Reader of a task of one's own: (language code, split) -> rows, None if there are none"
     gaps = True # languages may lack rows
@@ -382,7 +482,7 @@ def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label nam
     if not all(isinstance(o, str) for o in found): raise XlnbError(f"The labels of '{read.name}' are not names ({_some(map(str, sorted(map(str, found))), 5)}): give labels=(...) in the order of the numbers.")
     return tuple(sorted(found, key=lambda o: (o != 'O', o)))
 
-# %% ../nbs/foundations/02_tasks.ipynb #cell-51
+# %% ../nbs/foundations/02_tasks.ipynb #cell-57
 def own_task(
     name: str, # how to call it
     kind: str, # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'

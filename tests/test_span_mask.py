@@ -1,0 +1,232 @@
+"Word links and projected spans: against packages and gold, resumed, cut, with questions side by side"
+import os, random
+from types import SimpleNamespace
+
+import numpy as np, pytest
+from datasets import Dataset
+from hypothesis import given, settings, strategies as st
+from nltk.translate import Alignment, alignment_error_rate
+
+from xlnb.align import GOLD, align_words, alignment_error, embedding_links, gold_links, statistical_links
+from xlnb.encoders import _where, load_encoder, load_tokenizer
+from xlnb.lab import Lab
+from xlnb.languages import XlnbError
+from xlnb.span_mask import QUE, CapitalEntities, SpacyEntities, add_query, lab_pairs, project, show_spans, span_inputs, span_pairs, span_precision, span_statistics, split_words
+
+mirror = pytest.mark.skipif(not os.environ.get('XLNB_DATA'), reason='XLNB_DATA is not set: the mirror is not at hand')
+quick = settings(max_examples=60, deadline=None)
+links = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+
+
+@pytest.fixture(scope='module')
+def lab(): return Lab()
+
+
+@pytest.fixture(scope='module')
+def tok(): return load_tokenizer('lab')
+
+
+@pytest.fixture(scope='module')
+def mlm(): return load_encoder('lab')
+
+
+# ---------------------------------------------------------------- words and links
+
+@quick
+@given(st.text('ab \u4e2d\u6587กี่ไท\u0301.،ء', max_size=20))
+def test_words_in_order_and_whole(text):
+    spans = split_words(text)
+    assert all(a < b for a, b in spans) and all(b <= c for (_, b), (c, _) in zip(spans, spans[1:]))
+    covered = {i for a, b in spans for i in range(a, b)}
+    assert all(i in covered for i, c in enumerate(text) if c.isalpha())
+    assert not [a for a, _ in spans if text[a] in '\u0301ี่' and a > 0 and a - 1 in covered]
+
+
+@quick
+@given(links, links.filter(len), links)
+def test_error_rate_of_a_pair_is_that_of_nltk(a, s, p):
+    assert alignment_error([a], [s], [p])['aer'] == pytest.approx(alignment_error_rate(Alignment(s), Alignment(a), Alignment(s | p)))
+    assert alignment_error([a], [s])['aer'] == pytest.approx(alignment_error_rate(Alignment(s), Alignment(a)))
+
+
+@quick
+@given(st.lists(st.tuples(links, links.filter(len)), min_size=2, max_size=4))
+def test_error_rate_is_over_all_pairs_together(pairs):
+    "As if all pairs were one long sentence"
+    A, S = ({(i + 10 * k, j + 10 * k) for k, p in enumerate(pairs) for i, j in p[side]} for side in (0, 1))
+    found = alignment_error(*zip(*pairs))
+    assert found['aer'] == pytest.approx(alignment_error([A], [S])['aer']) and found['links'] == len(A)
+
+
+def test_bad_links():
+    with pytest.raises(XlnbError, match='same pairs'): alignment_error([[]], [])
+    with pytest.raises(XlnbError, match='no gold link'): alignment_error([[]], [[]])
+
+
+@mirror
+def test_gold_sets():
+    assert {o: len(gold_links(o)) for o in GOLD} == dict(enfr=447, roen=248, jaen=582, zhen=450)
+    for o in GOLD:
+        for r in gold_links(o):
+            assert all(0 <= i < len(r['source']) and 0 <= j < len(r['target']) for i, j in r['sure'] + r['possible'])
+    assert alignment_error(gold_links('enfr')['sure'], gold_links('enfr')['sure'], gold_links('enfr')['possible'])['aer'] == 0
+
+
+def test_counting_finds_the_words_of_the_laboratory(lab):
+    g = lab.aligned(600, 'en', 'qge' if 'qge' in lab.langs else lab.langs[1])
+    s, t = g['source'][:], g['target'][:]
+    found = statistical_links(s, t)
+    assert found == statistical_links(s, t) and alignment_error(found, g['pairs'])['precision'] > .7
+    both, either = (alignment_error(statistical_links(s, t, symmetry=o), g['pairs']) for o in ('intersection', 'union'))
+    assert both['precision'] > either['precision'] and both['links'] < either['links'] and both['recall'] <= either['recall']
+    assert statistical_links(s[:3], t[:3], more=(s[3:], t[3:])) == found[:3]
+
+
+def test_matching_is_that_of_simalign(lab, tok, mlm):
+    from simalign import SentenceAligner
+    g = lab.aligned(12, 'en', lab.langs[1], split='few')
+    s, t = g['source'][:], g['target'][:]
+    theirs = SentenceAligner(_where('lab'), token_type='word', matching_methods='aim', layer=2)
+    want = [theirs.get_word_aligns(a, b) for a, b in zip(s, t)]
+    for ours, name in (('inter', 'inter'), ('itermax', 'itermax'), ('mwmf', 'mwmf')):
+        got = [embedding_links(s, t, (mlm, tok), layer=2, matching=ours, batch_size=n) for n in (1, 5, 64)]
+        assert got[0] == got[1] == got[2] == [o[name] for o in want]
+
+
+def test_words_that_were_cut_have_no_link(tok, mlm):
+    s = [['the'] * 30]
+    assert max(i for i, _ in embedding_links(s, s, (mlm, tok), max_length=12)[0]) < 12
+    assert align_words([[], ['a']], [['b'], []], (mlm, tok)) == [[], []] == align_words([[], ['a']], [['b'], []])
+
+
+# ---------------------------------------------------------------- spans
+
+@quick
+@given(st.sets(st.integers(0, 5), min_size=1, max_size=3), links)
+def test_projection_from_its_definition(words, found):
+    own = sorted({j for i, j in found if i in words})
+    got = project(words, found)
+    if not own: assert got == 'no link'
+    elif any(j not in own and own[0] < j < own[-1] for i, j in found): assert got == 'scattered'
+    else: assert got == (own[0], own[-1])
+
+
+def pair(source, target, links, entities, **kw):
+    return dict(id='1', source=source, target=target, source_words=[list(o) for o in split_words(source)], target_words=[list(o) for o in split_words(target)],
+                links=[list(o) for o in links], entities=[dict(start=source.index(e), end=source.index(e) + len(e), label='X') for e in entities]) | kw
+
+
+def one(tok, *args, **kw): return span_pairs(Dataset.from_list([pair(*args)]), tok, **kw)[0]
+
+
+def test_every_reason(tok):
+    same = [(i, i) for i in range(9)]
+    long = 'abcdefghijklmnopqrstuvwxyz' * 2
+    for source, target, links, entities, reasons in [
+        ('Ana sings', 'Ana canta', same, ['Ana'], []), ('Ana sings', 'Ana canta', same, ['na'], ['not whole words']), ('Ana sings', 'Ana canta', same, [' '], ['not whole words']),
+        ('the one sings', 'el uno canta', same, ['the'], ['stop words']), (f'{long} sings', 'Ana canta', same, [long], ['too long']), ('Ana sings', f'{long} canta', same, ['Ana'], ['answer too long']),
+        ('Ana sings', 'Ana canta', [], ['Ana'], ['no link']), ('Ana Lind sings', 'Ana canta Lind', [(0, 0), (1, 2), (2, 1)], ['Ana Lind'], ['scattered']),
+        ('Ana Lind sings', 'Ana canta', [(0, 0), (1, 0)], ['Ana', 'Lind'], ['answer taken']), ('Ana Lind sings', 'Ana Lind canta', same, ['Ana Lind', 'Lind'], ['overlaps']),
+        ('[QUE] Ana', 'Ana', same, ['Ana'], ['says [QUE] already'])]:
+        r = one(tok, source, target, links, entities)
+        assert r['lost'] == reasons and len(r['questions']) == len(entities) - len(reasons), source
+        assert r['masked'].count(QUE) == len(r['questions']) + source.count(QUE)
+
+
+def test_borders_and_text(tok):
+    "Quotes and points around an entity stay; the answer may move and take an unlinked word along"
+    r = one(tok, 'So «Ana Lind», then.', 'luego, Lind de Ana.', [(0, 0), (1, 3), (2, 1)], ['«Ana Lind»,'])
+    q, = r['questions']
+    assert r['masked'] == f'So «{QUE}», then.' and (q['text'], q['answer']) == ('Ana Lind', 'Lind de Ana')
+    assert r['target'][q['answer_start']:q['answer_end']] == q['answer']
+
+
+def test_the_laboratory_projects_all_its_entities(lab, tok):
+    for lang in lab.langs[1:]:
+        pairs = lab_pairs(lab, lang, 60)
+        spans = span_pairs(pairs, tok, most=40)
+        stats = span_statistics(spans)
+        assert stats['questions'] >= .95 * stats['entities'] > 0
+        assert span_precision(spans, spans)['precision'] == 1
+        for r in spans:
+            assert [q['answer'] for q in r['questions']] == [r['target'][q['answer_start']:q['answer_end']] for q in r['questions']]
+
+
+def test_a_stopped_run_goes_on(lab, tok, tmp_path):
+    pairs = lab_pairs(lab, lab.langs[1], 50)
+    calls = []
+    def counted(s, t): calls.append(len(s)); return align_words(s, t)
+    whole = span_pairs(pairs, tok, counted)
+    class Stop(Exception): pass
+    class Finder:
+        name, left = 'f', 3
+        def __init__(self): self.find = CapitalEntities(pairs['source'][:])
+        def __call__(self, texts):
+            if not Finder.left: raise Stop
+            Finder.left -= 1
+            return self.find(texts)
+    with pytest.raises(Stop): span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
+    assert sorted(p.name for p in (tmp_path/'a').iterdir()) == ['links.parquet', 'pairs.json', *(f'part-0000{i}.parquet' for i in range(3))]
+    Finder.left, n = 9, len(calls)
+    again = span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
+    assert len(calls) == n and Finder.left == 7, 'neither links nor finished parts are made again'
+    assert again.to_list() == span_pairs(pairs, tok, counted, Finder().find).to_list() and len(whole) == 50
+    with pytest.raises(XlnbError, match='delete it'): span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10, most=9)
+    each = span_pairs(pairs, tok, lambda s, t: calls.append(len(s)) or [[] for _ in s], together=False, part=20)
+    assert calls[-3:] == [20, 20, 10] and span_statistics(each)['questions'] == 0
+    with pytest.raises(XlnbError, match='links for each'): span_pairs(pairs, tok, lambda s, t: [])
+
+
+def test_entities_in_batches():
+    seen = []
+    nlp = SimpleNamespace(pipe=lambda texts, batch_size: seen.append(batch_size) or [SimpleNamespace(ents=[SimpleNamespace(start_char=0, end_char=1, label_='A')]) for _ in texts])
+    assert SpacyEntities(nlp, 7)(['a', 'b']) == [[(0, 1, 'A')]] * 2 and seen == [7]
+    assert CapitalEntities([])(['Ana', '7 a']) == [[], [(0, 1, 'NUMBER')]]
+
+
+# ---------------------------------------------------------------- inputs
+
+def test_queries_side_by_side(tok, mlm):
+    q = add_query(tok)
+    r = pair('Ana, Lind Oslo sings', 'Oslo Ana Lind canta', [(0, 1), (1, 2), (2, 0)], ['Ana', 'Lind', 'Oslo'])
+    spans = span_pairs(Dataset.from_list([r]), tok)
+    assert spans[0]['masked'] == '[QUE], [QUE] [QUE] sings'
+    f, = span_inputs(spans, tok)
+    assert [f['input_ids'][p] for p in f['queries']] == [q] * 3 and f['queries'] == sorted(f['queries'])
+    offs = tok(r['target'], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
+    said = [r['target'][offs[s - f['target'][0]][0]:offs[e - f['target'][0]][1]].strip() for s, e in zip(f['starts'], f['ends'])]
+    assert said == ['Ana', 'Lind', 'Oslo'] and f['input_ids'] == tok(spans[0]['masked'], r['target'])['input_ids']
+    assert f['plain'] == tok(r['source'])['input_ids']
+
+
+def test_cut_questions_are_not_asked(lab, tok):
+    q = add_query(tok)
+    spans = span_pairs(lab_pairs(lab, lab.langs[-1], 80), tok)
+    full = {f['row']: f for f in span_inputs(spans, tok, 512, empty=True)}
+    for n in (12, 16, 24, 40):
+        for f in span_inputs(spans, tok, n, empty=True):
+            g = full[f['row']]
+            assert f['length'] <= n and len(f['plain']) <= n // 2 and len(f['queries']) == len(f['starts']) == len(f['ends']) <= len(g['queries'])
+            for p, s, e in zip(f['queries'], f['starts'], f['ends']):
+                assert f['input_ids'][p] == q and f['source'][0] <= p < f['source'][1] and f['target'][0] <= s <= e < f['target'][1]
+                k = g['queries'].index(p) # what is left asks for the same pieces
+                assert f['input_ids'][s:e + 1] == g['input_ids'][g['starts'][k]:g['ends'][k] + 1]
+    with pytest.raises(XlnbError, match='no room'): span_inputs(spans, tok, 6)
+
+
+@pytest.mark.parametrize('init', ['mask', 'mean'])
+def test_a_new_token(init):
+    tok, model = load_tokenizer('lab'), load_encoder('lab')
+    old, n = model.get_input_embeddings().weight.detach().clone(), len(tok)
+    assert add_query(tok, model, init) == n == add_query(tok, model, init) and len(tok) == n + 1
+    new = model.get_input_embeddings().weight
+    assert len(new) == len(old) + 1 and (new[:len(old)] == old).all()
+    assert np.allclose(new[n].detach(), old[tok.mask_token_id] if init == 'mask' else old.mean(0))
+    assert model(**tok('[QUE] sings', return_tensors='pt')).logits.shape[-1] == n + 1 and model.config.vocab_size == n + 1
+    with pytest.raises(XlnbError, match='init'): add_query(tok, model, 'zero')
+
+
+def test_a_sample_to_look_at(lab, tok):
+    spans = span_pairs(lab_pairs(lab, lab.langs[1], 30), tok)
+    page = show_spans(spans, 3).to_html()
+    assert page == show_spans(spans, 3).to_html() and page.count('<mark>') >= 6 and '<script' not in page
