@@ -169,7 +169,7 @@ def _write(teacher, texts, folder, dtype, batch_size):
     np.save(folder/'keys.npy', np.concatenate([np.asarray(w, dtype=np.int32) for w in words])); np.save(folder/'start.npy', start)
 
 # %% ../nbs/components/22_teacher_cache.ipynb #cell-29
-LAB_TEACHER = dict(documents=6000, vocab_size=700, hidden_size=128, layers=3, intermediate=256, steps=1500, batch_size=32, block_size=64, lr=2e-3, seed=0)
+LAB_TEACHER = dict(documents=6000, vocab_size=700, hidden_size=128, layers=3, intermediate=256, steps=800, batch_size=32, block_size=64, lr=2e-3, seed=0)
 
 def lab_teacher(
     folder=None, # where to keep it; a clone's own checkpoint, else `cache_home()`, if None
@@ -182,6 +182,7 @@ def lab_teacher(
     if folder is None and not changes and (shipped/'model.safetensors').exists(): return str(shipped)
     name = 'lab-english-' + hashlib.blake2b(json.dumps(how).encode(), digest_size=4).hexdigest()
     out = Path(folder) if folder else cache_home()/name
+    if (out/'model.safetensors').exists(): return str(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent/f'{out.name}.lock'):
         if (out/'model.safetensors').exists(): return str(out)

@@ -30,7 +30,7 @@ from ..train import Budget, Context, Stage, learning_rate, run_method
 class MMKD:
     "Teach a masked language model by a frozen English encoder, on parallel text, at four levels."
     text: Any = None                     # a `ParallelText`, a path, or a list of these; None: the laboratory's own
-    amount: int|None = None              # pairs per language at most; all if None, and 2,000 of the laboratory
+    amount: int|None = None              # pairs per language at most; all if None, and 500 of the laboratory
     langs: tuple[str, ...]|None = None   # languages with parallel text; those that are evaluated and are there if None
     without: tuple[str, ...] = ()        # languages held out of it: do they suffer?
     identity: bool = True                # after each round of languages, an English sentence with itself
@@ -102,7 +102,7 @@ def _parallel(m, task, langs) -> tuple: # list of `ParallelText`; codes of the t
     wanted = [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
     if m.text is None:
         if not task.name.startswith('lab-'): raise XlnbError(f"mmkd needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or a list of these")
-        return [_lab_pairs(m.amount or 2000, (task.source, *wanted))], wanted
+        return [_lab_pairs(m.amount or 500, (task.source, *wanted))], wanted
     texts = _read(m)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
     if m.langs and len(there) < len(wanted): raise XlnbError(f"mmkd: the parallel text has no {_some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
@@ -167,7 +167,7 @@ def make_encoder(
     result, = run_method(method, load_encoder(encoder), Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs), progress)
     return str(Path(out)/'encoder'), result
 
-# %% ../../nbs/methods/63_mmkd.ipynb #cell-34
+# %% ../../nbs/methods/63_mmkd.ipynb #cell-35
 AMOUNTS = (500, 1000, 2000, 5000) # pairs per language
 
 def mmkd_controls(
