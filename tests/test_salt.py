@@ -20,7 +20,7 @@ from xlnb.mixup import mixed_forward
 from xlnb.recipes import METHODS, recipe
 from xlnb.switch_table import (DictionaryCandidates, RandomCandidates, _with_answer, candidate_precision, load_table, read_dictionary, show_switches, switch_rates,
     switch_table, switched_row, task_texts)
-from xlnb.switched_batch import SwitchedCollator
+from xlnb.switched_batch import SwitchedCollator, switched_loss
 from xlnb.tasks import Task, get_task
 from xlnb.train import Budget, Context, Method, run_method
 
@@ -295,6 +295,43 @@ def test_masking_together_asks_every_word_once(lab, words, together):
     alone = MaskedCandidates(mlm, tokenizer, vocabs)(places)
     assert [len(x["qal"]) for x in find(places)] == [len(x["qal"]) for x in alone]
     if together == 1: assert find(places) == alone
+
+
+@pytest.mark.parametrize("mixup", ["hard", "soft", "expected"])
+@given(rows=st.lists(texts, min_size=1, max_size=3))
+@example(rows=[""])
+@example(rows=["queen", "<s> <mask> </s>", "1984"])
+@example(rows=["the queen sold rice. " * 200, "中国人爱 rice"])
+@settings(parent=quiet, max_examples=10)
+def test_batches_of_any_text_train(lab, mixup, rows):
+    tokenizer, mlm, vocabs = lab
+    task = Task("anything", "sentence", ("a", "b"))
+    rows = Dataset.from_dict(dict(id=list(map(str, range(len(rows)))), text=rows, label=[i % 2 for i in range(len(rows))]))
+    table = switch_table(task, rows, RandomCandidates(tokenizer, vocabs), tokenizer, LANGS[1:], rate=1.0, copies=1)
+    if any(not t.strip() for t in rows["text"]):
+        with pytest.raises(XlnbError, match="empty text"): featurize(task, rows, tokenizer)  # a row to train on says something
+        return
+    feats = [f | dict(switches=True) for f in featurize(task, rows, tokenizer)]
+    batch = SwitchedCollator(task, tokenizer, rows.to_list(), table, mixup=mixup)(feats)
+    plain = collator(task, tokenizer)([{k: v for k, v in f.items() if k != "switches"} for f in feats])
+    assert all(torch.equal(batch[k], plain[k]) for k in plain)
+    if (picked := batch.get("switched_rows")) is not None:
+        assert torch.equal(batch["switched_labels"], plain["labels"][picked]) and batch["switched_input_ids"].shape[1] <= 128
+    with torch.no_grad(): loss, parts = switched_loss(task.kind, consistency=1.0)(with_head(mlm, task), batch)
+    assert torch.isfinite(loss) and ("switched" in parts) == (picked is not None)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["queen", "rice", "big", "dogs", "Zoltanville", "中国", "1984", ","]), st.integers(0, 2)), min_size=1, max_size=10), st.data())
+@quiet
+def test_tags_stay_on_their_words_through_the_batch(lab, tagged, data):
+    tokenizer, task = lab[0], Task("anything", "tags", ("O", "B-X", "I-X"))
+    row = dict(id="0", tokens=[w for w, _ in tagged], tags=[t for _, t in tagged])
+    rows = Dataset.from_list([row])
+    entries = {"qal": {w.casefold(): data.draw(st.sampled_from(["x", "uncharacteristically", "新しい", "ba-na"])) for w, _ in tagged}}
+    table = switch_table(task, rows, DictionaryCandidates(entries), tokenizer, ["qal"], rate=0.7, copies=1, names=True)
+    batch = SwitchedCollator(task, tokenizer, [row], table, mixup="hard")([f | dict(switches=True) for f in featurize(task, rows, tokenizer)])
+    assert batch["labels"][batch["labels"] != -100].tolist() == row["tags"]
+    if "switched_labels" in batch: assert batch["switched_labels"][batch["switched_labels"] != -100].tolist() == row["tags"]
 
 
 @given(st.lists(st.sampled_from(["a", "big", "中国", "dog", "кот"]), min_size=1, max_size=12), st.data())
