@@ -205,5 +205,5 @@ def lab_study(
 ) -> Study:
     "The laboratory study: all methods, three seeds, all laboratory languages"
     preset = dict(tasks=['lab-inference'], encoders='lab', recipes=plain_recipes(), seeds=3,
-                  budget=Budget(train_examples=4000, eval_examples=300))
+                  budget=Budget(train_examples=3000, eval_examples=300))
     return Study(**preset | options, store=store)
