@@ -279,4 +279,4 @@ def test_gold_alignments_are_read():
     model, tok = load_encoder("lab"), load_tokenizer("lab")
     for name in ("enfr", "jaen", "roen", "zhen"):
         found = gold_alignment(model, tok, name, DATA, limit=12)
-        assert 0 < found["error"] <= 1 and found["sentences"] == 12
+        assert 0 < found["aer"] <= 1 and found["sentences"] == 12

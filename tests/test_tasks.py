@@ -1,5 +1,7 @@
 "Tasks: canonical rows from anywhere, the same rows in every language, one sentence for every mistake"
-import json, os, pickle, shutil
+import copy, json, os, shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -37,13 +39,18 @@ def sentences(table, **kw): return own_task('mine', 'sentence', table, labels=('
 
 # ---------------------------------------------------------------- registry and names
 
+def there_and_back(*tasks):
+    "What is left of tasks that were sent to another process and came back, as those of a study do"
+    with ProcessPoolExecutor(1, mp_context=get_context('fork')) as pool: return list(pool.map(copy.copy, tasks))
+
 def test_the_registry():
     assert {'xnli', 'pawsx', 'sib200', 'nli_en', 'mrpc'} <= {*TASKS} == {*list_tasks().index}
     for o in TASKS.values():
         assert o.langs[0] == o.source and len(o.langs) == len(set(o.langs)) and all(language(c).code == c for c in o.langs)
         assert o.licence != 'not stated' and o.title != o.name
         assert o.loader or o.citation.count('{') == o.citation.count('}') > 2
-        assert pickle.loads(pickle.dumps(o)) == o and hash(o) == hash(get_task(o.name))
+        assert hash(o) == hash(get_task(o.name))
+    assert there_and_back(*TASKS.values()) == [*TASKS.values()]
     assert len(TASKS['sib200'].langs) == 205 and len(TASKS['xnli'].langs) == 15 and len(TASKS['pawsx'].langs) == 7
 
 
@@ -395,7 +402,7 @@ def test_a_folder_of_ones_own(tmp_path):
     assert own_task('rain', 'sentence', root).load('sw', 'test').to_list() == [dict(id='0', text='C', label=1)]
     (root/'task.json').write_text(json.dumps(dict(kind='sentence', labels=['wet', 'dry'], title='Rain')))
     t = get_task(str(root))
-    assert (t.labels, t.langs, t.title, t) == (('wet', 'dry'), ('en', 'sw'), 'Rain', get_task('rain')) and pickle.loads(pickle.dumps(t)) == t
+    assert (t.labels, t.langs, t.title, t) == (('wet', 'dry'), ('en', 'sw'), 'Rain', get_task('rain')) and there_and_back(t) == [t]
     for wrong in '{', '{"sort": 1}', '{"kind": "sentence", "colour": 1}':
         (root/'task.json').write_text(wrong)
         with pytest.raises(XlnbError, match='task.json'): get_task(str(root))
