@@ -12,7 +12,7 @@ from dataclasses import replace
 import pandas as pd
 
 from .languages import XlnbError
-from .methods.clism import CLISM, _from_lab
+from .methods.clism import CLISM, LAB_PAIRS, _from_lab
 from .span_mask import span_inputs, span_pairs, span_precision, span_statistics
 from .span_student import TERMS, shortcut_table
 from .train import Context, run_method
@@ -65,7 +65,7 @@ def watch_contrast(
     histories, out = {}, []
     for name, m in {'before': None, **controls}.items():
         student, at = copy.deepcopy(model), replace(ctx, tokenizer=copy.deepcopy(ctx.tokenizer))
-        if m and (m.amount or 1000) > 5000: raise XlnbError(f"{name!r} trains on more than 5,000 pairs per language, some of which are to be held out: take amount=5000 or fewer")
+        if m and (m.amount or LAB_PAIRS) > 5000: raise XlnbError(f"{name!r} trains on more than 5,000 pairs per language, some of which are to be held out: take amount=5000 or fewer")
         (m or CLISM()).prepare(student, at)
         if m: result, = run_method(m, student, at); histories[name] = result.history
         for lang, p in pairs.items():

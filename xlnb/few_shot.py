@@ -77,7 +77,7 @@ class FewShot(Study):
         for n in dict.fromkeys(n for n, _ in self.drawn.values()):
             some = items[items.task == f'{self.name}, {n}']
             if len(some): parts.append(transfer_summary(some.assign(task=self.name), source=self.source, **options)); parts[-1].insert(3, 'examples', n)
-        self.caption = parts[0].caption.replace('seeds', 'samples')
+        self.caption = parts[0].caption.replace('seeds', 'samples').replace('Seeds', 'Samples')
         return pd.concat([pd.DataFrame(p) for p in parts], ignore_index=True)
 
     def plot(self, y='targets', title=''): # the figure
