@@ -7,17 +7,18 @@ _NAMES = {
     "lab": "Lab",
     "tasks": "Task get_task list_tasks lab_task own_task register_task show_batch",
     "features": "featurize collator cloze_scores",
-    "encoders": "load_encoder load_tokenizer with_head encoder_fingerprint",
+    "encoders": "load_encoder load_tokenizer save_encoder with_head encoder_fingerprint",
     "pretraining": "pretrain train_tokenizer",
     "train": "Budget Context Method Stage StageResult StageTrainer predict run_method run_stage task_loss",
     "statistics": "METRICS bootstrap compare paired_difference score_table scores summary transfer_gap transfer_summary",
     "evaluate": "decode evaluate_model item_scores majority_control tfidf_control",
-    "plots": "plot_gap plot_heatmap plot_history plot_scores",
+    "plots": "plot_curve plot_gap plot_heatmap plot_history plot_scores",
     "methods.finetune": "FineTune",
     "recipes": "METHODS Recipe method plain_recipes recipe",
     "cells": "Cell run_cell",
     "store": "Store",
     "study": "RayExecutor Study lab_study",
+    "few_shot": "FewShot few_task",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = {module.partition(".")[0] for module in _NAMES} | {"rows", "trainer", "cli"}

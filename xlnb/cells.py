@@ -169,6 +169,8 @@ def run_cell(
     tokenizer, before, model = load_tokenizer(cell.encoder), cell.recipe.before, load_encoder(cell.encoder)
     budget = dataclasses.replace(cell.budget, max_length=min(cell.budget.max_length, tokenizer.model_max_length, _positions(model)))
     ctx = Context(task=task, encoder=cell.encoder, tokenizer=tokenizer, seed=cell.seed, budget=budget, data=cell.data, langs=cell.langs)
+    for m in before:  # what must be there before weights can be read
+        if hasattr(m, 'prepare'): m.prepare(model, ctx)
     def run(model, methods, first=0):
         return [dict(method=m.name, **done.measures, history=done.history) for i, m in enumerate(methods, first)
                 for done in run_method(m, model, dataclasses.replace(ctx, out=Path(out)/str(i)), progress)]

@@ -11,6 +11,7 @@ import numpy as np, torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 from .languages import XlnbError
+from .pointer import QUE, asks
 
 # %% ../nbs/foundations/04_features.ipynb #cell-12
 def _checked(text):
@@ -84,10 +85,12 @@ def _featurize_span(task, ds, tokenizer, max_length, stride=None):
     rows, (before, between, behind) = [], _frame(tokenizer, True)
     plain = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     asked, told = (tokenizer([_checked(t) for t in ds[c]], **plain) for c in ('question', 'context'))
+    query = _query(tokenizer, 'span')
     for i, (context, answers) in enumerate(zip(ds['context'], ds['answers'])):
         q, ids, offs = asked['input_ids'][i], told['input_ids'][i], [list(o) for o in told['offset_mapping'][i]]
-        marks = len(before + between + behind)
+        marks = len(before + query + between + behind)
         if marks + len(q) + len(ids) > max_length: q = q[:max(max_length // 2 - marks, 1)]
+        q = q + query
         first, last = _answer_pieces(task, i, context, answers, offs)
         room, overlap = _room(max_length, len(before + q + between + behind), stride)
         head = len(before + q + between)
@@ -98,6 +101,10 @@ def _featurize_span(task, ds, tokenizer, max_length, stride=None):
             f['start_positions'], f['end_positions'] = (first - a + head, last - a + head) if inside else (0, 0)
             rows.append(f | dict(row=i, window=w))
     return rows
+
+def _query(tokenizer, kind):
+    "[QUE] as a list of ids, empty if tasks of this kind have none"
+    return [tokenizer.convert_tokens_to_ids(QUE)] if asks(tokenizer, kind) else []
 
 def _answer_pieces(task, i, context, answers, offs):
     "First and last piece of the first answer, None where there is none"
@@ -120,6 +127,7 @@ def _featurize_tags(task, ds, tokenizer, max_length, stride=None):
         if len(w) != len(t) or not w: raise XlnbError(f"row {i} of task {task.name} has {len(w)} tokens and {len(t)} tags: they must line up")
         [_checked(x) for x in w]; [_label(task, x, len(task.labels)) for x in t]
     enc, rows, (before, behind) = tokenizer(words, is_split_into_words=True, add_special_tokens=False, verbose=False), [], _frame(tokenizer, False)
+    behind = _query(tokenizer, 'tags') + behind
     room, overlap = _room(max_length, len(before + behind), stride)
     for i, ids in enumerate(enc['input_ids']):
         of = enc.word_ids(i)
@@ -167,7 +175,7 @@ def featurize(task,                       # a `Task`
     if task.kind == 'span' and train: rows = _drop_cut(rows, task)
     return Dataset.from_list(rows)
 
-# %% ../nbs/foundations/04_features.ipynb #cell-45
+# %% ../nbs/foundations/04_features.ipynb #cell-47
 def collator(task,                        # a `Task`
              tokenizer,                   # from `load_tokenizer`
             ):                            # a function: list of features -> dict of tensors
@@ -188,7 +196,7 @@ def collator(task,                        # a `Task`
         return batch
     return collate
 
-# %% ../nbs/foundations/04_features.ipynb #cell-49
+# %% ../nbs/foundations/04_features.ipynb #cell-51
 @torch.no_grad()
 def cloze_scores(model: PreTrainedModel,  # a masked language model
                  tokenizer,               # its tokenizer

@@ -147,9 +147,9 @@ def taught(
     objective: LevelObjective,
 ):
     "Within the block, `model(levels=batch)` gives the loss and its parts"
-    unused = [p for p in model.parameters() if p.requires_grad] if 'token' not in objective.levels else []
+    unused = [p for n, p in model.named_parameters() if p.requires_grad and ('token' not in objective.levels or n.startswith('pointer.'))]
     body = {id(p) for p in getattr(model, model.base_model_prefix).parameters()}
-    idle = [p for p in unused if id(p) not in body]  # no level uses the masked-LM head
+    idle = [p for p in unused if id(p) not in body]  # no level uses a pointer, and only that of tokens the masked-LM head
     model.level_heads, model._objective, model.forward = heads.to(model.device), objective, MethodType(_forward, model)
     for p in idle: p.requires_grad_(False)
     try: yield model

@@ -13,6 +13,7 @@ import numpy as np, torch
 from transformers import PreTrainedModel
 
 from .languages import XlnbError
+from .pointer import last_query
 
 # %% ../nbs/components/11_mixup.ipynb #cell-07
 def opposite(
@@ -94,6 +95,7 @@ def embedded(
         pad = _inner(model).config.pad_token_id
         real = (ids != pad).long()
         out['position_ids'] = real.cumsum(-1) * real + pad
+    if hasattr(_inner(model), 'pointer'): out['query_places'] = last_query(ids, _inner(model).config.query_token_id)
     return out
 
 # %% ../nbs/components/11_mixup.ipynb #cell-23

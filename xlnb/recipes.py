@@ -19,6 +19,7 @@ METHODS = {  # name: 'module:class', or the class itself
     'salt': 'xlnb.methods.salt:SALT',
     'alsace': 'xlnb.methods.alsace:ALSACE',
     'mmkd': 'xlnb.methods.mmkd:MMKD',
+    'clism': 'xlnb.methods.clism:CLISM',
 }
 
 # %% ../nbs/study/67_recipes.ipynb #cell-08

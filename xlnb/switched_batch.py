@@ -15,6 +15,7 @@ from .code_switch import words_of
 from .features import _MAKE, _MARKER, collator
 from .languages import XlnbError
 from .mixup import Mixing, draw_weights, mixed_forward
+from .pointer import QUE, asks
 from .switch_table import _FIELDS, switched_row, texts_of
 
 # %% ../nbs/components/11_switched_batch.ipynb #cell-07
@@ -33,7 +34,9 @@ def token_map(
     else: fields, lens = [_FIELDS[k]] * len(rows), [None] * len(rows)
     if k == 'choice': enc = tokenizer(*map(list, zip(*sides)), truncation='longest_first', **kw)
     elif k == 'tags': enc = tokenizer([r['tokens'] for r in rows], is_split_into_words=True, truncation=True, **kw)
-    else: enc = tokenizer(*([r[f] for r in rows] for f in _FIELDS[k]), truncation='only_second' if k == 'span' else 'longest_first', **kw)
+    else:
+        ask = QUE if asks(tokenizer, k) else ''
+        enc = tokenizer(*([r[f] + (ask if f == 'question' else '') for r in rows] for f in _FIELDS[k]), truncation='only_second' if k == 'span' else 'longest_first', **kw)
     out = [_places(enc, i, f, texts_of(task, rows[i])['tokens'][1] if k == 'tags' else None, n) for i, (f, n) in enumerate(zip(fields, lens))]
     if k != 'choice': return [[o] for o in out]
     it = iter(out)

@@ -1,0 +1,398 @@
+"""CLISM + CACR: the pointer, inputs in every script, the losses and their limits, the method before fine-tuning, two processes, few examples."""
+import copy, dataclasses, json, math, os, subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import BertWordPieceTokenizer
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback
+
+from toy_clism import LANGS, context, encoder, shared_stage
+from toy_stage import told
+from xlnb.align import align_words
+from xlnb.cells import Cell, run_cell
+from xlnb.clism_controls import clism_controls, projection_table, watch_contrast
+from xlnb.encoders import encoder_fingerprint, load_encoder, load_tokenizer, save_encoder, with_head
+from xlnb.evaluate import evaluate_model
+from xlnb.features import featurize
+from xlnb.few_shot import FewShot, few_task
+from xlnb.lab import Lab
+from xlnb.languages import XlnbError
+from xlnb.methods.clism import CLISM, make_encoder
+from xlnb.methods.finetune import FineTune
+from xlnb.parallel import parallel_text
+from xlnb.pointer import POINTERS, QUE, Pointer, asks, give_pointer, pointer_logits
+from xlnb.recipes import METHODS, plain_recipes, recipe
+from xlnb.span_losses import cacr_loss, contrast, pointer_loss
+from xlnb.span_mask import add_query, lab_pairs, span_inputs, span_pairs, split_words
+from xlnb.span_sources import RandomSpans, recurring_inputs, recurring_spans
+from xlnb.span_student import TERMS, SpanCollator, SpanObjective, pointed, shortcut_table, span_loss
+from xlnb.study import Study
+from xlnb.switched_batch import token_map
+from xlnb.tasks import get_task
+from xlnb.train import Budget, Method, run_method, run_stage
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
+PARTS = ("clism", *TERMS, "mlm")
+small = lambda **options: CLISM(**dict(amount=30, batch_size=8, lr=1e-3) | options)
+same = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread(): torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def lab(): return Lab()
+
+
+SENTENCES = {  # an English sentence, its translation with the places of two names, in scripts that pieces treat differently
+    "ar": ("Ana Lind saw Cairo.", "رأت آنا ليند القاهرة.", ("آنا ليند", "القاهرة")), "hi": ("Ana Lind saw Delhi.", "आना लिंड ने दिल्ली देखी।", ("आना लिंड", "दिल्ली")),
+    "zh": ("Ana Lind saw Beijing.", "安娜·林德看见了北京。", ("安娜·林德", "北京")), "th": ("Ana Lind saw Bangkok.", "อานา ลินด์เห็นกรุงเทพ", ("อานา ลินด์", "กรุงเทพ")),
+    "ru": ("Ana Lind saw Moscow.", "Ана Линд увидела Москву.", ("Ана Линд", "Москву")), "el": ("Ana Lind saw Athens.", "Η Άνα Λιντ είδε την Αθήνα.", ("Άνα Λιντ", "Αθήνα")),
+    "de": ("Ana Lind saw Cologne.", "Ana Lind sah Köln.", ("Ana Lind", "Köln")), "vi": ("Ana Lind saw Hanoi.", "Ana Lind đã thấy Hà Nội.", ("Ana Lind", "Hà Nội")), "ur": ("Ana Lind saw Lahore.", "آنا لِنڈ نے لاہور دیکھا۔", ("آنا لِنڈ", "لاہور"))}
+
+
+@pytest.fixture(scope="module")
+def wordpiece(tmp_path_factory, lab):
+    "A folder with a BERT-type encoder that knows some letters of every script"
+    texts = [t for s in SENTENCES.values() for t in s[:2]] * 4 + [t for l in LANGS for t in lab.corpus(l, 60)]
+    made = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    made.train_from_iterator(texts, vocab_size=900, min_frequency=1, show_progress=False)
+    folder = tmp_path_factory.mktemp("bert")
+    made.save_model(str(folder))
+    tok = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False, strip_accents=False, model_max_length=128)
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=128, hidden_dropout_prob=0.0,
+                               attention_probs_dropout_prob=0.0)).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return str(folder)
+
+
+def tokenizers(wordpiece): return dict(lab=load_tokenizer("lab"), mini15=load_tokenizer(str(ROOT / "checkpoints" / "mini15")), wordpiece=load_tokenizer(wordpiece))
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+def said(tok, spans, f, s, e):
+    "The characters of the translation that pieces s to e stand for"
+    text = spans[f["row"]]["target"]
+    offs = tok(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text[offs[s - f["target"][0]][0]:offs[e - f["target"][0]][1]].strip()
+
+
+@pytest.mark.parametrize("name", ["lab", "mini15", "wordpiece"])
+def test_gold_positions_survive_tokenization_in_every_script(name, wordpiece, lab):
+    tok = tokenizers(wordpiece)[name]
+    q, checked = add_query(tok), 0
+    rows = []
+    for code, (source, target, answers) in SENTENCES.items():
+        sw, tw = split_words(source), split_words(target)
+        words = lambda part: [k for k, (a, b) in enumerate(tw) if a < target.index(part) + len(part) and b > target.index(part)]
+        links = [[i, j] for i in (0, 1) for j in words(answers[0])] + [[3, j] for j in words(answers[1])]
+        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], links=links,
+                         entities=[dict(start=0, end=8, label="PER"), dict(start=13, end=len(source) - 1, label="LOC")]))
+    sets = [(Dataset.from_list(rows), 60)] + [(lab_pairs(lab, l, 30), 40) for l in lab.langs[1:]]
+    for pairs, most in sets:
+        spans = span_pairs(pairs, tok, most=most)
+        for f in span_inputs(spans, tok, 512):
+            asked = spans[f["row"]]["questions"]
+            assert len(f["queries"]) == len(asked) and [f["input_ids"][p] for p in f["queries"]] == [q] * len(asked)
+            for s, e, question in zip(f["starts"], f["ends"], asked):
+                got = said(tok, spans, f, s, e)
+                assert question["answer"] in got and len(got) <= len(question["answer"]) + (name == "mini15") * 3, (got, question["answer"])  # a piece may hold a neighbour's mark
+                checked += 1
+    assert checked > 200
+    first = {s["id"]: [k["answer"] for k in s["questions"]] for s in span_pairs(sets[0][0], tok, most=60)}
+    assert sum(len(v) for v in first.values()) >= 14, "most names of every script are asked for"
+
+
+def test_queries_side_by_side_ask_each_for_its_own():
+    "Three queries in a row: the head reads three states"
+    tok, model = load_tokenizer("lab"), encoder()
+    q = add_query(tok, model); give_pointer(model, tok)
+    source, target = "Ana Lind Oslo sings", "Oslo Ana Lind canta"
+    row = dict(id="1", source=source, target=target, source_words=[list(o) for o in split_words(source)], target_words=[list(o) for o in split_words(target)], links=[[0, 1], [1, 2], [2, 0]],
+               entities=[dict(start=source.index(e), end=source.index(e) + len(e), label="X") for e in ("Ana", "Lind", "Oslo")])
+    spans = span_pairs(Dataset.from_list([row]), tok)
+    assert spans[0]["masked"] == "[QUE] [QUE] [QUE] sings"
+    f, = span_inputs(spans, tok)
+    assert [said(tok, spans, f, s, e) for s, e in zip(f["starts"], f["ends"])] == ["Ana", "Lind", "Oslo"]
+    batch = SpanCollator(tok, mask=0)([f])
+    assert batch["rows"].tolist() == [0, 0, 0] and batch["pair_input_ids"][0, batch["places"]].tolist() == [q] * 3
+    h = model.base_model(input_ids=batch["pair_input_ids"]).last_hidden_state
+    start, _ = model.pointer(h, batch["rows"], batch["places"], batch["pair_attention_mask"])
+    assert len({tuple(r.tolist()) for r in start}) == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(10, 60), st.integers(0, 40))
+def test_what_is_cut_is_not_asked(length, first):
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    spans = _spans(tok).select(range(first, first + 12))
+    rows = span_inputs(spans, tok, length, empty=True)
+    batch = SpanCollator(tok)(rows)
+    lens = batch["pair_attention_mask"].sum(1)
+    assert lens.max() <= length and len(batch["rows"]) == sum(len(r["queries"]) for r in rows)
+    assert (batch["ends"] < lens[batch["rows"]] - 1).all() and (batch["starts"] <= batch["ends"]).all() and (batch["places"] < batch["starts"]).all()
+    for r, s, e in zip(*(batch[k].tolist() for k in ("rows", "starts", "ends"))): assert batch["target_mask"][r, s:e + 1].all()
+    with torch.no_grad(), pointed(_pointing(), SpanObjective()) as model: assert all(torch.isfinite(v) for v in span_loss(model, batch)[1].values())
+
+
+_made = {}
+def _spans(tok): return _made.setdefault("spans", span_pairs(lab_pairs(Lab(), "qcy", 60), tok))
+def _pointing():
+    if "model" not in _made: _made["model"] = encoder(); tok = load_tokenizer("lab"); add_query(tok, _made["model"]); give_pointer(_made["model"], tok)
+    return _made["model"]
+
+
+def test_recurring_spans_from_their_definition(lab):
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    texts = lab.corpus("en", 60)
+    found = recurring_spans(texts, tok, questions=4)
+    assert recurring_spans(texts, tok, questions=4) == found != recurring_spans(texts, tok, questions=4, seed=1)
+    for text, p in zip(texts, found):
+        parts = p["masked"].split(QUE)
+        assert len(parts) - 1 == len(p["answers"]) <= 4
+        back = parts[0]
+        for (a, b), rest in zip(p["answers"], parts[1:]): back += p["masked"][a:b] + rest
+        assert back == text, "each query's answer is what it replaced"
+    assert sum(len(p["answers"]) for p in found) > 60
+    assert not any(r["answers"] for r in recurring_spans(["no word twice here", f"a {QUE} a {QUE} b b"], tok))
+
+
+def test_question_and_tags_of_switched_rows_stay_in_step():
+    "SALT's map of characters to places counts the [QUE] behind a question"
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    tok.init_kwargs["query_kinds"] = ["span", "tags"]
+    task = get_task("lab-spans")
+    rows = task.load("en", "validation", limit=20)
+    for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, token_map(task, list(rows), tok, 256)):
+        assert [list(o[1:]) for o in where["context"]] == [list(f["offsets"][o[0]]) for o in where["context"]]
+
+
+# --- head and losses --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", POINTERS)
+def test_pointer_gradients(kind):
+    torch.manual_seed(0)
+    head = Pointer(6, kind).double()
+    states, mask, rows, places = torch.randn(2, 5, 6, dtype=torch.double, requires_grad=True), torch.tensor([[1] * 5, [1, 1, 1, 0, 0]]), torch.tensor([0, 0, 1]), torch.tensor([1, 3, 0])
+    loss = lambda h: pointer_loss(*head(h, rows, places, mask), torch.tensor([1, 3, 0]), torch.tensor([2, 3, 2]))
+    assert torch.autograd.gradcheck(loss, (states,))
+    loss(states).backward()
+    assert states.grad[1, 3:].abs().max() == 0, "padding teaches nothing"
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_loss_limits():
+    "Nothing known costs the logarithm of the choices, all known nothing, the temperature to the letter has next to no effect"
+    flat = pointer_logits(torch.zeros(3, 4), torch.randn(2, 7, 4), torch.tensor([0, 1, 1]), torch.tensor([[1] * 7, [1] * 4 + [0] * 3]))
+    at = torch.tensor([0, 1, 2])
+    assert pointer_loss(flat, flat, at, at).item() == pytest.approx(2 * (math.log(7) + 2 * math.log(4)) / 3, abs=1e-5)
+    sure = torch.full((3, 7), -60.0).scatter(1, at[:, None], 60.0)
+    assert pointer_loss(sure, sure, at, at).item() == 0
+    eye = torch.eye(64)
+    total, terms = cacr_loss(eye, eye, eye)
+    assert total.item() < 1e-5 and set(terms) == set(TERMS)
+    assert contrast(eye, eye, 1 / 20).item() == pytest.approx(4.110, abs=2e-3) and math.log(64) == pytest.approx(4.159, abs=1e-3)  # the two numbers of the argument about the temperature
+    same_ = torch.ones(5, 3)
+    assert cacr_loss(same_, same_, same_)[0].item() == pytest.approx(3 * math.log(5), abs=1e-5)
+
+
+def test_gradient_of_the_whole_objective_in_double():
+    tok, model = load_tokenizer("lab"), encoder(size=8)
+    add_query(tok, model); give_pointer(model, tok, kind="qass")
+    model = model.double()
+    spans = _spans(load_tokenizer("lab")).select(range(6))
+    torch.manual_seed(0)
+    batch = SpanCollator(tok)(span_inputs(spans, tok))
+    w = model.base_model.encoder.layer[0].output.dense.weight
+    with pointed(model, SpanObjective()) as m:
+        loss = span_loss(m, batch)[0]
+        (g,) = torch.autograd.grad(loss, w)
+        d, eps = torch.randn_like(w), 1e-6
+        with torch.no_grad():
+            w += eps * d; up = span_loss(m, batch)[0]; w -= 2 * eps * d; down = span_loss(m, batch)[0]; w += eps * d
+    assert ((up - down) / (2 * eps)).item() == pytest.approx((g * d).sum().item(), rel=1e-4)
+
+
+# --- the method -------------------------------------------------------------------------------------------------------
+def test_registered_and_spelled():
+    assert isinstance(CLISM(), Method) and METHODS["clism"]
+    r = recipe("clism(amount=500,scale=0.05,terms=('target-plain',),without=('qal',))+finetune")
+    assert recipe(str(r)) == r and r.before == (CLISM(amount=500, scale=0.05, terms=("target-plain",), without=("qal",)),)
+    assert recipe("clism+finetune") in plain_recipes()
+    with pytest.raises(XlnbError, match="takes one of"): recipe("clism(head=bilinear)+finetune")
+    with pytest.raises(XlnbError, match="cacr=0"): recipe("clism(spans=recurring)+finetune")
+
+
+@pytest.mark.parametrize("options", [dict(gather=True), dict(accumulate=2), dict(empty=True), dict(longest=2), dict(mask=0.3), dict(langs=("qge",)), dict(head="qass", asks=("span", "tags")), dict(max_length=24),
+                                     dict(steps=2)], ids=str)
+def test_every_option_trains(options):
+    (result,) = run_method(small(**options), encoder(), context())
+    assert result.steps == options.get("steps", 3) and np.isfinite([h["loss"] for h in result.history]).all() and {*PARTS} <= result.history[0].keys()
+
+
+def test_all_parts_are_learnt():
+    (result,) = run_method(small(lr=3e-3, epochs=15, batch_size=16), encoder(), context(budget=Budget(max_length=64)))
+    first, last = ({k: np.mean([h[k] for h in rows]) for k in PARTS} for rows in (result.history[:4], result.history[-4:]))
+    assert all(last[k] < first[k] for k in PARTS), (first, last)
+    assert result.history[0]["loss"] == pytest.approx(sum(result.history[0][k] for k in PARTS), abs=1e-3)
+
+
+def test_same_seed_same_encoder():
+    ends = []
+    for seed in (0, 0, 1):
+        model = encoder(0.1)
+        run_method(small(), model, context(seed=seed))
+        ends.append(model.state_dict())
+    assert same(ends[0], ends[1]) and not same(ends[0], ends[2])
+
+
+def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
+    "The pointer is part of the checkpoint"
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4: raise KeyboardInterrupt
+    ends = []
+    for out, runs in ((tmp_path / "whole", [[]]), (tmp_path / "cut", [[Stop()], []])):
+        for callbacks in runs:
+            model = encoder()
+            stages = small().stages(model, context(budget=Budget(steps=6, max_length=64)))
+            stage = next(stages)
+            stage.args["save_steps"] = 3
+            try: run_stage(stage, model, out, callbacks=callbacks)
+            except KeyboardInterrupt: assert list(out.glob("checkpoint-3"))
+            stages.close()
+            assert "forward" not in vars(model)
+        ends.append(model.state_dict())
+    assert same(*ends) and any(k.startswith("pointer.") for k in ends[0])
+
+
+def test_a_finished_run_is_read_back(tmp_path):
+    ends = []
+    for _ in range(2):
+        model = encoder()
+        (result,) = run_method(small(), model, context(out=tmp_path))
+        ends.append((model.state_dict(), result.history))
+    assert same(ends[0][0], ends[1][0]) and ends[0][1] == ends[1][1]
+
+
+@pytest.mark.parametrize("kind", ["lab", "wordpiece"])
+def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
+    "Same outputs, same tokens, whatever the type of encoder; our loader gives the pointer back too"
+    name = dict(lab="lab", wordpiece=wordpiece)[kind]
+    folder, result = make_encoder(name, small(), tmp_path, langs=("qal", "qge"), budget=Budget(steps=2))
+    plain, tok, own = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), load_encoder(folder)
+    x = tok(f"Ana {QUE} sings", "Ana canta", return_tensors="pt")
+    assert torch.equal(plain.eval()(**x).logits, own(**x).logits) and plain.config.vocab_size == len(tok) == own.get_input_embeddings().num_embeddings
+    assert (x["input_ids"] == tok.convert_tokens_to_ids(QUE)).sum() == 1 and not hasattr(plain, "pointer") and own.pointer.kind == "linear"
+    model, task = with_head(folder, get_task("lab-spans")), get_task("lab-spans")
+    assert same(model.pointer.state_dict(), own.pointer.state_dict()) and asks(load_tokenizer(folder), "span")
+    items = evaluate_model(task, model, load_tokenizer(folder), ("qal",), budget=Budget(eval_examples=10))
+    assert len(items) == 10 and encoder_fingerprint(folder) != encoder_fingerprint(name)
+    again, _ = make_encoder(folder, small(), tmp_path / "more", langs=("qal",), budget=Budget(steps=1))  # goes on from there
+    assert len(load_tokenizer(again)) == len(tok) and not same(load_encoder(again).pointer.state_dict(), Pointer(model.config.hidden_size).state_dict())
+
+
+@pytest.mark.parametrize("kind", ["span", "tags", "pair", "choice", "cloze"])
+def test_every_kind_of_task_takes_the_encoder(kind, tmp_path):
+    task = next(get_task(t) for t in ("lab-spans", "lab-tags", "lab-inference", "lab-choice", "lab-probe") if get_task(t).kind == kind)
+    model, ctx = encoder(), context(task=task)
+    run_method(small(asks=("span", "tags")), model, ctx)
+    tuned = with_head(model, task)
+    run_method(FineTune(), tuned, dataclasses.replace(ctx, budget=Budget(train_examples=16, eval_examples=10, steps=2)))
+    assert len(evaluate_model(task, tuned, ctx.tokenizer, ("en", "qal"), budget=Budget(eval_examples=10))) == 20
+
+
+@pytest.mark.parametrize("with_", ["mmkd(amount=20,batch_size=8,teacher='student')+clism(amount=20,batch_size=8)+finetune", "clism(amount=20,batch_size=8)+mmkd(amount=20,batch_size=8,teacher='student')+finetune",
+                                   "clism(amount=20,batch_size=8)+salt", "clism(amount=20,batch_size=8)+salt(mixup=hard)"])
+def test_other_methods_beside_it(with_, tmp_path):
+    cell = Cell(get_task("lab-spans"), "lab", recipe(with_), 0, Budget(train_examples=24, eval_examples=10, steps=2), ("en", "qal"))
+    items, info = run_cell(cell, tmp_path)
+    assert len(items) == 20 and len(info["stages"]) == len(cell.recipe.methods)
+
+
+def test_cells_share_the_encoder(tmp_path, monkeypatch):
+    "Two tasks, one pre-training; and the second cell is what it would be alone"
+    runs, start = [], CLISM.stages
+    monkeypatch.setattr(CLISM, "stages", lambda self, model, ctx: runs.append(ctx.task.name) or start(self, model, ctx))
+    kw = dict(encoders="lab", recipes="clism(amount=20,batch_size=8)+finetune", seeds=1, budget=Budget(train_examples=16, eval_examples=10, steps=2), langs=["qal"])
+    both = Study(["lab-spans", "lab-tags"], store=tmp_path / "both", **kw).run(progress=False)
+    assert both.failed == {} and runs == ["lab-spans"]
+    alone = Study("lab-tags", store=tmp_path / "alone", **kw).run(progress=False)
+    assert runs == ["lab-spans", "lab-tags"]
+    assert both.items()[both.items().task == "lab-tags"].prediction.tolist() == alone.items().prediction.tolist()
+    assert max(p.stat().st_size for p in both.store.files()) < 200_000, "a fingerprint is no copy of the text"
+
+
+def test_the_key_knows_text_and_options(tmp_path):
+    rows = [dict(id=i, lang=l, text=f"{t} {i}") for i in range(8) for l, t in (("en", "Ana sings"), ("qal", "ba da"))]
+    cell = lambda **kw: Cell(get_task("lab-spans"), "lab", recipe([CLISM(**kw), FineTune()]), 0, Budget(train_examples=8, eval_examples=8), ("en", "qal")).key()
+    text, other = parallel_text(rows, "sib200"), parallel_text(rows[:-2], "sib200")
+    keys = [cell(amount=20), cell(amount=21), cell(amount=20, scale=0.05), cell(amount=20, links="counts"), cell(amount=20, links="lab"), cell(text=text, entities="capitals"), cell(text=other, entities="capitals")]
+    assert len({*keys}) == len(keys) and keys[0] == cell(amount=20)
+
+
+def test_command_line(tmp_path):
+    run = subprocess.run([sys.executable, "-c", "import sys; from xlnb.cli import main; sys.exit(main())", "run", "--task", "lab-spans", "--encoder", "lab", "--recipe", "clism(amount=20,batch_size=8)+finetune",
+                          "--langs", "qal", "--train-examples", "16", "--eval-examples", "10", "--steps", "2", "--seeds", "1", "--out", str(tmp_path / "out"), "--quiet"], capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
+
+
+def test_two_processes_equal_one(tmp_path):
+    "Questions and hidden pieces are counted over both, negatives gathered from both"
+    model = encoder()
+    stages, stage = shared_stage(model)
+    one = run_stage(stage, model, seed=0)
+    stages.close()
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_clism.py", tmp_path],
+                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = told(tmp_path)
+    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"]
+    assert lines[0]["sum"] == pytest.approx(float(sum(v.double().sum() for v in one.model.state_dict().values())), abs=1e-3)
+    for a, b in zip(one.history, lines[0]["history"]):
+        for k in ("loss", *PARTS): assert a[k] == pytest.approx(b[k], abs=1e-4), (k, a["step"])
+
+
+# --- controls and few examples ----------------------------------------------------------------------------------------
+def test_controls_differ_in_what_they_say():
+    controls = clism_controls(held_out=("qal",))
+    assert len({*controls.values()}) == len(controls) and "MLM only" in controls
+    assert all(m.cacr == 0 for m in controls.values() if m.spans == "recurring")
+    assert {k: v for k, v in clism_controls(CLISM(head="qass")).items()}.keys() == controls.keys() - {"head of Splinter", "no text in qal"}
+
+
+def test_random_spans_are_projected_as_entities_are(lab):
+    tok = load_tokenizer("lab")
+    pairs = lab_pairs(lab, "qal", 80)
+    spans = span_pairs(pairs, tok, find=RandomSpans())
+    assert 40 < sum(map(len, spans["questions"])) and {q["label"] for r in spans["questions"] for q in r} == {"RANDOM"}
+    table = projection_table({"random": CLISM(amount=80, spans="random"), "counts": CLISM(amount=80, links="counts")}, context(langs=("en", "qal")))
+    assert table.answers[0] == 1 and 0 < table.answers[1] < 1 and table.precision[0] < 1
+
+
+def test_the_shortcut_shows():
+    "Trained on the term of one pass alone, that term falls; encoded apart it is another matter"
+    table, histories = watch_contrast(encoder(), context(budget=Budget(steps=30, max_length=64)), {"joint": small(amount=60, clism=0.0, mlm=0.0, terms=TERMS[:1], batch_size=16)}, held=32)
+    assert table.loc["joint", ("loss", "one pass")] < table.loc["before", ("loss", "one pass")]
+    assert table.loc["joint", ("loss", "one pass")] < table.loc["joint", ("loss", "apart")]
+    assert {*histories["joint"][0]} & {*PARTS} == {TERMS[0]}
+
+
+def test_few_examples(tmp_path):
+    study = FewShot("lab-spans", recipes=["finetune(select=last)"], sizes=(4, 8), samples=3, steps=1, store=tmp_path, langs=["qal"], budget=Budget(eval_examples=6))
+    study.run(progress=False)
+    curve = study.curve(draws=50)
+    assert study.failed == {} and curve.examples.tolist() == [4, 8] and curve.seeds.tolist() == [3, 3] and len(study.store.files()) == 6
+    rows = [set(few_task("lab-spans", 8, s).load("en", "train")["id"]) for s in range(3)]
+    assert len(rows[0] | rows[1] | rows[2]) > 16 and {len(r) for r in rows} == {8}
+    assert study.table("lab-spans, 8") is not None

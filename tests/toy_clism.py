@@ -1,0 +1,54 @@
+"A tiny encoder that learns to point, in a run that two processes share; started as a process of its own: python toy_clism.py FOLDER"
+import sys
+from pathlib import Path
+
+import torch
+from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+from toy_stage import tell
+from xlnb.encoders import load_tokenizer
+from xlnb.methods.clism import CLISM
+from xlnb.span_student import SpanCollator
+from xlnb.tasks import get_task
+from xlnb.train import Budget, Context, run_stage
+
+LANGS = ("en", "qal", "qge")
+
+
+def encoder(dropout=0.0, size=32):
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(vocab_size=len(load_tokenizer("lab")), hidden_size=size, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=260,
+                              pad_token_id=1, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    return XLMRobertaForMaskedLM(config).eval()
+
+
+def context(**kw):
+    "A context with a tokenizer of its own, since the method adds a token"
+    return Context(**dict(task=get_task("lab-spans"), encoder="lab", tokenizer=load_tokenizer("lab"), budget=Budget(steps=3, max_length=64), langs=LANGS) | kw)
+
+
+class Fixed(SpanCollator):
+    "Hides the same pieces however many rows a process has"
+    def _hidden(self, batch):
+        x = batch["pair_input_ids"]
+        chosen = (x % 5 == 0) & ~torch.isin(x, self.kept) & (batch["pair_attention_mask"] == 1)
+        return dict(pair_input_ids=x.masked_fill(chosen, self.tokenizer.mask_token_id), mlm_labels=x.masked_fill(~chosen, -100))
+
+
+def shared_stage(model):
+    "What two processes can share exactly: full batches, no dropout, plain gradient descent, negatives gathered"
+    ctx = context(budget=Budget(steps=12, max_length=64))
+    m = CLISM(amount=30, batch_size=8, gather=True)
+    stages = m.stages(model, ctx)
+    stage = next(stages)
+    stage.collator, stage.data = Fixed(ctx.tokenizer), stage.data.select(range(40))
+    stage.args |= dict(optim="sgd", learning_rate=0.05, use_cpu=True, logging_steps=1)
+    return stages, stage
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    model = encoder()
+    stages, stage = shared_stage(model)
+    tell(sys.argv[1], run_stage(stage, model, Path(sys.argv[1]) / "run", seed=0))
+    stages.close()
