@@ -12,7 +12,6 @@ import torch
 from transformers import (AutoModel, AutoModelForMaskedLM, AutoModelForMultipleChoice, AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast)
 from . import languages
-from .features import cloze_scores, collator, featurize
 from .languages import XlnbError
 from .pointer import POINTER_FILE, load_pointer, save_pointer, with_pointer
 

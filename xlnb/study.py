@@ -204,6 +204,7 @@ def lab_study(
     **options,  # Anything else that `Study` takes, in place of the preset
 ) -> Study:
     "The laboratory study: all methods, three seeds, all laboratory languages"
-    preset = dict(tasks=['lab-inference'], encoders='lab', recipes=plain_recipes(), seeds=3,
+    short = {'mmkd+finetune': 'mmkd(epochs=1)+finetune', 'clism+finetune': 'clism(steps=100)+finetune'}
+    preset = dict(tasks=['lab-inference'], encoders='lab', recipes=[short.get(str(r), r) for r in plain_recipes()], seeds=3,
                   budget=Budget(train_examples=3000, eval_examples=300))
     return Study(**preset | options, store=store)
