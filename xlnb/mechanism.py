@@ -92,7 +92,7 @@ def fact_movement(
     stated,               # {id: codes of the languages that state the fact}
     source: str = 'en',
 ) -> pd.DataFrame: # language, way, facts, before, after, change
-    "Accuracy on facts that only one of two languages states, before and after"
+    "Accuracy on facts that only one of two languages states, asked in the other and in itself, before and after"
     ok = {}
     for name, items in (('before', before), ('after', after)):
         if not {'id', 'lang', 'correct'} <= {*items}: raise XlnbError(f"items need the columns id, lang and correct, not {', '.join(map(str, items))}: make them with score_items")
@@ -101,6 +101,7 @@ def fact_movement(
     rows, stated = [], {str(k): set(v) for k, v in stated.items()}
     for l in [l for l in before.lang.unique() if l != source]:
         ways = {f'{source} to {l}': (l, lambda s: source in s and l not in s), f'{l} to {source}': (source, lambda s: l in s and source not in s),
+                f'kept in {l}': (l, lambda s: l in s and source not in s), f'kept in {source}': (source, lambda s: source in s and l not in s),
                 'stated in both': (l, lambda s: l in s and source in s), 'stated in neither': (l, lambda s: l not in s and source not in s)}
         for way, (reads, of) in ways.items():
             ids = [(reads, i) for i, s in stated.items() if of(s) and (reads, i) in ok['before'].index]
