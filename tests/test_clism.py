@@ -22,7 +22,7 @@ from xlnb.features import featurize
 from xlnb.few_shot import FewShot, few_task
 from xlnb.lab import Lab
 from xlnb.languages import XlnbError
-from xlnb.methods.clism import CLISM, make_encoder
+from xlnb.methods.clism import CLISM
 from xlnb.methods.finetune import FineTune
 from xlnb.parallel import parallel_text
 from xlnb.pointer import POINTERS, QUE, Pointer, asks, give_pointer, pointer_logits
@@ -34,7 +34,7 @@ from xlnb.span_student import TERMS, SpanCollator, SpanObjective, pointed, short
 from xlnb.study import Study
 from xlnb.switched_batch import token_map
 from xlnb.tasks import get_task
-from xlnb.train import Budget, Method, run_method, run_stage
+from xlnb.train import Budget, Method, make_encoder, run_method, run_stage
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
 PARTS = ("clism", *TERMS, "mlm")

@@ -14,7 +14,7 @@ from xlnb.encoders import load_encoder, load_tokenizer
 from xlnb.lab import Lab
 from xlnb.languages import XlnbError
 from xlnb.methods.finetune import FineTune
-from xlnb.methods.mmkd import MMKD, make_encoder, mmkd_controls, release_compat
+from xlnb.methods.mmkd import MMKD, mmkd_controls, release_compat
 from xlnb.parallel import parallel_text
 from xlnb.recipes import METHODS, recipe
 from xlnb.retrieval import gold_alignment, retrieve, similarity_correlation
@@ -22,7 +22,7 @@ from xlnb.sentence_pairs import END, START, _cut, pair_features, sentence_pairs,
 from xlnb.study import Study
 from xlnb.tasks import get_task
 from xlnb.teacher_cache import Teacher, teacher_cache
-from xlnb.train import Budget, Context, Method, run_method, run_stage
+from xlnb.train import Budget, Context, Method, make_encoder, run_method, run_stage
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
 DATA = os.environ.get("XLNB_DATA")

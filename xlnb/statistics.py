@@ -129,7 +129,9 @@ def _spread(x,   # (seeds, k): each statistic of each seed, NaN where there is n
     items = np.where(n > 1, rho, 1.) * (mean_w - point)
     g, chi = rng.standard_normal((D, S)), rng.chisquare(np.arange(1, S + 1), (D, S))
     seeds = g @ np.nan_to_num(x - point) / np.sqrt(np.maximum(n, 1) * chi[:, np.maximum(n - 2, 0)])
-    return point, point + items + np.where(n > 1, seeds, 0.)
+    wide = lambda d: np.ptp(np.quantile(np.nan_to_num(d), [.025, .975], axis=0), axis=0)
+    narrow = (n > 1) & (wide(items + seeds) < wide(mean_w - point)) # runs that agree by chance: no less than the items alone say
+    return point, point + np.where(narrow, mean_w - point, items) + np.where(n > 1, seeds, 0.)
 
 def _interval(point, draws, level, lo=-1., hi=1.):
     "Quantiles of the draws, inside what is possible, around the point"
