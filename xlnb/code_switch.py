@@ -154,6 +154,7 @@ def vocabularies(
     by: str = 'both',         # 'statistics', 'script' or 'both'
     least: int = 2,           # times a piece must have been seen
     contrast: float = 5.,     # how many times the source's share the language's share must be
+    rivals: bool = False,     # leave out what is that many times commoner in another target language
 ) -> dict: # {language: Vocabulary}
     "The pieces that belong to each language, the source included."
     if by not in ('statistics', 'script', 'both'): raise XlnbError(f"by={by!r} is unknown: choose 'statistics', 'script' or 'both'")
@@ -162,9 +163,9 @@ def vocabularies(
     if by != 'script' and (lost := [l for l in langs if not texts.get(l)]):
         raise XlnbError(f"there is no unlabelled text of {', '.join(lost)} to estimate a vocabulary from: give texts, or take by='script'")
     counts = {l: _counts(seg, texts[l]) for l in langs} if by != 'script' else {}
-    return {l: _one(seg, l, counts, source, by, least, contrast) for l in langs}
+    return {l: _one(seg, l, counts, source, by, least, contrast, rivals) for l in langs}
 
-def _one(seg, lang, counts, source, by, least, contrast):
+def _one(seg, lang, counts, source, by, least, contrast, rivals):
     "Vocabulary of one language"
     ok, roles = _allowed(seg), _roles(seg)
     if not language(lang).spaces: roles = np.stack([ok, ok, ok])
@@ -172,6 +173,7 @@ def _one(seg, lang, counts, source, by, least, contrast):
         roles = np.tile(ok, (3, 1)) & (counts[lang] >= least)
         share = {l: n / np.maximum(n.sum(1, keepdims=True), 1) for l, n in counts.items()}
         if lang != source: roles[:2] &= (share[lang] > contrast * share[source])[:2]
+        for l in set(share) - {lang, source} if rivals and lang != source else (): roles[:2] &= (contrast * share[lang] >= share[l])[:2]
     if by != 'statistics': roles &= np.array([bool(s) and in_script(s, language(lang).script) for s in seg.surface])
     if not roles[0].any(): raise XlnbError(f"no piece of the tokenizer belongs to {language(lang).name} ('{lang}'): give more text, a smaller least, or another by")
     return Vocabulary(*(np.flatnonzero(r) for r in roles))

@@ -37,6 +37,7 @@ class SALT:
     control: str = 'vocabulary'  # of the language: 'vocabulary', 'prompt' or 'none'
     vocabulary: str = 'both'     # known by 'statistics' of unlabelled text, by 'script', or 'both'
     contrast: float = 5.         # how many times commoner than in English a word of a language is
+    rivals: bool = False         # leave out words that are as much commoner in another target language
     top_k: int = 5               # candidates at most
     top_p: float|None = None     # the fewest candidates with that much probability
     floor: float = 0.            # least probability of a candidate
@@ -118,7 +119,7 @@ def candidate_source(
     if m.candidates == 'dictionary': return DictionaryCandidates(read_dictionary(m.dictionary, langs, getattr(task.loader, 'lab', None)))
     texts = task_texts(task, [task.source, *langs], data=ctx.data, limit=1000) if _needs_text(m) else None
     wanted = [] if m.candidates == 'english' else langs
-    vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
+    vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast, rivals=m.rivals) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
     if m.candidates == 'random': return RandomCandidates(ctx.tokenizer, vocabs, m.top_k, ctx.seed)
     control = 'vocabulary' if m.candidates == 'english' else m.control
     return MaskedCandidates(_generator(m, model, ctx), ctx.tokenizer, vocabs, m.context, control, top_k=m.top_k, top_p=m.top_p, floor=m.floor, pieces=m.pieces, together=m.together)
