@@ -171,7 +171,7 @@ def _untranslated(text):
         same = sum(a == b for a, b in zip(text.rows[first][column], text.rows[l][column])) / len(text)
         if same > .5: warnings.warn(f"{same:.0%} of the rows in {l!r} are word for word those in {first!r}: was the text translated?")
 
-# %% ../nbs/components/21_parallel.ipynb #new
+# %% ../nbs/components/21_parallel.ipynb #cell-42
 def parallel_texts(
     text, # whatever `parallel_text` reads, or a list or tuple of these
 ) -> list: # of `ParallelText`

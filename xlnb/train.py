@@ -255,7 +255,7 @@ def finetune_args(
         gradient_accumulation_steps=method.accumulate, per_device_eval_batch_size=ctx.budget.eval_batch_size)
     return res if method.select == 'last' else res | dict(eval_steps=max(1, round(per_epoch * method.eval_every)))
 
-# %% ../nbs/components/40_train.ipynb #new
+# %% ../nbs/components/40_train.ipynb #cell-54
 def make_encoder(
     encoder: str,            # Hub id, folder or 'lab'
     method: Method,          # of the slot 'before', with its text; without text, that of the laboratory
