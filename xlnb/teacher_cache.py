@@ -169,7 +169,7 @@ def _write(teacher, texts, folder, dtype, batch_size):
     np.save(folder/'keys.npy', np.concatenate([np.asarray(w, dtype=np.int32) for w in words])); np.save(folder/'start.npy', start)
 
 # %% ../nbs/components/22_teacher_cache.ipynb #cell-29
-LAB_TEACHER = dict(documents=6000, vocab_size=700, hidden_size=128, layers=3, intermediate=256, steps=800, batch_size=32, block_size=64, lr=2e-3, seed=0)
+LAB_TEACHER = dict(documents=6000, vocab_size=1500, hidden_size=128, layers=3, intermediate=256, steps=5000, batch_size=40, block_size=24, mask=.2, lr=2e-3, seed=0)
 
 def lab_teacher(
     folder=None, # where to keep it; a clone's own checkpoint, else `cache_home()`, if None
@@ -187,9 +187,9 @@ def lab_teacher(
     with FileLock(out.parent/f'{out.name}.lock'):
         if (out/'model.safetensors').exists(): return str(out)
         texts = Lab().corpus('en', how['documents'])
-        tokenizer = train_tokenizer(texts, how['vocab_size'])
+        tokenizer = train_tokenizer(texts, how['vocab_size'], max_length=256, kind='bpe')
         config = XLMRobertaConfig(hidden_size=how['hidden_size'], num_hidden_layers=how['layers'], num_attention_heads=4, intermediate_size=how['intermediate'], type_vocab_size=1,
                                   max_position_embeddings=130, pad_token_id=tokenizer.pad_token_id)
-        pretrain(texts, out, tokenizer, config=config, steps=how['steps'], batch_size=how['batch_size'], block_size=how['block_size'], lr=how['lr'], half=True, seed=how['seed'])
+        pretrain(texts, out, tokenizer, config=config, **{k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}, bf16=True, half=True)
         shutil.rmtree(out/'checkpoints', ignore_errors=True)
     return str(out)
