@@ -190,6 +190,7 @@ def lab_teacher(
         tokenizer = train_tokenizer(texts, how['vocab_size'], max_length=256, kind='bpe')
         config = XLMRobertaConfig(hidden_size=how['hidden_size'], num_hidden_layers=how['layers'], num_attention_heads=4, intermediate_size=how['intermediate'], type_vocab_size=1,
                                   max_position_embeddings=130, pad_token_id=tokenizer.pad_token_id)
-        pretrain(texts, out, tokenizer, config=config, **{k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}, bf16=True, half=True)
+        pretrain(texts, out, tokenizer, config=config, **{k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}, half=True,
+                 bf16=not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False))
         shutil.rmtree(out/'checkpoints', ignore_errors=True)
     return str(out)
