@@ -111,6 +111,7 @@ def test_notebook_has_the_shape_of_a_page(path):
     if module_of(path): assert re.search(r"#\|\s*hide\n#\|\s*eval:\s*false\nimport nbdev; nbdev\.nbdev_export\(\)", source(cells(path)[-1])), "ends with the hidden export"
     seen = [s for s in map(source, cells(path)) if not re.fullmatch(r"#+ .*|(?s:.*^#\|\s*(?:hide|default_exp)\b.*)", s.strip(), re.M)]
     assert len(seen) <= 60, "split it: so many cells that a reader sees, headings not counted"
+    assert len({c["id"] for c in cells(path)}) == len(cells(path)), "no cell stands there twice"
     long = [s for s in map(source, code_cells(path)) if len([l for l in s.splitlines() if l.strip() and not l.startswith("#|")]) > 45]
     assert long == []
 

@@ -101,22 +101,6 @@ def group_means(
     out.insert(0, 'languages', groups.size())
     return out.reindex([k for k in ('teachers', 'students') if k in out.index])
 
-# %% ../nbs/components/52_mechanism.ipynb #cell-43
-def group_means(
-    before: pd.DataFrame, # items (lang, correct) of the model before
-    after: pd.DataFrame,  # and after
-    teachers,             # codes of the languages that taught
-) -> pd.DataFrame: # rows 'teachers' and 'students': languages, score before, after, change
-    "Mean score of teachers and of students, before and after"
-    if lost := {'lang', 'correct'} - {*before} | {'lang', 'correct'} - {*after}: raise XlnbError(f"items need the columns {', '.join(sorted(lost))}: make them with score_items")
-    table = pd.DataFrame({k: x.groupby('lang', sort=False).correct.mean() for k, x in (('before', before), ('after', after))})
-    if table.isna().any(axis=None): raise XlnbError("before and after are not of the same languages: score the same languages both times")
-    if lost := [t for t in teachers if t not in table.index]: raise XlnbError(f"there are no items of the teacher {lost[0]!r}: score every language that took part")
-    groups = table.groupby(np.where(table.index.isin(list(teachers)), 'teachers', 'students'))
-    out = groups.mean().assign(change=lambda t: t.after - t.before)
-    out.insert(0, 'languages', groups.size())
-    return out.reindex([k for k in ('teachers', 'students') if k in out.index])
-
 # %% ../nbs/components/52_mechanism.ipynb #cell-28
 def fact_movement(
     before: pd.DataFrame, # items (id, lang, correct) of the model before
