@@ -321,7 +321,8 @@ def paired_difference(a: pd.DataFrame, # items of the recipe in question
         xs.append(_with_aggregates(_ratio(cube[0].sum(1), cube[1].sum(1), cube[2]), langs, source))
         xws.append(_with_aggregates(_resampled(cube, draws, r_items), langs, source))
     point, drawn = _spread(xs[0] - xs[1], xws[0] - xws[1], r_seeds)
-    low, high = _interval(point, drawn, level, -2, 2)
+    most = np.array([1.] * (len(point) - 1) + [2.])  # the last is the difference of two gaps
+    low, high = _interval(point, drawn, level, -most, most)
     p, L, n = _p_value(drawn), len(langs), a.groupby('lang').id.nunique()
     out = pd.DataFrame(dict(lang=langs + AGGREGATES, a=_mean(xs[0]), b=_mean(xs[1]), difference=point, low=low, high=high, p=p,
         p_holm=[*holm(p[:L]), *[np.nan] * 3], verdict=[_verdict(l, x, y) for l, x, y in zip(langs + AGGREGATES, low, high)],
