@@ -1,12 +1,8 @@
 """ALSACE: the vote, the losses with their known gradients, one pass per language, the run and its controls, two processes."""
 import copy
 import json
-import os
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import toy_alsace
-from toy_stage import told
+from toy_stage import two_processes
 from toy_alsace import LANGS, shared_stage, text, world
 from xlnb.tasks import TASKS
 from xlnb.alsace_controls import alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls
@@ -29,7 +25,6 @@ from xlnb.scoring import ClozeScorer, Verbaliser
 from xlnb.teachers import choose_teachers, confidence, normalise, select_teachers, vote
 from xlnb.train import Budget, Method, run_stage
 
-HERE = Path(__file__).parent
 XNLI = "en fr bg es de vi ru el zh th tr hi ar ur sw".split()
 
 
@@ -287,11 +282,8 @@ def test_two_processes_equal_one(toy, tmp_path):
     save_file(model.state_dict(), tmp_path / "tuned.safetensors")
     plan = shared_stage(ctx, model)
     one = run_stage(plan.stage, model, seed=0)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_alsace.py", tmp_path / "run", tmp_path / "tuned.safetensors"],
-                         capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0, run.stderr[-3000:]
-    lines = told(tmp_path / "run")
-    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"] and lines[0]["teachers"] == plan.report.teachers
+    lines = two_processes("toy_alsace.py", tmp_path / "run", tmp_path / "tuned.safetensors")
+    assert lines[0]["teachers"] == plan.report.teachers
     assert (lines[0]["steps"], lines[0]["tokens"], lines[0]["best_step"]) == (one.steps, one.tokens, one.best_step)
     saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
     for k, v in one.model.state_dict().items():

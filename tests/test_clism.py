@@ -12,7 +12,7 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback
 
 from toy_clism import LANGS, context, encoder, shared_stage
-from toy_stage import told
+from toy_stage import two_processes
 from xlnb.align import align_words
 from xlnb.cells import Cell, run_cell
 from xlnb.clism_controls import clism_controls, projection_table, watch_contrast
@@ -353,11 +353,7 @@ def test_two_processes_equal_one(tmp_path):
     stages, stage = shared_stage(model)
     one = run_stage(stage, model, seed=0)
     stages.close()
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_clism.py", tmp_path],
-                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0, run.stderr[-3000:]
-    lines = told(tmp_path)
-    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"]
+    lines = two_processes("toy_clism.py", tmp_path)
     assert lines[0]["sum"] == pytest.approx(float(sum(v.double().sum() for v in one.model.state_dict().values())), abs=1e-3)
     for a, b in zip(one.history, lines[0]["history"]):
         for k in ("loss", *PARTS): assert a[k] == pytest.approx(b[k], abs=1e-4), (k, a["step"])

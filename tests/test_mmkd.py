@@ -1,5 +1,5 @@
 """MMKD and its rooms: pairs, teacher, losses, heads, the method before fine-tuning, and what is measured of a space."""
-import copy, dataclasses, importlib.util, os, subprocess, sys
+import copy, dataclasses, importlib.util, os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertModel, TrainerCallback
 
 from toy_levels import structure_stage, student
-from toy_stage import told
+from toy_stage import two_processes
 from xlnb.cells import Cell
 from xlnb.encoders import load_encoder, load_tokenizer
 from xlnb.lab import Lab
@@ -199,11 +199,7 @@ def test_structure_over_two_processes_is_that_of_one(tmp_path):
     "Gathered similarities give the loss and the gradient of the whole batch"
     stage, model = structure_stage()
     one = run_stage(stage, model, seed=0)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_levels.py", tmp_path],
-                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0, run.stderr[-3000:]
-    lines = told(tmp_path)
-    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"]
+    lines = two_processes("toy_levels.py", tmp_path)
     assert lines[0]["sum"] == pytest.approx(float(sum(v.double().sum() for v in one.model.state_dict().values())), abs=1e-5)
     for a, b in zip(one.history, lines[0]["history"]): assert a["structure"] == pytest.approx(b["structure"], abs=1e-5)
 

@@ -104,7 +104,7 @@ def test_same_seed_same_run_and_other_seed_another(lab):
 
 @pytest.mark.parametrize("options", [dict(candidates="random"), dict(candidates="english"), dict(candidates="dictionary", dictionary="lab"), dict(control="none"), dict(control="prompt"),
     dict(context="prompt"), dict(context="masked"), dict(top_p=0.5), dict(pieces=3), dict(per="row"), dict(per="text"), dict(generator="current", warm=0.4), dict(layer=1),
-    dict(weight="fixed", weight_value=0.2, weight_per="sentence"), dict(names=True), dict(floor=0.9), dict(together=4), dict(vocabulary="statistics"), dict(copies=1)], ids=str)
+    dict(weight="fixed", weight_value=0.2, weight_per="sentence"), dict(names=True), dict(floor=0.9), dict(together=4), dict(vocabulary="statistics"), dict(rivals=True), dict(copies=1)], ids=str)
 def test_every_option_trains(lab, options):
     results = trained(lab, "lab-inference", SALT(batch_size=16, **options), train_examples=24)
     assert sum(r.steps for r in results) == 3

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -76,6 +77,16 @@ def tell(out, result, **more):
 def told(out):
     "What each process that came to its end has told"
     return [json.loads(p.read_text()) for p in sorted(Path(out).glob("result-*.json"))]
+
+
+def two_processes(script, out, *args):
+    "Run a script of this folder in two processes; what each has told of the run in `out`"
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", Path(__file__).parent / script, out, *args],
+                         capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = told(out)
+    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"]
+    return lines
 
 
 def shared_stage(**args):
