@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Budget', 'Context', 'StageResult', 'run_stage', 'Method', 'run_method', 'learning_rate', 'finetune_args',
-           'make_encoder', 'Stage', 'StageTrainer', 'predict', 'seeded', 'task_loss']
+           'make_encoder', 'in_bf16', 'Stage', 'StageTrainer', 'predict', 'seeded', 'task_loss']
 
 # %% ../nbs/components/40_train.ipynb #cell-03
 import dataclasses, difflib, hashlib, json, math, re, shutil, tempfile, time
@@ -274,3 +274,24 @@ def make_encoder(
     if texts: method = dataclasses.replace(method, text=texts)
     result, = run_method(method, load_encoder(encoder), Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs), progress)
     return str(Path(out)/'encoder'), result
+
+# %% ../nbs/components/40_train.ipynb #cell-57
+class _InBF16:
+    "What a method becomes that is to train in bf16 on a CPU"
+    def stages(self, model, ctx):
+        if torch.cuda.is_available(): yield from super().stages(model, ctx); return
+        model.set_attn_implementation('eager')
+        for stage in super().stages(model, ctx):
+            stage.args |= dict(bf16=True, use_cpu=True)
+            yield stage
+
+def in_bf16(
+    method: Method, # a dataclass, whatever its slot
+) -> Method: # the same with the same options; its name tells a store that results are others
+    "Let a method train in bf16 mixed precision on a CPU"
+    if isinstance(method, _InBF16): return method
+    cls = type(method)
+    out = object.__new__(dataclasses.dataclass(frozen=True, repr=False)(type(cls.__name__, (_InBF16, cls), dict(name=f'{cls.name}, bf16', __module__=cls.__module__))))
+    out.__dict__.update(vars(method))
+    return out
+
