@@ -16,7 +16,7 @@ from toy_stage import two_processes
 from xlnb.align import align_words
 from xlnb.cells import Cell, run_cell
 from xlnb.clism_controls import clism_controls, projection_table, watch_contrast
-from xlnb.encoders import encoder_fingerprint, load_encoder, load_tokenizer, save_encoder, with_head
+from xlnb.encoders import encoder_fingerprint, load_encoder, load_finetuned, load_tokenizer, save_encoder, with_head
 from xlnb.evaluate import evaluate_model
 from xlnb.features import featurize
 from xlnb.few_shot import FewShot, few_task
@@ -309,6 +309,23 @@ def test_every_kind_of_task_takes_the_encoder(kind, tmp_path):
     tuned = with_head(model, task)
     run_method(FineTune(), tuned, dataclasses.replace(ctx, budget=Budget(train_examples=16, eval_examples=10, steps=2)))
     assert len(evaluate_model(task, tuned, ctx.tokenizer, ("en", "qal"), budget=Budget(eval_examples=10))) == 20
+
+
+@pytest.mark.parametrize("name", ["lab-spans", "lab-tags"])
+def test_a_fine_tuned_model_is_read_back(name, tmp_path):
+    "It answers the same, by its pointer where it has one, and can be trained on"
+    task, budget = get_task(name), Budget(train_examples=16, eval_examples=10, steps=2)
+    model, ctx = encoder(), context(task=task)
+    run_method(small(asks=("span", "tags")), model, ctx)
+    tuned = with_head(model, task)
+    run_method(FineTune(), tuned, dataclasses.replace(ctx, budget=budget))
+    back = load_finetuned(save_encoder(tuned, ctx.tokenizer, tmp_path / "tuned"), task)
+    assert type(back) is type(tuned) and same(tuned.state_dict(), back.state_dict()) and hasattr(back, "pointer") == (task.kind == "span")
+    tok = load_tokenizer(tmp_path / "tuned")
+    one, two = (evaluate_model(task, m, t, ("en", "qal"), budget=budget) for m, t in ((tuned, ctx.tokenizer), (back, tok)))
+    assert one.equals(two)
+    run_method(FineTune(select="last"), back, dataclasses.replace(ctx, tokenizer=tok, budget=budget))
+    assert not same(tuned.state_dict(), back.state_dict())
 
 
 @pytest.mark.parametrize("with_", ["mmkd(amount=20,batch_size=8,teacher='student')+clism(amount=20,batch_size=8)+finetune", "clism(amount=20,batch_size=8)+mmkd(amount=20,batch_size=8,teacher='student')+finetune",

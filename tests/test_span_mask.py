@@ -184,6 +184,20 @@ def test_entities_in_batches():
     assert CapitalEntities([])(['Ana', '7 a']) == [[], [(0, 1, 'NUMBER')]]
 
 
+def test_a_pipeline_of_spacy_on_disk(tmp_path):
+    "The real loading and the real pipe, with rules in place of a model that would have to be downloaded"
+    spacy = pytest.importorskip("spacy", reason="spaCy is an extra: pip install 'xlnb[ner]'")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([dict(label="PERSON", pattern="Ana Lima"), dict(label="GPE", pattern="Porto")])
+    nlp.to_disk(tmp_path / "rules")
+    find = SpacyEntities(str(tmp_path / "rules"))
+    text = "In Porto, Ana Lima sings."
+    assert [[text[a:b] for a, b, _ in o] for o in find([text, "Nobody."])] == [["Porto", "Ana Lima"], []]
+    pair = dict(id="0", source=text, target="Em Porto canta Ana Lima.", source_words=[(0, 2), (3, 8), (10, 13), (14, 18), (19, 24)], target_words=[(0, 2), (3, 8), (9, 14), (15, 18), (19, 23)], links=[(1, 1), (2, 3), (3, 4), (4, 2)])
+    row, = span_pairs([pair], load_tokenizer("lab"), find=find)
+    assert row["masked"] == f"In {QUE}, {QUE} sings." and [(q["answer"], q["label"]) for q in row["questions"]] == [("Porto", "GPE"), ("Ana Lima", "PERSON")]
+
+
 # ---------------------------------------------------------------- inputs
 
 def test_queries_side_by_side(tok, mlm):
