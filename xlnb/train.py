@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Budget', 'Context', 'StageResult', 'run_stage', 'Method', 'run_method', 'learning_rate', 'finetune_args',
-           'make_encoder', 'in_bf16', 'Stage', 'StageTrainer', 'predict', 'seeded', 'task_loss']
+           'make_encoder', 'InBF16', 'in_bf16', 'Stage', 'StageTrainer', 'predict', 'seeded', 'task_loss']
 
 # %% ../nbs/components/40_train.ipynb #cell-03
 import dataclasses, difflib, hashlib, json, math, re, shutil, tempfile, time
@@ -276,8 +276,8 @@ def make_encoder(
     return str(Path(out)/'encoder'), result
 
 # %% ../nbs/components/40_train.ipynb #cell-57
-class _InBF16:
-    "What a method becomes that is to train in bf16 on a CPU"
+class InBF16:
+    "Stands before a method's class, to train in bf16 mixed precision on a CPU"
     def stages(self, model, ctx):
         if torch.cuda.is_available(): yield from super().stages(model, ctx); return
         model.set_attn_implementation('eager')
@@ -288,10 +288,10 @@ class _InBF16:
 def in_bf16(
     method: Method, # a dataclass, whatever its slot
 ) -> Method: # the same with the same options; its name tells a store that results are others
-    "Let a method train in bf16 mixed precision on a CPU"
-    if isinstance(method, _InBF16): return method
+    "The method with `InBF16` before its class"
+    if isinstance(method, InBF16): return method
     cls = type(method)
-    out = object.__new__(dataclasses.dataclass(frozen=True, repr=False)(type(cls.__name__, (_InBF16, cls), dict(name=f'{cls.name}, bf16', __module__=cls.__module__))))
+    out = object.__new__(dataclasses.dataclass(frozen=True, repr=False)(type(cls.__name__, (InBF16, cls), dict(name=f'{cls.name}, bf16', __module__=cls.__module__))))
     out.__dict__.update(vars(method))
     return out
 
