@@ -22,7 +22,7 @@ from xlnb.features import featurize
 from xlnb.few_shot import FewShot, few_task
 from xlnb.lab import Lab
 from xlnb.languages import XlnbError
-from xlnb.methods.clism import CLISM
+from xlnb.methods.clism import CLISM, _passages
 from xlnb.methods.finetune import FineTune
 from xlnb.parallel import parallel_text
 from xlnb.pointer import POINTERS, QUE, Pointer, asks, give_pointer, pointer_logits
@@ -374,6 +374,18 @@ def test_two_processes_equal_one(tmp_path):
     assert lines[0]["sum"] == pytest.approx(float(sum(v.double().sum() for v in one.model.state_dict().values())), abs=1e-3)
     for a, b in zip(one.history, lines[0]["history"]):
         for k in ("loss", *PARTS): assert a[k] == pytest.approx(b[k], abs=1e-4), (k, a["step"])
+
+
+def test_passages_are_sentences_as_they_follow_each_other():
+    "So that what recurs is what a text speaks of"
+    said = [f"Sentence {i} is about Ana." for i in range(40)]
+    text = parallel_text([dict(id=str(i), lang=l, text=s) for i, s in enumerate(said) for l in ("en", "qal")], "sib200")
+    method, ctx = CLISM(text=text, spans="recurring", cacr=0.0, amount=30), context(langs=("en", "qal"))
+    found = " ".join(_passages(method, ctx, 64))
+    at = [found.find(s) for s in said]
+    assert sum(k >= 0 for k in at) == 30 and (drawn := [k for k in at if k >= 0]) == sorted(drawn)
+    method.prepare(encoder(), ctx)
+    assert any(r["queries"] for r in method.inputs(ctx))
 
 
 # --- controls and few examples ----------------------------------------------------------------------------------------

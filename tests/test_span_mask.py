@@ -1,8 +1,10 @@
 "Word links and projected spans: against packages and gold, resumed, cut, with questions side by side"
-import os, random
+import multiprocessing, os, random
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 from nltk.translate import Alignment, alignment_error_rate
@@ -11,6 +13,7 @@ from xlnb.align import GOLD, align_words, alignment_error, embedding_links, gold
 from xlnb.encoders import _where, load_encoder, load_tokenizer
 from xlnb.lab import Lab
 from xlnb.languages import XlnbError
+from xlnb.pointer import give_pointer
 from xlnb.span_mask import QUE, CapitalEntities, SpacyEntities, add_query, lab_pairs, project, show_spans, span_inputs, span_pairs, span_precision, span_statistics, split_words
 
 mirror = pytest.mark.skipif(not os.environ.get('XLNB_DATA'), reason='XLNB_DATA is not set: the mirror is not at hand')
@@ -166,7 +169,7 @@ def test_a_stopped_run_goes_on(lab, tok, tmp_path):
             Finder.left -= 1
             return self.find(texts)
     with pytest.raises(Stop): span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
-    assert sorted(p.name for p in (tmp_path/'a').iterdir()) == ['links.parquet', 'pairs.json', *(f'part-0000{i}.parquet' for i in range(3))]
+    assert sorted(p.name for p in (tmp_path/'a').iterdir() if p.suffix != '.lock') == ['links.parquet', 'pairs.json', *(f'part-0000{i}.parquet' for i in range(3))]
     Finder.left, n = 9, len(calls)
     again = span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
     assert len(calls) == n and Finder.left == 7, 'neither links nor finished parts are made again'
@@ -175,6 +178,32 @@ def test_a_stopped_run_goes_on(lab, tok, tmp_path):
     each = span_pairs(pairs, tok, lambda s, t: calls.append(len(s)) or [[] for _ in s], together=False, part=20)
     assert calls[-3:] == [20, 20, 10] and span_statistics(each)['questions'] == 0
     with pytest.raises(XlnbError, match='links for each'): span_pairs(pairs, tok, lambda s, t: [])
+
+
+def test_a_folder_knows_who_made_it(lab, tok, tmp_path):
+    "Another encoder, another function or another pipeline is another run"
+    pairs, kept = lab_pairs(lab, lab.langs[1], 6), lambda **kw: span_pairs(pairs, tok, out=tmp_path/'a', **kw)
+    one, two = ((load_encoder('lab'), tok) for _ in range(2))
+    with torch.no_grad(): two[0].get_input_embeddings().weight.mul_(1.1)
+    kept(align=partial(align_words, encoder=one))
+    kept(align=partial(align_words, encoder=(load_encoder('lab'), tok)))  # the same weights
+    for align in (partial(align_words, encoder=two), partial(align_words, encoder='lab'), partial(align_words, encoder=one, matching='itermax'), lambda s, t: [[] for _ in s], align_words):
+        with pytest.raises(XlnbError, match='delete it'): kept(align=align)
+    kept = lambda f: span_pairs(pairs, tok, f, out=tmp_path/'b')
+    kept(lambda s, t: [[(0, 0)] for _ in s]); kept(lambda s, t: [[(0, 0)] for _ in s])
+    with pytest.raises(XlnbError, match='delete it'): kept(lambda s, t: [[(0, 1)] for _ in s])
+
+
+def _make(folder, n):
+    "A process of its own"
+    pairs = lab_pairs(Lab(), 'qal', n)
+    return len(span_pairs(pairs, load_tokenizer('lab'), align_words, CapitalEntities(pairs['source'][:]), out=folder, part=10))
+
+
+def test_two_processes_share_a_folder(tmp_path):
+    "One makes the parts, the other waits and reads them"
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool: sizes = list(pool.map(_make, [tmp_path/'a'] * 2, [60] * 2))
+    assert sizes == [60, 60] and len([*(tmp_path/'a').glob('part-*.parquet')]) == 6
 
 
 def test_entities_in_batches():
@@ -238,6 +267,22 @@ def test_a_new_token(init):
     assert np.allclose(new[n].detach(), old[tok.mask_token_id] if init == 'mask' else old.mean(0))
     assert model(**tok('[QUE] sings', return_tensors='pt')).logits.shape[-1] == n + 1 and model.config.vocab_size == n + 1
     with pytest.raises(XlnbError, match='init'): add_query(tok, model, 'zero')
+
+
+@pytest.mark.parametrize('init', ['mask', 'mean'])
+def test_a_row_to_spare_gets_the_new_token(init):
+    "Vocabularies are padded in some checkpoints, so the embeddings may have room already"
+    tok, model = load_tokenizer('lab'), load_encoder('lab')
+    model.resize_token_embeddings(len(tok) + 8)
+    old, n = model.get_input_embeddings().weight.detach().clone(), len(tok)
+    add_query(tok)
+    assert add_query(tok, model, init) == n and model.get_input_embeddings().num_embeddings == n + 8
+    new = model.get_input_embeddings().weight.detach()
+    assert np.allclose(new[n], old[tok.mask_token_id] if init == 'mask' else old[:n].mean(0), atol=1e-6) and (new[:n] == old[:n]).all() and (new[n + 1:] == old[n + 1:]).all()
+    give_pointer(model, tok)
+    with torch.no_grad(): model.get_input_embeddings().weight[n] = 7  # as if trained
+    add_query(tok, model, init)
+    assert (model.get_input_embeddings().weight[n] == 7).all()
 
 
 def test_a_sample_to_look_at(lab, tok):

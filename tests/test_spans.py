@@ -269,7 +269,8 @@ def conll(tmp_path):
             for split in ('train', 'validation', 'test'):
                 folder = tmp_path/name/config/split
                 folder.mkdir(parents=True)
-                Dataset.from_list(conll_rows(lang, split), features=Features(CONLL)).to_parquet(str(folder/'0000.parquet'))
+                last = [dict(id='4', tokens=[], pos_tags=[], ner_tags=[])] * (name == 'conll2002')  # as the Hub has it
+                Dataset.from_list(conll_rows(lang, split) + last, features=Features(CONLL)).to_parquet(str(folder/'0000.parquet'))
     return tmp_path
 
 

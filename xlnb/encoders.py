@@ -112,7 +112,7 @@ def save_encoder(model,     # a masked language model, perhaps with a pointer, o
     Path(folder).mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict={k: v for k, v in model.state_dict().items() if not k.startswith('pointer.')})
     tokenizer.save_pretrained(folder)
-    if not hasattr(model, 'pointer'): return str(folder)
+    if not hasattr(model, 'pointer'): (Path(folder)/POINTER_FILE).unlink(missing_ok=True); return str(folder) # none of an earlier model
     save_pointer(model.pointer, folder)
     config = AutoConfig.from_pretrained(folder) # names a class that Transformers has
     config.architectures = [c.__name__ for c in type(model).__mro__ if c.__module__.startswith('transformers.')][:1]

@@ -9,13 +9,16 @@ __all__ = ['split_words', 'CapitalEntities', 'SpacyEntities', 'project', 'span_p
 # %% ../nbs/components/12_span_mask.ipynb #cell-03
 import hashlib, html, json, re, unicodedata
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd, pyarrow as pa, pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from .code_switch import _UNSPACED, _script, names_in, words_of
+from .encoders import encoder_fingerprint
 from .features import _frame, _input
 from .grammar import _rng, align
 from .lab import Lab, World, _report
@@ -73,7 +76,8 @@ class SpacyEntities:
         pipeline='en_core_web_sm', # name of an installed pipeline, or one in memory
         batch_size: int = 256,     # texts per batch
     ):
-        self.batch_size, self.nlp, self.name = batch_size, pipeline, pipeline if isinstance(pipeline, str) else type(pipeline).__name__
+        self.batch_size, self.nlp, self.name = batch_size, pipeline, pipeline
+        if not isinstance(pipeline, str): self.name = type(pipeline).__name__ + (hashlib.sha256(pipeline.to_bytes()).hexdigest()[:16] if hasattr(pipeline, 'to_bytes') else '')
         if not isinstance(pipeline, str): return
         try:
             import spacy
@@ -150,14 +154,15 @@ def span_pairs(
     if find is None and 'entities' not in has: find = CapitalEntities(pairs['source'][:])
     folder = out and _folder(out, _mark(pairs, tokenizer, most, part, together, align, find))
     links, parts, starts = None, [], range(0, len(pairs), part)
-    for i in tqdm(starts, desc='span pairs', disable=not progress, leave=False):
-        file = folder and folder/f'part-{i // part:05}.parquet'
-        if file and file.exists(): parts.append(pq.read_table(file)); continue
-        if links is None and align and together: links = _all_links(pairs, tokenizer, align, folder)
-        rows = _worded(pairs.select(range(i, min(i + part, len(pairs)))).to_list(), tokenizer)
-        made = Dataset.from_list(_part(rows, tokenizer, align, find, most, links and links[i:i + part]), features=_COLUMNS).data.table
-        if file: _write(file, made)
-        parts.append(made)
+    with FileLock(folder/'pairs.lock') if folder else nullcontext(): # of several processes one makes them, the others read
+        for i in tqdm(starts, desc='span pairs', disable=not progress, leave=False):
+            file = folder and folder/f'part-{i // part:05}.parquet'
+            if file and file.exists(): parts.append(pq.read_table(file)); continue
+            if links is None and align and together: links = _all_links(pairs, tokenizer, align, folder)
+            rows = _worded(pairs.select(range(i, min(i + part, len(pairs)))).to_list(), tokenizer)
+            made = Dataset.from_list(_part(rows, tokenizer, align, find, most, links and links[i:i + part]), features=_COLUMNS).data.table
+            if file: _write(file, made)
+            parts.append(made)
     return Dataset(pa.concat_tables(parts)) if parts else Dataset.from_list([], features=_COLUMNS)
 
 # %% ../nbs/components/12_span_mask.ipynb #cell-23
@@ -203,21 +208,30 @@ def _write(file, table):
 
 def _mark(pairs, tokenizer, most, part, together, *functions):
     "What decides the parts of a folder"
-    def name(f): # of a function with its options, or of an entity finder
+    def name(f, key=''): # of a function with its options, of an entity finder, or of an encoder
+        if key == 'encoder' and isinstance(f, (str, Path)): return encoder_fingerprint(f)
         if f is None or isinstance(f, (str, int, float, bool)): return f
-        if hasattr(f, 'func'): return [name(f.func), sorted((k, str(v)) for k, v in f.keywords.items())]
-        return [getattr(f, '__qualname__', type(f).__name__), getattr(f, 'name', None), sorted(getattr(f, 'names', ()))]
+        if isinstance(f, (tuple, list)): return [name(o) for o in f]
+        if hasattr(f, 'func'): return [name(f.func), *map(name, f.args), sorted((k, name(v, k)) for k, v in f.keywords.items())]
+        if hasattr(f, 'state_dict'): return [type(f).__name__, hashlib.sha256(b''.join(v.cpu().contiguous().numpy().tobytes() for v in f.state_dict().values())).hexdigest()]
+        if hasattr(f, 'get_vocab'): return f.get_vocab()
+        return [getattr(f, '__qualname__', type(f).__name__), getattr(f, 'name', None), sorted(getattr(f, 'names', ())), _program(getattr(f, '__code__', None))]
     known = [most, part, together, tokenizer.get_vocab(), *map(name, functions)]
     h = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
     for batch in pairs.iter(1000): h.update(json.dumps(batch, sort_keys=True).encode())
     return h.hexdigest()[:16]
 
+def _program(code):
+    "What a function does, wherever it stands"
+    return code and [code.co_code.hex(), code.co_names, [_program(c) if hasattr(c, 'co_code') else repr(c) for c in code.co_consts]]
+
 def _folder(out, mark):
     "The folder of some pairs, refused if it holds others"
     out = Path(out).expanduser(); out.mkdir(parents=True, exist_ok=True)
     file = out/'pairs.json'
-    if file.exists() and json.loads(file.read_text())['mark'] != mark: raise XlnbError(f"the folder {out.name!r} holds other pairs, or pairs of other options: give another folder, or delete it")
-    if not file.exists(): tmp = file.with_suffix('.tmp'); tmp.write_text(json.dumps(dict(mark=mark))); tmp.replace(file)
+    with FileLock(out/'pairs.lock'):
+        if file.exists() and json.loads(file.read_text())['mark'] != mark: raise XlnbError(f"the folder {out.name!r} holds other pairs, or pairs of other options: give another folder, or delete it")
+        if not file.exists(): tmp = file.with_suffix('.tmp'); tmp.write_text(json.dumps(dict(mark=mark))); tmp.replace(file)
     return out
 
 # %% ../nbs/components/12_span_mask.ipynb #cell-27
@@ -294,12 +308,13 @@ def add_query(
     import torch
     from tokenizers import AddedToken
     if init not in ('mask', 'mean'): raise XlnbError(f"init={init!r} is unknown: choose 'mask' or 'mean'")
-    if QUE not in tokenizer.get_vocab(): tokenizer.add_tokens([AddedToken(QUE, special=True, normalized=False)], special_tokens=True)
+    if (new := QUE not in tokenizer.get_vocab()): tokenizer.add_tokens([AddedToken(QUE, special=True, normalized=False)], special_tokens=True)
     q = tokenizer.convert_tokens_to_ids(QUE)
-    if model is None or q < model.get_input_embeddings().num_embeddings: return q
-    old = model.get_input_embeddings().weight.detach().clone()
-    model.resize_token_embeddings(q + 1, mean_resizing=False)
-    with torch.no_grad(): model.get_input_embeddings().weight[len(old):] = old[tokenizer.mask_token_id] if init == 'mask' else old.mean(0)
+    if model is None: return q
+    old = model.get_input_embeddings().weight.detach()[:q].clone() # there may be rows to spare behind
+    if q >= model.get_input_embeddings().num_embeddings: model.resize_token_embeddings(q + 1, mean_resizing=False)
+    elif not new and getattr(model.config, 'query_token_id', None) == q: return q # it has been trained
+    with torch.no_grad(): model.get_input_embeddings().weight[q] = old[tokenizer.mask_token_id] if init == 'mask' else old.mean(0)
     return q
 
 # %% ../nbs/components/12_span_mask.ipynb #cell-43

@@ -44,7 +44,7 @@ class SpanCollator:
         for k in ('source', 'target'): out[f'{k}_mask'] = torch.stack([(at >= r[k][0]) & (at < r[k][1]) for r in rows])
         if self.plain:
             out |= self._padded('plain', [r['plain'] for r in rows])
-            out['plain_mask'] = (out['plain_attention_mask'] == 1) & ~torch.isin(out['plain_input_ids'], torch.tensor(self.tokenizer.all_special_ids))
+            out['plain_mask'] = (out['plain_attention_mask'] == 1) & ~torch.isin(out['plain_input_ids'], torch.tensor(sorted({*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id})))
         return out | self._hidden(out) if self.mask else out
 
     def _padded(self, name, ids, types=None):

@@ -131,6 +131,7 @@ _ENTITIES = 'O', 'B-PER', 'I-PER', 'B-ORG', 'I-ORG', 'B-LOC', 'I-LOC'
 _WIKIANN = tuple('''af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo zh'''.split())
 _DEV = dict(train='train', validation='train', test='validation') # the development part tests, a part of the training rows is held out
 
+def _has_words(row, code): return bool(row['tokens']) # the Hub's CoNLL-2002 ends in a row without
 def _of_tydi(row, code): return row['id'].split('-')[0] == language(code).name.lower()
 def _candidates(row): return [o.strip() for o in row['Candidate Ans'].split(',')]
 def _one_answer(row, code): return row['Ans'].strip() in _candidates(row)
@@ -148,9 +149,9 @@ TASKS |= {o.name: o for o in [
          scorer='mlqa', title='Multilingual Question Answering', licence='CC BY-SA 3.0', citation=_BIB['mlqa']),
     Task('wikiann', 'tags', _ENTITIES, _WIKIANN, tested=[o for o in _XNLI if o != 'th'], path='unimelb-nlp/wikiann', columns=dict(tags='ner_tags'), parallel=False, scorer='conll',
          title='WikiANN entities', licence='none stated; text CC BY-SA (Wikipedia)', citation=_BIB['wikiann']),
-    Task('conll2002', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('es', 'nl'), source='es', path='eriktks/conll2002', columns=dict(tags='ner_tags'), parallel=False, scorer='conll',
+    Task('conll2002', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('es', 'nl'), source='es', path='eriktks/conll2002', columns=dict(tags='ner_tags'), keep=_has_words, parallel=False, scorer='conll',
          title='CoNLL-2002 entities', licence='none stated; for research', citation=_BIB['conll2002']),
-    Task('conll2003', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('en',), path='eriktks/conll2003', config='conll2003', columns=dict(tags='ner_tags'), scorer='conll',
+    Task('conll2003', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('en',), path='eriktks/conll2003', config='conll2003', columns=dict(tags='ner_tags'), keep=_has_words, scorer='conll',
          title='CoNLL-2003 entities, English', licence='none stated; for research', citation=_BIB['conll2003']),
     Task('copa', 'choice', path='aps/super_glue', folder='copa', config='copa', columns=dict(id='idx', choices=('choice1', 'choice2')),
          title='Choice of Plausible Alternatives', licence='BSD 2-Clause', citation=_BIB['copa']),

@@ -21,7 +21,7 @@ from ..languages import XlnbError
 from ..parallel import parallel_texts
 from ..pointer import POINTERS, Pointer, asks, drop_pointer, give_pointer
 from ..rows import _some
-from ..sentence_pairs import sentence_pairs, warn_if_read
+from ..sentence_pairs import _texts_of, sentence_pairs, warn_if_read
 from ..span_mask import CapitalEntities, SpacyEntities, add_query, lab_pairs, span_inputs, span_pairs
 from ..span_sources import RandomSpans, recurring_inputs, recurring_spans
 from ..span_student import TERMS, SpanCollator, SpanObjective, pointed, span_loss
@@ -35,7 +35,7 @@ class CLISM:
     amount: int|None = None              # pairs per language at most; all if None, and 2,000 of the laboratory
     langs: tuple[str, ...]|None = None   # languages with parallel text; those that are evaluated and are there if None
     without: tuple[str, ...] = ()        # languages held out of it: do they suffer?
-    spans: Literal['entities', 'random', 'recurring'] = 'entities' # what is asked for; 'recurring' needs English text only
+    spans: Literal['entities', 'random', 'recurring'] = 'entities' # what is asked for; 'recurring' reads the English side alone
     entities: Literal['gold', 'spacy', 'capitals']|None = None # who finds them; None: gold in the laboratory, else spaCy if it is there
     links: str|None = None               # word alignment: 'gold', 'counts', or an encoder by name; None: gold in the laboratory, else counts
     longest: int = 10                    # pieces of an entity, and of an answer, at most
@@ -154,8 +154,8 @@ def _passages(m, ctx, room) -> list: # of texts
     "English passages, as many as there would be pairs: documents of the laboratory, else sentences one after the other"
     parts = _sentences(m, ctx.task, ctx.langs, ctx.seed)
     if m.text is None: return Lab().corpus(ctx.task.source, sum(map(len, parts.values())))
-    out, size = [], 0
-    for s in dict.fromkeys(s for p in parts.values() for s in p['source']):
+    out, size, drawn = [], 0, {s for p in parts.values() for s in p['source']}
+    for s in dict.fromkeys(s for t in parallel_texts(m.text) for _, s, _ in _texts_of(t, ctx.task.source, ctx.task.source) if s in drawn): # as they follow each other there
         n = len(ctx.tokenizer(s, add_special_tokens=False)['input_ids'])
         if out and size + n <= room - 8: out[-1] += ' ' + s; size += n
         else: out.append(s); size = n
