@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, concatenate_datasets
+from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, TrainerCallback
 
 from toy_levels import structure_stage, student
@@ -18,7 +20,7 @@ from xlnb.methods.mmkd import MMKD, mmkd_controls, release_compat
 from xlnb.parallel import parallel_text
 from xlnb.recipes import METHODS, recipe
 from xlnb.retrieval import gold_alignment, retrieve, similarity_correlation
-from xlnb.sentence_pairs import END, START, _cut, pair_features, sentence_pairs, word_starts
+from xlnb.sentence_pairs import END, START, _cut, pair_features, read_before, sentence_pairs, word_starts
 from xlnb.study import Study
 from xlnb.tasks import get_task
 from xlnb.teacher_cache import Teacher, teacher_cache
@@ -95,12 +97,60 @@ def test_cache_and_live_teacher_train_alike(text, tiny, context, tmp_path):
     for x, y in zip(a.state_dict().values(), b.state_dict().values()): torch.testing.assert_close(x, y, atol=2e-5, rtol=0)
 
 
-def test_the_teacher_stays(text, tiny, context, tmp_path):
-    before = Teacher(tiny).fingerprint
-    own = copy.deepcopy(load_encoder("lab").state_dict())
-    run_method(method(text, tiny, tmp_path), load_encoder("lab"), context)
-    assert Teacher(tiny).fingerprint == before
-    assert all(torch.equal(v, own[k]) for k, v in load_encoder("lab").state_dict().items())
+@pytest.mark.parametrize("head", ["random", "identity", "trained"])
+def test_the_teacher_stays(head, text, context, tmp_path):
+    "Through the trainer: its weights, and the heads behind it unless they are to be trained"
+    m = MMKD(text=text, teacher="lab", teacher_head=head, cache=False, batch_size=8, lr=1e-3)
+    model = student() if head != "identity" else load_encoder("lab")
+    stages = m.stages(model, context)
+    stage = next(stages)
+    teacher = model._objective.teacher.model
+    own = lambda: {f"head.{k}": v.clone() for k, v in model.level_heads.state_dict().items() if "_teacher" in k} | {k: v.clone() for k, v in teacher.state_dict().items()}
+    before, mine = own(), copy.deepcopy(model.state_dict())
+    run_stage(stage, model)
+    after = own()
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert all(k.startswith("head.") for k in moved) and bool(moved) == (head == "trained")
+    assert not all(torch.equal(v, model.state_dict()[k]) for k, v in mine.items())
+    stages.close()
+
+
+def test_a_folder_belongs_to_the_options(text, tiny, context, tmp_path):
+    "What a run with other options left is not taken for this one"
+    ctx = dataclasses.replace(context, out=tmp_path / "out")
+    run_method(method(text, tiny, tmp_path), student(), ctx)
+    again, = run_method(method(text, tiny, tmp_path), student(), ctx)
+    assert again.steps == context.budget.steps
+    for options in (dict(structure=100.0), dict(pooling="mean"), dict(mask=0.4), dict(similarity="cosine")):
+        with pytest.raises(XlnbError, match="belongs to another run"): run_method(method(text, tiny, tmp_path, **options), student(), ctx)
+
+
+def test_the_order_of_pairs_makes_no_new_cache(text, context, tmp_path):
+    "The teacher reads a sentence once, whatever the seed and the languages"
+    for seed, langs in ((0, None), (1, None), (0, ("qcy", "qal"))):
+        m = MMKD(text=text, teacher="lab", cache_folder=str(tmp_path / "cache"), batch_size=8, langs=langs)
+        run_method(m, student(), dataclasses.replace(context, seed=seed, budget=Budget(steps=1, max_length=64)))
+    made = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
+    assert len(made) == 1, made
+
+
+def test_a_pointer_outlives_it(text, context, tmp_path):
+    "An encoder that points still does, and what is left is plain"
+    from xlnb.methods.clism import CLISM
+    first, _ = make_encoder("lab", CLISM(amount=10, batch_size=8, lr=1e-3, steps=1), tmp_path / "a", langs=("qal",))
+    second, _ = make_encoder(first, MMKD(text=text, teacher="lab", cache=False, batch_size=8), tmp_path / "b", budget=Budget(steps=1))
+    assert hasattr(load_encoder(second), "pointer") and not any("pointer" in k for k in load_file(f"{second}/model.safetensors"))
+
+
+def test_what_of_a_split_is_read():
+    "A small split that is read whole is seen in much text, and a little text that stands in a large split too"
+    task = get_task("lab-inference")
+    rows = task.load("en", "test", limit=40)
+    some = Dataset.from_list([dict(lang="qal", source=s, target="x") for c in ("text_a", "text_b") for s in rows[c]])
+    other = Dataset.from_list([dict(lang="qal", source=f"Nothing of this is read {i}.", target="x") for i in range(20000)])
+    assert read_before(some, task)["test"] == 1 and read_before(other, task)["test"] == 0
+    everything = Dataset.from_list([dict(lang="qal", source=s, target="x") for c in ("text_a", "text_b") for s in task.load("en", "test")[c]])
+    assert read_before(concatenate_datasets([everything, other]), task)["test"] == 1
 
 
 def test_same_seed_same_encoder(text, tiny, context, tmp_path):

@@ -58,8 +58,8 @@ def read_before(
     pairs: Dataset, # from `sentence_pairs`
     task,           # what is to be evaluated
     data=None,      # where the benchmark is
-) -> dict: # {split: share of the different English sentences that also stand there}
-    "Share of sentences that an evaluation split holds too, whatever its columns"
+) -> dict: # {split: share}
+    "How much is both in the pairs and in an evaluation split, in English: as a share of the pairs' sentences or of the split's, whichever is larger"
     strings = lambda v: [v] if isinstance(v, str) else [s for x in v for s in strings(x)] if isinstance(v, (list, tuple)) else []
     mine, out = {s.strip().casefold() for s in pairs['source'][:]}, {}
     for split in [s for s in task.splits if s != 'train']:
@@ -67,7 +67,7 @@ def read_before(
         except XlnbError: continue  # a split that is not there can not be read
         texts = [c for c in rows.column_names if c not in ('id', 'label', 'question') or task.kind == 'span' and c == 'question']
         theirs = {s.strip().casefold() for c in texts for v in rows[c][:] for s in strings(v)}
-        out[split] = len(mine & theirs) / len(mine)
+        out[split] = len(mine & theirs) / max(min(len(mine), len(theirs)), 1)
     return out
 
 def warn_if_read(
@@ -77,7 +77,7 @@ def warn_if_read(
     "Warn when pairs hold sentences of an evaluation split"
     found = read_before(pairs, task, data)
     for split, s in found.items():
-        if s > share: warnings.warn(f"{s:.0%} of the English sentences to be trained on stand in the {split} split of {task.name!r}: scores there are not scores on unseen text; take other text, or say so beside the result")
+        if s > share: warnings.warn(f"{s:.0%} of the English sentences to be trained on stand in the {split} split of {task.name!r}, or of those of the split in the text: scores there are not scores on unseen text; take other text, or say so beside the result")
     return found
 
 # %% ../nbs/components/22_sentence_pairs.ipynb #cell-18
@@ -132,7 +132,10 @@ def pair_features(
             row = dict(lang=some['lang'][i], english=number.setdefault(e, len(number)), pair=both['input_ids'][i], word=word, keys=keys, at=at,
                        target=one['input_ids'][i], source=two['input_ids'][i], length=len(word))
             for k, v in row.items(): out[k].append(v)
-    return Dataset.from_dict(out), list(number)
+    order = {e: k for k, e in enumerate(sorted(number))}  # the same for the same sentences, so that a teacher reads them once
+    rank = [order[e] for e in number]
+    out['english'] = [rank[k] for k in out['english']]
+    return Dataset.from_dict(out), list(order)
 
 # %% ../nbs/components/22_sentence_pairs.ipynb #cell-33
 def hide(

@@ -74,7 +74,7 @@ def _forward(self, texts) -> tuple:
     "Sentence vectors (sentences, size), last layer (sentences, length, size), keys and positions of the words"
     enc = _cut(self.tokenizer, texts, None, self.max_length)
     ids = self.tokenizer.pad({k: v for k, v in enc.items() if k in self.tokenizer.model_input_names}, return_tensors='pt').to(self.model.device)
-    with torch.no_grad(): hidden = self.model(**ids).last_hidden_state
+    with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False): hidden = self.model(**ids).last_hidden_state # as in the files, also where the student trains in 16 bits
     return pooled(hidden, ids['attention_mask'], self.pooling), hidden, [word_starts(enc, i) for i in range(len(texts))]
 
 def batch(self, texts, keys=None) -> dict:

@@ -98,7 +98,7 @@ def _fingerprint(stage, model, seed):
     for k, v in model.state_dict().items(): h.update(f'{k}{tuple(v.shape)}{v.flatten()[:64].tolist()}'.encode())
     rows = [stage.data[i] for i in sorted({len(stage.data) * j // 16 for j in range(16)})]
     h.update(repr(rows).encode())
-    return dict(stage=stage.name, seed=seed, args={k: repr(v) for k, v in sorted(stage.args.items())}, rows=len(stage.data),
+    return dict(stage=stage.name, seed=seed, options=stage.options, args={k: repr(v) for k, v in sorted(stage.args.items())}, rows=len(stage.data),
                 metric=stage.metric, patience=stage.patience, oracle=stage.oracle, content=h.hexdigest())
 
 # %% ../nbs/components/40_train.ipynb #cell-17
@@ -230,8 +230,14 @@ def run_method(
     progress: bool = False,# show bars
 ) -> list[StageResult]: # one per stage
     "Run the stages of a method one after the other, each in its own folder of `ctx.out`."
-    return [run_stage(stage, model, Path(ctx.out)/f'{method.name}-{i}-{stage.name}' if ctx.out else None, ctx.seed, progress)
-            for i, stage in enumerate(method.stages(model, ctx))]
+    out = []
+    for i, stage in enumerate(method.stages(model, ctx)):
+        if stage.options is None and dataclasses.is_dataclass(method): stage.options = _options(method)
+        out.append(run_stage(stage, model, Path(ctx.out)/f'{method.name}-{i}-{stage.name}' if ctx.out else None, ctx.seed, progress))
+    return out
+
+def _options(method): # what a folder remembers of them; where files are decides nothing
+    return {f.name: repr(v) for f in dataclasses.fields(method) if isinstance(v := getattr(method, f.name), (str, int, float, tuple)) and not f.name.endswith('folder')}
 
 # %% ../nbs/components/40_train.ipynb #cell-47
 def learning_rate(

@@ -48,6 +48,7 @@ class Stage:
     greater_is_better: bool = True         # is more of `metric` better?
     patience: int|None = None              # stop after so many evaluations without a new best; `None`: never stop early
     oracle: str|None = None                # language of `eval_data` when that is not the source
+    options: dict|None = None              # what else decides the result, such as options of the method: a folder of checkpoints belongs to them
 
 # %% ../nbs/components/39_trainer.ipynb #cell-12
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Iterator, Literal
 
 from datasets import Dataset
 
-from ..encoders import encoder_fingerprint
+from ..encoders import encoder_fingerprint, save_encoder
 from ..lab import Lab
 from ..languages import XlnbError
 from ..level_student import LevelHeads, LevelObjective, level_loss, taught
@@ -136,7 +136,7 @@ def _stages(m, model, ctx):
     with taught(model, LevelHeads(model.config.hidden_size, size, m.levels, m.teacher_head, seed=ctx.seed), objective):
         yield Stage('levels', features, collate, level_loss, _args(m, model, ctx))
     if ctx.out and int(os.environ.get('RANK', 0)) == 0:  # one process writes
-        for x in (model, ctx.tokenizer): x.save_pretrained(Path(ctx.out)/'encoder')
+        save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')
 
 def _fingerprint(m, cell):
     "What the result depends on beside options and student: the pairs and the teacher"
