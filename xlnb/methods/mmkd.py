@@ -122,7 +122,7 @@ def _teacher(m, model, ctx) -> Teacher:
 # %% ../../nbs/methods/63_mmkd.ipynb #cell-21
 def _args(m, model, ctx):
     return dict(learning_rate=m.lr or learning_rate(model), lr_scheduler_type='cosine', warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=ctx.budget.steps or -1,
-                per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate)
+                per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate, max_grad_norm=0. if m.release else 1.)
 
 def _stages(m, model, ctx):
     features, english = pair_features(m.pairs(ctx), ctx.tokenizer, ctx.budget.max_length)
