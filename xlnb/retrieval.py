@@ -159,7 +159,7 @@ def plot_translations(
     import matplotlib.pyplot as plt
     from sklearn.decomposition import PCA
     fig, axes = plt.subplots(1, len(vectors), figsize=(4.2 * len(vectors), 3.8), layout='constrained', squeeze=False)
-    colours, marks = plt.get_cmap('tab20'), 'osD^vPX*<>hpd8'
+    colours, marks = plt.get_cmap('tab20'), [*'osD^vPX*<>hpd', (4, 1, 0), (6, 1, 0), (3, 0, 45), '8']
     for ax, (name, by_lang) in zip(axes[0], vectors.items()):
         every = np.concatenate([v[:sentences] for v in by_lang.values()])
         points = PCA(2, random_state=0).fit_transform(every).reshape(len(by_lang), -1, 2)
