@@ -47,7 +47,7 @@ class MMKD:
     gather: bool = False                 # of the structure: over the batch of all processes
     teacher_head: Literal['random', 'identity', 'trained'] = 'random' # behind the teacher
     pooling: Literal['cls', 'mean'] = 'cls' # sentence vectors of student and teacher
-    mask: float = .15                    # share of pieces, and of words, that are hidden
+    mask: float = .15                    # share of pieces, and of words, that are hidden; of words a quarter at most
     release: bool = False                # keep the slips of the authors' code; the teacher then reads along, with dropout
     cache: bool = True                   # read the teacher's vectors from files; False: the teacher reads along
     cache_folder: str|None = None        # where these files are; see `cache_home`
