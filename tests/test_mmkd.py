@@ -122,7 +122,7 @@ def test_a_folder_belongs_to_the_options(text, tiny, context, tmp_path):
     again, = run_method(method(text, tiny, tmp_path), student(), ctx)
     assert again.steps == context.budget.steps
     for options in (dict(structure=100.0), dict(pooling="mean"), dict(mask=0.4), dict(similarity="cosine")):
-        with pytest.raises(XlnbError, match="belongs to another run"): run_method(method(text, tiny, tmp_path, **options), student(), ctx)
+        with pytest.raises(XlnbError, match=rf"belongs to another run \({[*options][0]} is .{{0,60}} here\): give another folder"): run_method(method(text, tiny, tmp_path, **options), student(), ctx)
 
 
 def test_the_order_of_pairs_makes_no_new_cache(text, context, tmp_path):

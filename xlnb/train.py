@@ -183,7 +183,11 @@ def _open(out, mark):
     file = out/'stage.json'
     if file.exists() and (was := json.loads(file.read_text())) != mark:
         k = next(k for k in mark if was.get(k) != mark[k])
-        raise XlnbError(f"{out} belongs to another run ({k} is {was.get(k)!r} there and {mark[k]!r} here): give another folder, or delete it")
+        there, here = was.get(k), mark[k]
+        if isinstance(there, dict) and isinstance(here, dict): # the one that differs, not all of them
+            k = next(o for o in {**there, **here} if there.get(o) != here.get(o))
+            there, here = there.get(k), here.get(k)
+        raise XlnbError(f"{out} belongs to another run ({k} is {there!r} there and {here!r} here): give another folder, or delete it")
     if not file.exists(): _write(file, mark)
     last = (_checkpoints(out, clean=True) or [None])[-1]
     if last: # the folder may have been moved: the state remembers where the best weights were
