@@ -5,7 +5,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def same_tasks():
     "A task that a test registers, as a folder of one's own does, is gone after it"
-    from xlnb.tasks import TASKS
+    from xlnb.data.tasks import TASKS
     before = dict(TASKS)
     yield
     TASKS.clear()

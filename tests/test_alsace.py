@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 import toy_alsace
 from toy_stage import two_processes
 from toy_alsace import LANGS, shared_stage, text, world
-from xlnb.tasks import TASKS
-from xlnb.alsace_controls import alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls
-from xlnb.languages import XlnbError
-from xlnb.losses import DIRECTIONS, alsace_loss, distillation_loss, language_pairs, pair_by_pair
-from xlnb.mechanism import score_items
-from xlnb.methods.alsace import ALSACE, distil
-from xlnb.parallel import split_text
-from xlnb.scoring import ClozeScorer, Verbaliser
-from xlnb.teachers import choose_teachers, confidence, normalise, select_teachers, vote
-from xlnb.train import Budget, Method, run_stage
+from xlnb.data.tasks import TASKS
+from xlnb.methods.alsace.baselines import (alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls)
+from xlnb.core import XlnbError
+from xlnb.methods.alsace.losses import DIRECTIONS, alsace_loss, distillation_loss, language_pairs, pair_by_pair
+from xlnb.methods.alsace.diagnostics import score_items
+from xlnb.methods.alsace.method import ALSACE, distil
+from xlnb.data.parallel import split_text
+from xlnb.evaluation.scoring import ClozeScorer, Verbaliser
+from xlnb.methods.alsace.vote import choose_teachers, confidence, normalise, select_teachers, vote
+from xlnb.training.stage import Budget, Method, run_stage
 
 XNLI = "en fr bg es de vi ru el zh th tr hi ar ur sw".split()
 
@@ -210,7 +210,7 @@ def test_each_teacher_left_out(toy):
 
 def test_the_sure_half_is_kept(toy):
     ctx, model, _ = toy
-    from xlnb.scoring import HeadScorer, label_logits, label_probs
+    from xlnb.evaluation.scoring import HeadScorer, label_logits, label_probs
     plan = ALSACE(text=text(40), objective="self-training-source").plan(copy.deepcopy(model), ctx)
     probs, _ = label_probs(label_logits(model, HeadScorer(ctx.task, ctx.tokenizer, 40), {"en": plan.text.rows["en"]}))
     sure = np.sort(probs[:, 0].max(-1))[::-1]
@@ -220,8 +220,8 @@ def test_the_sure_half_is_kept(toy):
 
 def label_logits_of(model, features, ctx):
     "The probability that the model gives its own label on each row that was kept"
-    from xlnb.scoring import HeadScorer
-    from xlnb.train import predict
+    from xlnb.evaluation.scoring import HeadScorer
+    from xlnb.training.stage import predict
     out = predict(model, features, HeadScorer(ctx.task, ctx.tokenizer, 40).collate)
     return [float(torch.tensor(z).double().softmax(-1)[f["labels"]]) for z, f in zip(out, features)]
 
@@ -252,7 +252,7 @@ def test_cloze_scores_in_translated_templates(toy):
 def test_options_and_errors(toy):
     ctx, model, _ = toy
     assert isinstance(ALSACE(), Method) and (ALSACE.name, ALSACE.slot) == ("alsace", "after") and hash(ALSACE(teachers=["en"]))
-    from xlnb.recipes import recipe
+    from xlnb.study.recipe import recipe
     assert recipe("finetune+alsace(threshold='top-3',direction=student_first,anchor=0.5,teachers=['en'])").after[0] == ALSACE(threshold="top-3", direction="student_first", anchor=0.5, teachers=("en",))
     with pytest.raises(XlnbError, match="direction"): recipe("finetune+alsace(direction=backwards)")
     with pytest.raises(XlnbError, match="unlabelled parallel text"): ALSACE().plan(model, ctx)
@@ -263,9 +263,9 @@ def test_options_and_errors(toy):
 
 
 def test_in_a_recipe(toy, tmp_path):
-    from xlnb.cells import Cell, run_cell
+    from xlnb.study.cell import Cell, run_cell
     from xlnb.methods.finetune import FineTune
-    from xlnb.recipes import recipe
+    from xlnb.study.recipe import recipe
     ctx, _, mlm = toy
     mlm.save_pretrained(tmp_path / "encoder")
     ctx.tokenizer.save_pretrained(tmp_path / "encoder")

@@ -154,7 +154,7 @@ def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811
 
 def test_a_failing_cell_ends_with_one(encoder, monkeypatch, capsys):  # noqa: F811
     from test_study import Moody
-    from xlnb.recipes import METHODS
+    from xlnb.study.recipe import METHODS
     monkeypatch.setitem(METHODS, "moody", Moody)
     argv = ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune+moody"]
     assert call(*argv, "--seeds", "0,1") == 1

@@ -13,28 +13,28 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertFo
 
 from toy_clism import LANGS, context, encoder, shared_stage
 from toy_stage import two_processes
-from xlnb.align import align_words
-from xlnb.cells import Cell, run_cell
-from xlnb.clism_controls import clism_controls, projection_table, watch_contrast
-from xlnb.encoders import encoder_fingerprint, load_encoder, load_finetuned, load_tokenizer, save_encoder, with_head
-from xlnb.evaluate import evaluate_model
-from xlnb.features import featurize
-from xlnb.few_shot import FewShot, few_task
-from xlnb.lab import Lab
-from xlnb.languages import XlnbError
-from xlnb.methods.clism import CLISM, _passages
+from xlnb.models.word_alignment import align_words
+from xlnb.study.cell import Cell, run_cell
+from xlnb.methods.clism.baselines import clism_controls, projection_table, watch_contrast
+from xlnb.models.encoders import (encoder_fingerprint, load_encoder, load_finetuned, load_tokenizer, save_encoder, with_head)
+from xlnb.evaluation.predict import evaluate_model
+from xlnb.data.features import featurize
+from xlnb.study.few_shot import FewShot, few_task
+from xlnb.lab.worlds import Lab
+from xlnb.core import XlnbError
+from xlnb.methods.clism.method import CLISM, _passages
 from xlnb.methods.finetune import FineTune
-from xlnb.parallel import parallel_text
-from xlnb.pointer import POINTERS, QUE, Pointer, asks, give_pointer, pointer_logits
-from xlnb.recipes import METHODS, plain_recipes, recipe
-from xlnb.span_losses import cacr_loss, contrast, pointer_loss
-from xlnb.span_mask import add_query, lab_pairs, span_inputs, span_pairs, split_words
-from xlnb.span_sources import RandomSpans, recurring_inputs, recurring_spans
-from xlnb.span_student import TERMS, SpanCollator, SpanObjective, pointed, shortcut_table, span_loss
-from xlnb.study import Study
-from xlnb.switched_batch import token_map
-from xlnb.tasks import get_task
-from xlnb.train import Budget, Method, make_encoder, run_method, run_stage
+from xlnb.data.parallel import parallel_text
+from xlnb.models.pointer import POINTERS, QUE, Pointer, asks, give_pointer, pointer_logits
+from xlnb.study.recipe import METHODS, plain_recipes, recipe
+from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
+from xlnb.methods.clism.spans import add_query, lab_pairs, span_inputs, span_pairs, split_words
+from xlnb.methods.clism.span_sources import RandomSpans, recurring_inputs, recurring_spans
+from xlnb.methods.clism.objective import TERMS, SpanCollator, SpanObjective, pointed, shortcut_table, span_loss
+from xlnb.study.grid import Study
+from xlnb.methods.salt.collator import token_map
+from xlnb.data.tasks import get_task
+from xlnb.training.stage import Budget, Method, make_encoder, run_method, run_stage
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
 PARTS = ("clism", *TERMS, "mlm")

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from datasets import Dataset
 from transformers import BertConfig, BertModel, XLMRobertaConfig
-from xlnb.encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
-from xlnb.features import cloze_scores, featurize
-from xlnb.pretraining import pack, pretrain, train_tokenizer
-from xlnb.languages import XlnbError
+from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
+from xlnb.data.features import cloze_scores, featurize
+from xlnb.models.pretraining import pack, pretrain, train_tokenizer
+from xlnb.core import XlnbError
 
 WORDS = "cat dog fish mat red sleeps eats the a on under big small katze hund fisch paka mbwa samaki".split()
 def sentences(n, seed=0):

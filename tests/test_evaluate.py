@@ -10,10 +10,10 @@ from torchmetrics.functional.text import squad
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from types import SimpleNamespace
 
-from xlnb.evaluate import decode, evaluate_model, item_scores, majority_control, normal_answer, tfidf_control
-from xlnb.languages import XlnbError
-from xlnb.statistics import METRICS, metric_of, score_table
-from xlnb.tasks import own_task
+from xlnb.evaluation.predict import (decode, evaluate_model, item_scores, majority_control, normal_answer, tfidf_control)
+from xlnb.core import XlnbError
+from xlnb.evaluation.statistics import METRICS, metric_of, score_table
+from xlnb.data.tasks import own_task
 
 FAST = settings(max_examples=40, deadline=None)
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -97,7 +97,7 @@ def _rows(kind):
 
 @pytest.fixture(scope="module")
 def tiny():
-    from xlnb.pretraining import train_tokenizer
+    from xlnb.models.pretraining import train_tokenizer
     tok = train_tokenizer(TEXT * 5, vocab_size=60)
     torch.manual_seed(0)
     config = XLMRobertaConfig(vocab_size=len(tok), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -107,7 +107,7 @@ def tiny():
 
 @pytest.mark.parametrize("kind", ["sentence", "pair", "choice", "span", "tags", "cloze"])
 def test_every_kind_end_to_end(tiny, kind):
-    from xlnb.encoders import with_head
+    from xlnb.models.encoders import with_head
     tok, encoder = tiny
     data = {l: {"test": list(_rows(kind))} for l in ("en", "de")}
     task = own_task(f"tiny-{kind}", kind, data, **(dict(labels=("O", "B-X", "I-X")) if kind == "tags" else dict(labels=("no", "yes")) if kind in ("sentence", "pair") else {}))
@@ -119,7 +119,7 @@ def test_every_kind_end_to_end(tiny, kind):
 
 
 def test_controls_stand_beside_a_model(tiny):
-    from xlnb.encoders import with_head
+    from xlnb.models.encoders import with_head
     tok, encoder = tiny
     data = {l: {s: list(_rows("pair")) for s in ("train", "test")} for l in ("en", "de")}
     task = own_task("tiny-controls", "pair", data, labels=("no", "yes"))

@@ -3,13 +3,13 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from xlnb.encoders import with_head
-from xlnb.languages import XlnbError
-from xlnb.evaluate import validation
+from xlnb.models.encoders import with_head
+from xlnb.core import XlnbError
+from xlnb.evaluation.predict import validation
 from xlnb.methods.finetune import FineTune
-from xlnb.pretraining import train_tokenizer
-from xlnb.tasks import get_task
-from xlnb.train import Budget, Context, Method, run_method
+from xlnb.models.pretraining import train_tokenizer
+from xlnb.data.tasks import get_task
+from xlnb.training.stage import Budget, Context, Method, run_method
 
 TASKS = ["lab-inference", "lab-choice", "lab-spans", "lab-tags"]
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from xlnb.grammar import CONTENT, FAMILY, Clause, LabLanguage, Writer, align, gloss
-from xlnb.lab import LAB_TASKS, SIZES, TAGS, World, Lab, _Names, _rng
-from xlnb.languages import XlnbError, language
+from xlnb.lab.grammar import CONTENT, FAMILY, Clause, LabLanguage, Writer, align, gloss
+from xlnb.lab.worlds import LAB_TASKS, SIZES, TAGS, World, Lab, _Names, _rng
+from xlnb.core import XlnbError
+from xlnb.languages import language
 
 LAB = Lab(0)
 TARGETS = [k for k in FAMILY if k != 'en']

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from xlnb.languages import (XlnbError, Language, _FLORES, _NTREX, _registered, _table, code_in, language, language_pair, languages,
-                            register_language)
+from xlnb.core import XlnbError
+from xlnb.languages import (Language, _FLORES, _NTREX, _registered, _table, code_in, language, language_pair, languages,
+    register_language)
 
 DATA = os.environ.get('XLNB_DATA')
 XNLI = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()

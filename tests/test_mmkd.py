@@ -11,20 +11,20 @@ from transformers import BertConfig, BertModel, TrainerCallback
 
 from toy_levels import structure_stage, student
 from toy_stage import two_processes
-from xlnb.cells import Cell
-from xlnb.encoders import load_encoder, load_tokenizer
-from xlnb.lab import Lab
-from xlnb.languages import XlnbError
+from xlnb.study.cell import Cell
+from xlnb.models.encoders import load_encoder, load_tokenizer
+from xlnb.lab.worlds import Lab
+from xlnb.core import XlnbError
 from xlnb.methods.finetune import FineTune
-from xlnb.methods.mmkd import MMKD, mmkd_controls, release_compat
-from xlnb.parallel import parallel_text
-from xlnb.recipes import METHODS, recipe
-from xlnb.retrieval import gold_alignment, retrieve, similarity_correlation
-from xlnb.sentence_pairs import END, START, _cut, pair_features, read_before, sentence_pairs, word_starts
-from xlnb.study import Study
-from xlnb.tasks import get_task
-from xlnb.teacher_cache import Teacher, teacher_cache
-from xlnb.train import Budget, Context, Method, make_encoder, run_method, run_stage
+from xlnb.methods.mmkd.method import MMKD, mmkd_controls, release_compat
+from xlnb.data.parallel import parallel_text
+from xlnb.study.recipe import METHODS, recipe
+from xlnb.evaluation.retrieval import gold_alignment, retrieve, similarity_correlation
+from xlnb.data.pairs import END, START, _cut, pair_features, read_before, sentence_pairs, word_starts
+from xlnb.study.grid import Study
+from xlnb.data.tasks import get_task
+from xlnb.methods.mmkd.teacher import Teacher, teacher_cache
+from xlnb.training.stage import Budget, Context, Method, make_encoder, run_method, run_stage
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
 DATA = os.environ.get("XLNB_DATA")
@@ -44,7 +44,7 @@ def text(): return parallel_text(Lab().parallel(40, list(LANGS)), "sib200")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     "A folder with a tiny English teacher"
-    from xlnb.pretraining import train_tokenizer
+    from xlnb.models.pretraining import train_tokenizer
     tokenizer = train_tokenizer(Lab().corpus("en", 200), 300)
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("teacher")
@@ -136,7 +136,7 @@ def test_the_order_of_pairs_makes_no_new_cache(text, context, tmp_path):
 
 def test_a_pointer_outlives_it(text, context, tmp_path):
     "An encoder that points still does, and what is left is plain"
-    from xlnb.methods.clism import CLISM
+    from xlnb.methods.clism.method import CLISM
     first, _ = make_encoder("lab", CLISM(amount=10, batch_size=8, lr=1e-3, steps=1), tmp_path / "a", langs=("qal",))
     second, _ = make_encoder(first, MMKD(text=text, teacher="lab", cache=False, batch_size=8), tmp_path / "b", budget=Budget(steps=1))
     assert hasattr(load_encoder(second), "pointer") and not any("pointer" in k for k in load_file(f"{second}/model.safetensors"))
@@ -224,7 +224,7 @@ def test_fingerprint_follows_text_and_teacher(text, tiny, tmp_path):
 
 def test_study_makes_the_encoder_once(text, tmp_path, monkeypatch):
     "Two tasks, one encoder; and the cells are what they are alone"
-    import xlnb.methods.mmkd as page
+    import xlnb.methods.mmkd.method as page
     made = []
     monkeypatch.setattr(page, "taught", lambda *a, was=page.taught: made.append(1) or was(*a))
     m = MMKD(text=text, teacher="student", batch_size=8, cache_folder=str(tmp_path / "cache"))
@@ -305,7 +305,7 @@ def test_a_long_sentence_is_cut_everywhere(tiny, context, tmp_path):
 # --- what is measured -------------------------------------------------------------------------------------------------
 def test_retrieval_gains_by_distillation(text, tiny, context, tmp_path):
     "Forty sentences, many steps on them: translations find each other"
-    from xlnb.retrieval import sentence_vectors
+    from xlnb.evaluation.retrieval import sentence_vectors
     tok = load_tokenizer("lab")
     model, score = load_encoder("lab"), {}
     find = lambda: np.mean([retrieve(*(sentence_vectors(model, tok, text.rows[l]["text"][:]) for l in ("en", "qcy")))[k] for k in ("forward", "back")])

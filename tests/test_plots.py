@@ -9,9 +9,10 @@ import pytest
 matplotlib.use("agg")
 from matplotlib.text import Text
 
-from xlnb.languages import Language, XlnbError, register_language
-from xlnb.plots import plot_gap, plot_heatmap, plot_history, plot_scores
-from xlnb.statistics import compare, simulated_items, summary, transfer_summary
+from xlnb.languages import Language, register_language
+from xlnb.core import XlnbError
+from xlnb.evaluation.plots import plot_gap, plot_heatmap, plot_history, plot_scores
+from xlnb.evaluation.statistics import compare, simulated_items, summary, transfer_summary
 
 LANGS = "en fr es de bg ru el vi ar zh th tr hi ur sw".split()
 RECIPES = "finetune", "mmkd+clism+finetune(lr=0.0003)+alsace", "salt", "finetune+alsace(temperature=4)", "mmkd+salt"

@@ -10,19 +10,19 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM, pipeline
 
 from xlnb import languages
-from xlnb.code_switch import MaskedCandidates, Place, Segmenter, _limit, names_in, switchable, vocabularies, words_of
-from xlnb.encoders import load_encoder, load_tokenizer, with_head
-from xlnb.features import collator, featurize
-from xlnb.languages import XlnbError
+from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, _limit, names_in, switchable, vocabularies, words_of)
+from xlnb.models.encoders import load_encoder, load_tokenizer, with_head
+from xlnb.data.features import collator, featurize
+from xlnb.core import XlnbError
 from xlnb.methods.finetune import FineTune
-from xlnb.methods.salt import SALT, controls, make_table
-from xlnb.mixup import mixed_forward
-from xlnb.recipes import METHODS, recipe
-from xlnb.switch_table import (DictionaryCandidates, RandomCandidates, _with_answer, candidate_precision, load_table, read_dictionary, show_switches, switch_rates,
-    switch_table, switched_row, task_texts)
-from xlnb.switched_batch import SwitchedCollator, switched_loss
-from xlnb.tasks import Task, get_task
-from xlnb.train import Budget, Context, Method, run_method
+from xlnb.methods.salt.method import SALT, controls, make_table
+from xlnb.methods.salt.mixup import mixed_forward
+from xlnb.study.recipe import METHODS, recipe
+from xlnb.methods.salt.table import (DictionaryCandidates, RandomCandidates, _with_answer, candidate_precision, load_table,
+    read_dictionary, show_switches, switch_rates, switch_table, switched_row, task_texts)
+from xlnb.methods.salt.collator import SwitchedCollator, switched_loss
+from xlnb.data.tasks import Task, get_task
+from xlnb.training.stage import Budget, Context, Method, run_method
 
 KINDS = ["lab-inference", "lab-choice", "lab-spans", "lab-tags"]
 LANGS = ["en", "qal", "qcy"]
@@ -129,7 +129,7 @@ def test_registered_and_controlled():
 
 
 def test_runs_as_a_cell_of_a_study(tmp_path):
-    from xlnb.cells import Cell, run_cell
+    from xlnb.study.cell import Cell, run_cell
     cell = Cell(small("lab-inference"), "lab", recipe("salt(batch_size=16)"), 0, Budget(train_examples=32, eval_examples=12, steps=2), ("en", "qal"))
     items, record = run_cell(cell, tmp_path)
     assert set(items["lang" if "lang" in items else "language"]) == {"en", "qal"} and record["stages"][0]["steps"] == 2
@@ -143,10 +143,10 @@ SPY = """
 import sys, os
 from pathlib import Path
 encoder, out = sys.argv[1:3]
-from xlnb.encoders import load_tokenizer, with_head
-from xlnb.methods.salt import SALT
-from xlnb.tasks import get_task
-from xlnb.train import Budget, Context, run_method
+from xlnb.models.encoders import load_tokenizer, with_head
+from xlnb.methods.salt.method import SALT
+from xlnb.data.tasks import get_task
+from xlnb.training.stage import Budget, Context, run_method
 task = get_task('lab-tags')
 warm = Context(task, encoder, load_tokenizer(encoder), budget=Budget(train_examples=16, eval_examples=8, steps=1), langs=('en', 'qal'))
 from xlnb.methods.finetune import FineTune
@@ -376,7 +376,7 @@ def test_bert_with_wordpieces():
 # --- speed ------------------------------------------------------------------------------------------------------------
 def test_batches_beat_one_pipeline_call_per_word():
     "Processor time, so that a busy machine changes nothing; the margins leave room for other processors"
-    from xlnb.code_switch import mask_logits
+    from xlnb.methods.salt.candidates import mask_logits
     tokenizer, mlm, task = load_tokenizer("lab"), load_encoder("lab"), get_task("lab-inference")
     targets = [l for l in task.langs if l != "en"]
     vocabs, seg = vocabularies(tokenizer, targets, task_texts(task, task.langs, limit=300)), Segmenter(tokenizer)

@@ -9,12 +9,13 @@ from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 from nltk.translate import Alignment, alignment_error_rate
 
-from xlnb.align import GOLD, align_words, alignment_error, embedding_links, gold_links, statistical_links
-from xlnb.encoders import _where, load_encoder, load_tokenizer
-from xlnb.lab import Lab
-from xlnb.languages import XlnbError
-from xlnb.pointer import give_pointer
-from xlnb.span_mask import QUE, CapitalEntities, SpacyEntities, add_query, lab_pairs, project, show_spans, span_inputs, span_pairs, span_precision, span_statistics, split_words
+from xlnb.models.word_alignment import (GOLD, align_words, alignment_error, embedding_links, gold_links, statistical_links)
+from xlnb.models.encoders import _where, load_encoder, load_tokenizer
+from xlnb.lab.worlds import Lab
+from xlnb.core import XlnbError
+from xlnb.models.pointer import give_pointer
+from xlnb.methods.clism.spans import (QUE, CapitalEntities, SpacyEntities, add_query, lab_pairs, project, show_spans, span_inputs,
+    span_pairs, span_precision, span_statistics, split_words)
 
 mirror = pytest.mark.skipif(not os.environ.get('XLNB_DATA'), reason='XLNB_DATA is not set: the mirror is not at hand')
 quick = settings(max_examples=60, deadline=None)

@@ -7,13 +7,13 @@ import numpy as np, pandas as pd, pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from seqeval.metrics import f1_score
 
-from xlnb import tasks
-from xlnb.encoders import load_tokenizer
-from xlnb.evaluate import answer_scores, decode, item_scores
-from xlnb.features import featurize
-from xlnb.languages import XlnbError
-from xlnb.statistics import METRICS
-from xlnb.tasks import TASKS, Task, get_task, own_task
+from xlnb.data import tasks
+from xlnb.models.encoders import load_tokenizer
+from xlnb.evaluation.predict import answer_scores, decode, item_scores
+from xlnb.data.features import featurize
+from xlnb.core import XlnbError
+from xlnb.evaluation.statistics import METRICS
+from xlnb.data.tasks import TASKS, Task, get_task, own_task
 
 mirror = pytest.mark.skipif(not os.environ.get('XLNB_DATA'), reason='XLNB_DATA is not set: the mirror is not at hand')
 MINI = Path(__file__).resolve().parents[1]/'checkpoints'/'mini15'
@@ -214,7 +214,7 @@ def test_a_model_with_segments():
     "BERT's token types: the question and the context differ, as its tokenizer has them"
     class Typed:
         model_input_names = ['input_ids', 'token_type_ids', 'attention_mask']
-    from xlnb.features import _input
+    from xlnb.data.features import _input
     assert _input(Typed, ([2, 5, 3], 0), ([7, 3], 1)) == dict(input_ids=[2, 5, 3, 7, 3], attention_mask=[1] * 5, token_type_ids=[0, 0, 0, 1, 1])
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import accuracy_score
 
-from xlnb.languages import XlnbError
-from xlnb.statistics import (AGGREGATES, DEFINITION, METRICS, bootstrap, compare, holm, metric_of, paired_difference, score_table,
-                             scores, simulated_items, summary, transfer_gap, transfer_summary)
+from xlnb.core import XlnbError
+from xlnb.evaluation.statistics import (AGGREGATES, DEFINITION, METRICS, bootstrap, compare, holm, metric_of, paired_difference, score_table,
+    scores, simulated_items, summary, transfer_gap, transfer_summary)
 
 pytestmark = pytest.mark.filterwarnings("ignore:one s:UserWarning")
 FAST = settings(max_examples=25, deadline=None)

@@ -13,12 +13,12 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 
-from xlnb.languages import XlnbError
-from xlnb.recipes import METHODS, recipe
-from xlnb.store import Store
-from xlnb.study import Study
-from xlnb.tasks import get_task
-from xlnb.train import Budget
+from xlnb.core import XlnbError
+from xlnb.study.recipe import METHODS, recipe
+from xlnb.study.store import Store
+from xlnb.study.grid import Study
+from xlnb.data.tasks import get_task
+from xlnb.training.stage import Budget
 
 FEW = dict(budget=Budget(train_examples=64, eval_examples=20, steps=4, max_length=48), langs=["qal"])
 
@@ -29,7 +29,7 @@ def encoder(tmp_path_factory):
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-    from xlnb.pretraining import train_tokenizer
+    from xlnb.models.pretraining import train_tokenizer
     task, folder = get_task("lab-inference"), tmp_path_factory.mktemp("encoders") / "tiny"
     rows = [r for lang in ("en", "qal") for r in task.load(lang, "test", limit=100)]
     tokenizer = train_tokenizer([r["text_a"] for r in rows] + [r["text_b"] for r in rows], vocab_size=200)
@@ -67,7 +67,7 @@ def same(study, reference):
 
 def test_a_second_run_computes_nothing(small, reference, monkeypatch):
     same(small().run(progress=False), reference)
-    monkeypatch.setattr("xlnb.study.run_cell", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr("xlnb.study.grid.run_cell", lambda *a: pytest.fail("computed again"))
     same(small().run(progress=False), reference)
     assert sorted(small().store.root.iterdir()) == small().store.files()
 
@@ -190,11 +190,11 @@ def test_executor(small, reference):
 
 def test_earlier_code(small, monkeypatch):
     small().run(progress=False)
-    monkeypatch.setattr("xlnb.cells.code_version", lambda *a: "later")
+    monkeypatch.setattr("xlnb.study.cell.code_version", lambda *a: "later")
     assert small().cells().state.tolist() == ["missing", "missing"]
     kept = small(keep_stale=True)
     assert kept.cells().state.tolist() == ["stale", "stale"]
-    monkeypatch.setattr("xlnb.study.run_cell", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr("xlnb.study.grid.run_cell", lambda *a: pytest.fail("computed again"))
     assert len(kept.run(progress=False).items()) == 2 * 2 * 20
 
 

@@ -8,10 +8,12 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from xlnb import tasks
-from xlnb.lab import LAB_TASKS, Lab
-from xlnb.languages import XlnbError, language
-from xlnb.tasks import COLUMNS, TASKS, Task, align_rows, check_parallel, get_task, lab_task, list_tasks, own_task, register_task, show_batch
+from xlnb.data import tasks
+from xlnb.lab.worlds import LAB_TASKS, Lab
+from xlnb.core import XlnbError
+from xlnb.languages import language
+from xlnb.data.tasks import (COLUMNS, TASKS, Task, align_rows, check_parallel, get_task, lab_task, list_tasks, own_task,
+    register_task, show_batch)
 
 DATA = os.environ.get('XLNB_DATA')
 mirror = pytest.mark.skipif(not DATA, reason='XLNB_DATA is not set: the mirror is not at hand')

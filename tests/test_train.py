@@ -15,9 +15,9 @@ import torch
 from transformers import TrainerCallback, get_linear_schedule_with_warmup
 
 from toy_stage import collate, encoder, noisy_collate, rows, same, stage, weights
-from xlnb.languages import XlnbError
-from xlnb.train import Stage, predict, run_stage, seeded, task_loss
-from xlnb.trainer import _Sampler
+from xlnb.core import XlnbError
+from xlnb.training.stage import Stage, predict, run_stage, seeded, task_loss
+from xlnb.training.trainer import _Sampler
 
 HERE = Path(__file__).parent
 

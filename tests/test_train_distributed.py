@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from toy_stage import encoder, shared_stage, told
-from xlnb.train import run_stage
+from xlnb.training.stage import run_stage
 
 HERE = Path(__file__).parent
 ATOL = 2e-5  # weights: sums over a batch are taken in another order
@@ -55,7 +55,7 @@ def test_two_processes_resume(one, tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path):
-    code = "from toy_stage import *; from xlnb.train import run_stage; run_stage(stage(per_device_train_batch_size=15, use_cpu=True), encoder(), %r)" % str(tmp_path)
+    code = "from toy_stage import *; from xlnb.training.stage import run_stage; run_stage(stage(per_device_train_batch_size=15, use_cpu=True), encoder(), %r)" % str(tmp_path)
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", code],
                          capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)})
     assert run.returncode != 0 and "cannot be shared by 2 processes" in run.stderr

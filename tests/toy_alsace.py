@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from toy_stage import tell
-from xlnb.encoders import with_head
-from xlnb.methods.alsace import ALSACE
+from xlnb.models.encoders import with_head
+from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.finetune import FineTune
-from xlnb.parallel import parallel_text
-from xlnb.pretraining import train_tokenizer
-from xlnb.tasks import own_task
-from xlnb.train import Budget, Context, run_method, run_stage
+from xlnb.data.parallel import parallel_text
+from xlnb.models.pretraining import train_tokenizer
+from xlnb.data.tasks import own_task
+from xlnb.training.stage import Budget, Context, run_method, run_stage
 
 LANGS = ("en", "de", "sw", "ur")
 SHARED = dict(en=1.0, de=0.8, sw=0.5, ur=0.3)

@@ -6,11 +6,11 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from toy_stage import tell
-from xlnb.encoders import load_tokenizer
-from xlnb.methods.clism import CLISM
-from xlnb.span_student import SpanCollator
-from xlnb.tasks import get_task
-from xlnb.train import Budget, Context, run_stage
+from xlnb.models.encoders import load_tokenizer
+from xlnb.methods.clism.method import CLISM
+from xlnb.methods.clism.objective import SpanCollator
+from xlnb.data.tasks import get_task
+from xlnb.training.stage import Budget, Context, run_stage
 
 LANGS = ("en", "qal", "qge")
 

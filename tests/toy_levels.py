@@ -6,9 +6,9 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from toy_stage import tell
-from xlnb.encoders import load_tokenizer
-from xlnb.level_losses import structure_loss
-from xlnb.train import Stage, run_stage
+from xlnb.models.encoders import load_tokenizer
+from xlnb.methods.mmkd.losses import structure_loss
+from xlnb.training.stage import Stage, run_stage
 
 
 def student(dropout=0.0, size=32):

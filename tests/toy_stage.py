@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
-from xlnb.train import Stage
+from xlnb.training.stage import Stage
 
 
 def rows(n=256, seed=0, longest=20):
@@ -98,7 +98,7 @@ if __name__ == "__main__":  # what other tests start as a process of its own: py
     import time
 
     from transformers import TrainerCallback
-    from xlnb.train import run_stage
+    from xlnb.training.stage import run_stage
 
     class Slow(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):

@@ -2,26 +2,27 @@ __version__ = "0.1.0"
 # Names load on first use, so that `import xlnb` stays fast: nothing heavy is imported here.
 
 _NAMES = {
-    "languages": "XlnbError Language language code_in register_language",
-    "grammar": "FAMILY LabLanguage",
-    "lab": "Lab",
-    "tasks": "Task get_task list_tasks lab_task own_task register_task show_batch",
-    "features": "featurize collator cloze_scores",
-    "encoders": "load_encoder load_tokenizer save_encoder with_head encoder_fingerprint",
-    "pretraining": "pretrain train_tokenizer",
-    "train": "Budget Context Method Stage StageResult StageTrainer predict run_method run_stage task_loss",
-    "statistics": "METRICS bootstrap compare paired_difference score_table scores summary transfer_gap transfer_summary",
-    "evaluate": "decode evaluate_model item_scores majority_control tfidf_control",
-    "plots": "plot_curve plot_gap plot_heatmap plot_history plot_scores",
+    "core": "XlnbError",
+    "languages": "Language language code_in register_language",
+    "lab.grammar": "FAMILY LabLanguage",
+    "lab.worlds": "Lab",
+    "data.tasks": "Task get_task list_tasks lab_task own_task register_task show_batch",
+    "data.features": "featurize collator cloze_scores",
+    "models.encoders": "load_encoder load_tokenizer save_encoder with_head encoder_fingerprint",
+    "models.pretraining": "pretrain train_tokenizer",
+    "training.stage": "Budget Context Method Stage StageResult StageTrainer predict run_method run_stage task_loss",
+    "evaluation.statistics": "METRICS bootstrap compare paired_difference score_table scores summary transfer_gap transfer_summary",
+    "evaluation.predict": "decode evaluate_model item_scores majority_control tfidf_control",
+    "evaluation.plots": "plot_curve plot_gap plot_heatmap plot_history plot_scores",
     "methods.finetune": "FineTune",
-    "recipes": "METHODS Recipe method plain_recipes recipe",
-    "cells": "Cell run_cell",
-    "store": "Store",
-    "study": "RayExecutor Study lab_study",
-    "few_shot": "FewShot few_task",
+    "study.recipe": "METHODS Recipe method plain_recipes recipe",
+    "study.cell": "Cell run_cell",
+    "study.store": "Store",
+    "study.grid": "RayExecutor Study lab_study",
+    "study.few_shot": "FewShot few_task",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = {module.partition(".")[0] for module in _NAMES} | {"rows", "trainer", "cli"}
+_MODULES = {module.partition(".")[0] for module in _NAMES} | {"cli"}
 __all__ = sorted(_WHERE)
 
 
