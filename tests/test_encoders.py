@@ -208,7 +208,7 @@ def test_the_masked_lm_head_at_some_positions_is_that_at_all(name, tok):
         torch.manual_seed(0); model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(name, **TINY | names)).eval()
     x = dict(input_ids=torch.randint(4, 80, (2, 7)), attention_mask=torch.ones(2, 7, dtype=int))
     assert torch.allclose(masked_logits(model, body(model, **x)[:, 3]), model(**x).logits[:, 3], atol=1e-5)
-    assert len(layers(model)) == (model.config.num_hidden_layers if name != 'albert' else len(layers(model)))
+    if name != 'albert': assert len(layers(model)) == model.config.num_hidden_layers  # ALBERT's layers share their weights
 
 def test_the_mean_of_all_pieces_as_a_sentence(tok, tmp_path):
     "By default where the encoder was made for it, kept with the fine-tuned model"
@@ -248,7 +248,7 @@ def test_what_is_no_encoder_says_what_it_is(run, tok, tmp_path):
 def test_a_tokenizer_that_does_not_fit(run, tok, tmp_path):
     out, _ = run; copy = lambda name: shutil.copytree(out, tmp_path/name, ignore=shutil.ignore_patterns('checkpoints'))
     large = copy('large'); bigger = load_tokenizer(out); bigger.add_tokens(['zebra', 'gnu']); bigger.save_pretrained(large)
-    with pytest.raises(XlnbError, match=r'82 pieces.*embeddings of 80|embeddings for 80.*82'): load_tokenizer(large)
+    with pytest.raises(XlnbError, match=f'{len(tok) + 2} pieces.*embeddings of {len(tok)}'): load_tokenizer(large)
     bare = copy('bare')
     for f in bare.glob('*token*'): f.unlink()
     with pytest.raises(XlnbError, match='no tokenizer'): load_tokenizer(bare)
