@@ -19,7 +19,7 @@ BUILD = setuptools wheel setuptools_scm
 QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 RESULTS ?= $(wildcard nbs/results/*.ipynb)
 
-.PHONY: help study test check notebooks pytest docs sphinx quarto readme dev lab wheel test-wheel results lock clean
+.PHONY: help study test check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results lock clean
 
 help:  ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,12 +47,14 @@ study: $(VENV)/.run  ## the laboratory study: a table per language, a figure, an
 	 $(QUIET) $(BIN)/xlnb study --preset lab --out runs/lab; status=$$?; wait; exit $$status
 
 test: $(VENV)/.dev  ## notebooks, export, README and the pytest suite; goes on after a failure, and then fails
+	@echo "about 20 minutes on two cores: a minute for the checks, then every notebook, then the pytest suite"
 	@$(MAKE) --no-print-directory -k check notebooks pytest
 
 check: $(VENV)/.dev
 	@echo "== notebooks clean, modules in step, README in step"
 	@$(BIN)/python tools/check.py
 	@$(BIN)/python tools/readme.py --check
+	@$(BIN)/lint-imports --no-cache
 
 notebooks: $(VENV)/.dev
 	@echo "== cells of every notebook"
@@ -60,7 +62,7 @@ notebooks: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	@echo "== pytest"
-	@$(QUIET) $(BIN)/python -m pytest -q tests
+	@$(QUIET) $(BIN)/python -m pytest -q --durations=5 -n $(WORKERS) --dist loadfile tests
 
 # --- pages -----------------------------------------------------------------------------------------------------------
 docs: $(if $(shell command -v quarto),quarto,sphinx)  ## the site, into _docs: by Quarto where it is installed, else by Sphinx
@@ -86,6 +88,10 @@ dev: $(VENV)/.dev  ## development install, git hooks and merge driver for notebo
 
 lab: $(VENV)/.dev  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=nbs
+
+BENCH ?= $(wildcard nbs/speed/*.ipynb)
+bench: $(VENV)/.dev  ## time the methods against the plain way of doing the same, and store the tables on their pages
+	@$(QUIET) $(BIN)/python tools/execute.py $(BENCH)
 
 wheel: $(VENV)/.run  ## dist/xlnb-*.whl
 	@rm -rf build dist

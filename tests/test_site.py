@@ -15,6 +15,7 @@ import pages
 
 NOTEBOOKS = [p for _, ps in pages.sections(pages.config()) for p in ps]
 PAGES = [pages.docname(p) for p in NOTEBOOKS]
+REFERENCES = [pages.docname(p) for p in pages.references(pages.config()).values()]
 CHROME = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 needs_browser = pytest.mark.skipif(not (CHROME and shutil.which("chromedriver")), reason="no chromium or chromedriver on this machine")
 
@@ -105,8 +106,30 @@ def test_no_link_is_broken(site, url):
     assert len(seen) > len(PAGES) and broken == []
 
 
+def test_reference_lists_every_public_name(site):
+    listed = {n for _, names in pages.names_of(NOTEBOOKS).values() for n, *_ in names}
+    text = "".join((site / f"{p}.html").read_text(encoding="utf-8") for p in REFERENCES)
+    assert len(listed) > 200 and [n for n in sorted(listed) if f'title="xlnb.' not in text or f".{n}\"" not in text] == []
+    folders = {m.split(".")[0] for m in pages.names_of(NOTEBOOKS)}
+    assert folders == set(pages.references(pages.config()))
+
+
+def test_pages_can_be_found_and_shared(site):
+    import xml.etree.ElementTree as ET
+    base = pages.config()["website"]["site-url"].rstrip("/")
+    urls = [e.text for e in ET.parse(site / "sitemap.xml").iter() if e.tag.endswith("loc")]
+    assert sorted(urls) == sorted(f"{base}/{p}.html" for p in [*PAGES, *REFERENCES])
+    for path, page in zip(NOTEBOOKS, PAGES):
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
+        title, subtitle = pages.heading_of(path)
+        assert re.search(r'<meta name="description" content="[^"]{20,}"', text), page
+        assert f'<meta property="og:url" content="{base}/{page}.html"' in text and "<title>" in text
+    lost = (site / "404.html").read_text(encoding="utf-8")
+    assert "There is no such page" in lost and f'href="{base}/index.html"' in lost and "_static" not in lost
+
+
 @needs_browser
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCES])
 def test_page_is_rendered_and_fits_a_phone(browser, url, page):
     open_page(browser, f"{url}{page}.html")
     assert [m["message"] for m in browser.get_log("browser") if m["level"] == "SEVERE"] == []
@@ -128,7 +151,7 @@ def test_search_finds_pages(browser, url):
     from selenium.webdriver.support.ui import WebDriverWait
     open_page(browser, f"{url}search.html?q=language")
     hits = WebDriverWait(browser, 15).until(lambda b: b.execute_script("return [...document.querySelectorAll('#search-results li a')].map(a => a.href)"))
-    assert any("/foundations/languages.html" in h for h in hits)
+    assert any("/languages.html" in h for h in hits)
 
 
 @needs_browser
@@ -177,3 +200,4 @@ def test_the_same_pages_can_go_to_quarto(tmp_path, monkeypatch):
         assert nb.cells[0].cell_type == "raw" and "\ntitle: " in nb.cells[0].source
         shown = "\n".join(c.source for c in nb.cells[1:])
         assert not re.search(r"^#\|\s*(export|hide|default_exp)|\{py:|:::\{list-table", shown, re.M)
+    for path in pages.references(pages.config()).values(): assert (tmp_path / "quarto" / path).read_text(encoding="utf-8").startswith("---\nsubtitle:")

@@ -16,6 +16,7 @@ NBS, PAGES, QUARTO = ROOT / "nbs", ROOT / "_proc" / "pages", ROOT / "_proc" / "q
 # Quarto's and nbdev's cell options that mean something here; those that only mean something to tests are not shown.
 KNOWN = {"default_exp", "export", "exports", "exporti", "hide", "hide_line", "eval", "echo", "output", "include", "warning", "slow", "cuda",
          "code-fold", "code-summary", "fig-cap", "fig-alt", "fig-width", "fig-height", "label", "filter_stream"}
+REFERENCE = "Reference"  # the section of the sidebar whose pages are made from docstrings, one per folder
 LINK = re.compile(r"(?<=\]\()(?!https?:)([^)\s#]+\.ipynb)")
 NAME = re.compile(r"(?<![`\[])`([A-Za-z_][\w.]*)(\(\))?`(?![`\]{])")
 CALLOUT = re.compile(r"^(:{3,})\s*\{\.callout-(note|tip|warning|important|caution)([^}]*)\}\s*$", re.M)
@@ -26,9 +27,22 @@ def config(): return yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="u
 
 
 def docname(path):
-    "foundations/00_languages.ipynb -> foundations/languages, the name that nbdev gives the page too"
+    "data/12_tasks.ipynb -> data/tasks, the name that nbdev gives the page too"
     folder, name = posixpath.split(path)
-    return posixpath.join(folder, re.sub(r"^\d+[a-z]?_", "", name).removesuffix(".ipynb"))
+    return posixpath.join(folder, re.sub(r"^\d+[a-z]?_", "", name).removesuffix(".ipynb").removesuffix(".qmd"))
+
+
+def references(cfg):
+    "{folder of the library: page of its reference}, from the sidebar"
+    found = [href(i) for item in cfg["website"]["sidebar"]["contents"] if isinstance(item, dict) and item.get("section") == REFERENCE for i in item["contents"]]
+    return {posixpath.basename(docname(p)): p for p in found}
+
+
+def heading_of(path):
+    "Title and subtitle of a notebook"
+    first = next(source(c) for c in read(path)["cells"] if c["cell_type"] == "markdown")
+    m = re.match(r"#\s+(.+?)\s*\n+>\s*(.+?)\s*(\n|$)", first)
+    return (m[1], m[2]) if m else sys.exit(f"nbs/{path}: the first text cell must be `# Title` and, on the next line, `> subtitle`")
 
 
 def href(item): return item if isinstance(item, str) else item["href"]
@@ -38,6 +52,7 @@ def sections(cfg):
     "[(section title or None, [notebook paths])] in the order of the sidebar"
     groups = [(None, [])]
     for item in cfg["website"]["sidebar"]["contents"]:
+        if isinstance(item, dict) and item.get("section") == REFERENCE: continue
         if isinstance(item, dict) and "section" in item: groups.append((item["section"], [href(i) for i in item["contents"]]))
         elif groups[-1][0] is None: groups[-1][1].append(href(item))
         else: groups.append((None, [href(item)]))
@@ -312,6 +327,59 @@ class QuartoPage(Page):
         return nb
 
 
+# --- reference --------------------------------------------------------------------------------------------------------
+def names_of(paths):
+    "{module: (page, [(kind, name, signature, first line of the docstring)])} of what the notebooks export, in their order"
+    found = {}
+    for path in paths:
+        module = None
+        for cell in read(path)["cells"]:
+            if cell["cell_type"] != "code": continue
+            opts, code = options(source(cell))
+            module = opts.get("default_exp", module)
+            if not exported(opts) or "exporti" in opts: continue
+            for n in definitions(code):
+                if n.name.startswith("_") or any(getattr(d, "id", "") == "patch" for d in n.decorator_list): continue
+                rows = [] if isinstance(n, ast.ClassDef) else [r for r in parameters(n, code.splitlines()) if r[0] not in ("self", "cls", "returns")]
+                args = "" if isinstance(n, ast.ClassDef) else f"({', '.join(r[0] for r in rows)})"
+                found.setdefault(module, (path, []))[1].append((n.name, args, (ast.get_docstring(n) or "").split("\n")[0]))
+    return found
+
+
+def reference(folder, paths, link):
+    "Reference of one folder as Markdown: a table per module, each name linked to where it is defined and explained"
+    parts = [f"Every public name of `xlnb.{folder}`, in the order of its pages. A name leads to the page that defines, explains and tests it."]
+    for module, (page, names) in names_of(paths).items():
+        if module.split(".")[0] != folder: continue
+        parts.append(f"## xlnb.{module}\n\n" + heading_of(page)[1].rstrip(".") + ".")
+        rows = [f"| {link(module, page, name)}{args and '<code>' + html.escape(args) + '</code>'} | {doc.replace('|', chr(92) + '|') or ' '} |" for name, args, doc in names]
+        parts.append("| name | what it is |\n|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def myst_link(module, page, name): return f"{{py:obj}}`{name} <xlnb.{module}.{name}>`"
+
+
+def write_references(groups, listed):
+    "Pages for Sphinx; returns their toctree"
+    made = references(config())
+    for folder, path in made.items():
+        target = PAGES / f"{docname(path)}.md"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(f"# Reference: {folder}\n\n{{.subtitle}}\nPublic names of `xlnb.{folder}`\n\n" + reference(folder, listed, myst_link) + "\n", encoding="utf-8")
+    return [toctree(REFERENCE, [docname(p) for p in made.values()])] if made else []
+
+
+def write_quarto_references(listed):
+    for folder, path in references(config()).items():
+        up = posixpath.dirname(path) or "."
+        link = lambda module, page, name: f"[`{name}`]({posixpath.relpath(page, up)}#{name})"
+        front = yaml.safe_dump({"title": f"Reference: {folder}", "subtitle": f"Public names of xlnb.{folder}"}, allow_unicode=True)
+        (QUARTO / path).parent.mkdir(parents=True, exist_ok=True)
+        (QUARTO / path).write_text(f"---\n{front}---\n\n" + reference(folder, listed, link) + "\n", encoding="utf-8")
+
+
+# --- the whole site ---------------------------------------------------------------------------------------------------
 def toctree(title, names):
     head = [":::{toctree}", ":hidden:"] + ([f":caption: {title}"] if title else [])
     return "\n".join(head + [""] + names + [":::"])
@@ -338,7 +406,7 @@ def write_pages():
     for path in listed:
         nb = Page(path, known).process()
         if path == "index.ipynb":
-            trees = [toctree(t, [docname(p) for p in ps if p != path]) for t, ps in groups]
+            trees = [toctree(t, [docname(p) for p in ps if p != path]) for t, ps in groups] + write_references(groups, listed)
             nb["cells"].append(dict(cell_type="markdown", metadata={}, id="toc", source="\n\n".join(trees)))
         save(nb, PAGES / f"{docname(path)}.ipynb")
 
@@ -348,7 +416,28 @@ def write_quarto():
     known = symbols(listed)
     shutil.rmtree(QUARTO, ignore_errors=True)
     for path in listed: save(QuartoPage(path, known).process(), QUARTO / path)
-    for f in "_quarto.yml", "styles.css", "colab.html": shutil.copy(NBS / f, QUARTO / f)
+    write_quarto_references(listed)
+    for f in "_quarto.yml", "styles.css", "colab.html", "404.qmd": shutil.copy(NBS / f, QUARTO / f)
+
+
+LOST = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title} - {site}</title>
+<style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:15vh auto;padding:0 1rem}}</style></head>
+<body><h1>{title}</h1>{text}</body></html>
+"""
+
+
+def write_extras(out):
+    "What no page holds: a map of the site for search engines, and what is shown for an address that leads nowhere"
+    site = config()["website"]
+    base = site["site-url"].rstrip("/")
+    pages = [docname(p) for p in listing()[1]] + [docname(p) for p in references(config()).values()]
+    urls = "".join(f"<url><loc>{base}/{p}.html</loc></url>\n" for p in pages)
+    (out / "sitemap.xml").write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n', encoding="utf-8")
+    _, front, text = (NBS / "404.qmd").read_text(encoding="utf-8").split("---\n", 2)
+    linked = re.sub(r"\[([^\]]+)\]\(/([^)]*)\)", lambda m: f'<a href="{base}/{m[2]}">{m[1]}</a>', html.escape(text.strip(), quote=False))
+    paragraphs = "".join(f"<p>{p}</p>" for p in linked.split("\n\n"))
+    (out / "404.html").write_text(LOST.format(title=yaml.safe_load(front)["title"], site=site["title"], text=paragraphs), encoding="utf-8")
 
 
 def build(out):
@@ -357,8 +446,10 @@ def build(out):
     for folder in made, out: shutil.rmtree(folder, ignore_errors=True)
     cmd = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", PAGES.parent / "doctrees", "-c", ROOT / "tools" / "sphinx", PAGES, made]
     code = subprocess.run([str(c) for c in cmd]).returncode
-    if not code: shutil.move(made, out)
-    return code
+    if code: return code
+    shutil.move(made, out)
+    if (NBS / "404.qmd").exists(): write_extras(out)
+    return 0
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ html_context = dict(
     default_mode="auto",
     header_links=[(i["text"], pages.docname(i["href"])) for i in site["navbar"]["left"]],
     notebooks={pages.docname(p): f"{blob}/{p}" for p in listed},
+    described={pages.docname(p): pages.heading_of(p) for p in listed}
+    | {pages.docname(p): (f"Reference: {f}", f"Public names of xlnb.{f}") for f, p in pages.references(quarto).items()},
+    site_url=site["site-url"].rstrip("/"),
     start_text=site["sidebar"]["contents"][0]["text"],
     footer_text=site["page-footer"]["left"],
 )
