@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...core import XlnbError
+from ...data.pairs import inputs_of
 from .losses import (LEVELS, _exact, sentence_alignment, structure_loss, token_loss, vector_mse, weighted, word_contrast)
 from ..alsace.losses import _full
 from .teacher import pooled
@@ -60,13 +61,11 @@ class LevelHeads(nn.Module):
                 if level in levels: self.add_module(f'{level}_student', nn.Identity() if student == teacher else nn.Linear(student, teacher))
 
 # %% ../../../nbs/methods/mmkd/73_objective.ipynb #cell-11
-def _inputs(batch, name): return {k.removeprefix(f'{name}_'): v for k, v in batch.items() if k.startswith(f'{name}_') and k.endswith(('input_ids', 'attention_mask', 'token_type_ids'))}
-
 def _body(model, **inputs): return getattr(model, model.base_model_prefix)(**inputs).last_hidden_state
 
 def _pairs(model, batch):
     "Last layers of the pairs of the token and of the word level; None where a level is not in use"
-    found = {k: _inputs(batch, k) for k in ('token', 'word') if f'{k}_input_ids' in batch}
+    found = {k: inputs_of(batch, k) for k in ('token', 'word') if f'{k}_input_ids' in batch}
     if len(found) == 2 and found['token']['input_ids'].shape == found['word']['input_ids'].shape:
         return _body(model, **{k: torch.cat([found['token'][k], found['word'][k]]) for k in found['token']}).chunk(2)
     return [_body(model, **found[k]) if k in found else None for k in ('token', 'word')]
@@ -91,6 +90,7 @@ class LevelObjective:
     gather: bool = False               # structure over the batch of all processes
     pooling: str = 'cls'               # of the student's sentence vectors: 'cls' or 'mean'
     overwrite: bool = False            # a slip of the release, see `word_contrast`
+    double: bool = False               # words in fp64, to be compared with the release
     teacher: object = None             # a live `Teacher`; None: the batch brings its vectors
     english: list|None = None          # the different English sentences, for a live teacher
 
@@ -111,14 +111,14 @@ def _parts(self, model, heads, batch) -> dict:
     if token is not None:
         hit = batch['token_labels'] != -100
         logits = masked_logits(model, token[hit])
-        if logits is None: logits = type(model).forward(model, **_inputs(batch, 'token')).logits[hit]
+        if logits is None: logits = type(model).forward(model, **inputs_of(batch, 'token')).logits[hit]
         parts['token'] = token_loss(logits, batch['token_labels'][hit])
     if word is not None:
         at = batch['word_at'][..., None].expand(-1, -1, word.shape[-1])
         with _exact(word): own = heads.word_student(_full(word.gather(1, at)))
-        parts['word'] = word_contrast(said['teacher_words'], own, batch['word_scored'], said['teacher_there'], self.similarity, self.word_temperature, self.overwrite)
+        parts['word'] = word_contrast(said['teacher_words'], own, batch['word_scored'], said['teacher_there'], self.similarity, self.word_temperature, self.overwrite, self.double)
     if 'target_input_ids' in batch:
-        own = [pooled(_full(_body(model, **_inputs(batch, k))), batch[f'{k}_attention_mask'], self.pooling) for k in ('target', 'source') if f'{k}_input_ids' in batch]
+        own = [pooled(_full(_body(model, **inputs_of(batch, k))), batch[f'{k}_attention_mask'], self.pooling) for k in ('target', 'source') if f'{k}_input_ids' in batch]
         with _exact(own[0]): parts |= self._sentences(heads, own, _full(said['teacher_sentence']))
     return parts
 
