@@ -6,7 +6,7 @@
 __all__ = ['data_fingerprint', 'rows_digest', 'rows_read', 'Cell', 'task_fields', 'encoder_label', 'budget_label', 'CellRun',
            'run_cell', 'stopped', 'cell_items']
 
-# %% ../../nbs/study/91_cell.ipynb #9a7fea22
+# %% ../../nbs/study/91_cell.ipynb #5f5c54f5
 import dataclasses, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,15 @@ from safetensors.torch import load_file
 from ..core import XlnbError, digest, plain
 from ..data.schema import SPLITS
 from ..evaluation.predict import evaluate_model
-from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, save_encoder, with_head
+from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
+from ..models.heads import save_encoder, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import measure
 from .recipe import Recipe
 from .version import code_modules, code_version, provenance
 from ..training.stage import Context, run_method
 
-# %% ../../nbs/study/91_cell.ipynb #136383cc
+# %% ../../nbs/study/91_cell.ipynb #2d35da82
 def data_fingerprint(
     task,  # A `Task`
     langs,  # Codes of the languages that are tested; none for what is made before a test
@@ -51,7 +52,7 @@ def rows_digest(
     def rows(lang, split, limit, seed): return task.load(lang, split, data=data, limit=limit, seed=seed).to_dict()
     return digest([[lang, split, digest(rows(lang, split, limit, seed))] for lang, split, limit, seed in splits])
 
-# %% ../../nbs/study/91_cell.ipynb #cea1c7c5
+# %% ../../nbs/study/91_cell.ipynb #606a5de7
 def rows_read(
     method,  # A configured method
     cell,  # That it is part of
@@ -64,7 +65,7 @@ def rows_read(
     if isinstance(text, str) and text in SPLITS: out += [(lang, text) for lang in cell.langs]
     return out
 
-# %% ../../nbs/study/91_cell.ipynb #630fa722
+# %% ../../nbs/study/91_cell.ipynb #096ac47c
 @dataclass(frozen=True)
 class Cell:
     "One (task, encoder, recipe, seed, budget) of a study: the unit of caching, resuming and distributing"
@@ -94,7 +95,7 @@ class Cell:
 
 def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdefault(key, f(*args))
 
-# %% ../../nbs/study/91_cell.ipynb #dee537f1
+# %% ../../nbs/study/91_cell.ipynb #f51d1d1d
 def task_fields(task) -> dict:
     "What a key says of a task; its rows are hashed"
     return dict(name=task.name, kind=str(task.kind), labels=task.labels, source=task.source,
@@ -108,7 +109,7 @@ def budget_label(budget) -> str:
     "A budget in the tables: how many training rows, or nothing where all are taken"
     return f'{budget.train_examples} examples' if budget.train_examples else ''
 
-# %% ../../nbs/study/91_cell.ipynb #b2530bfb
+# %% ../../nbs/study/91_cell.ipynb #df6b7452
 @patch
 def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     "The part of the key that names encoder, methods with all their options, what else these read, budget and seed"
@@ -136,7 +137,7 @@ def code(self: Cell, methods=None) -> dict:  # {module: hash}, see `code_modules
     classes = [type(o) for o in found if type(o).__module__ not in ('builtins', 'datasets.arrow_dataset')]
     return code_modules(run_cell, *classes, lab=self.uses_lab())
 
-# %% ../../nbs/study/91_cell.ipynb #f7a390ef
+# %% ../../nbs/study/91_cell.ipynb #927556e2
 class CellRun:
     "A cell while it is computed, and afterwards what a measure may ask of it"
     def __init__(self,
@@ -150,7 +151,7 @@ class CellRun:
         wanted = [getattr(m, 'snapshots', 0) for m in cell.recipe.after]
         self.last, self.items, self.stages, self.model = max([snapshots, *wanted]), None, [], None
         self.tokenizer = load_tokenizer(cell.encoder)
-        length = min(cell.budget.max_length, self.tokenizer.model_max_length, _positions(load_encoder(cell.encoder)))
+        length = min(cell.budget.max_length, longest_input(load_encoder(cell.encoder), self.tokenizer))
         budget = dataclasses.replace(cell.budget, max_length=length)
         self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed, budget=budget,
                            data=cell.data, langs=cell.langs)
@@ -169,13 +170,7 @@ class CellRun:
         seed = getattr(self.cell.recipe.during, 'head_seed', None)
         return with_head(self.cell.encoder if model is None else model, self.cell.task, seed=self.cell.seed if seed is None else seed)
 
-# %% ../../nbs/study/91_cell.ipynb #e9362a85
-def _positions(model) -> int:
-    "The longest input that a model takes"
-    config = model.config
-    taken = (config.pad_token_id or 0) + 1 if 'roberta' in config.model_type else 0  # RoBERTa counts positions from there
-    return getattr(config, 'max_position_embeddings', 1 << 20) - taken
-
+# %% ../../nbs/study/91_cell.ipynb #349e529a
 @patch
 def fresh(self: CellRun, n: int):
     "The model that the first `n` methods change, before they have: prefixes are differences to it"
@@ -201,7 +196,7 @@ def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what
         if tensors is not None: self.prefixes.save(key, tensors, dict(stages=stages), watch.files() if watch else ())
         return model, stages
 
-# %% ../../nbs/study/91_cell.ipynb #1ce1053b
+# %% ../../nbs/study/91_cell.ipynb #8cf372bf
 @patch
 def _make(self: CellRun, n: int, watch=None) -> tuple:
     "Run the `n`-th method on what the earlier ones have made"
@@ -224,7 +219,7 @@ def prefix_key(self: CellRun, n: int) -> str:
     made = provenance()
     return digest([what, code_version(cell.code(methods)), made['versions'], made['machine']])
 
-# %% ../../nbs/study/91_cell.ipynb #598f05e0
+# %% ../../nbs/study/91_cell.ipynb #0cee2cb7
 @patch
 def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest first
     "The fine-tuned model at the last `n` tenths of its run"
@@ -244,7 +239,7 @@ def other_runs(self: CellRun, n: int) -> Iterator[dict]:  # State dicts
         run = CellRun(dataclasses.replace(cell, recipe=recipe, seed=seed), self.out/f'seed-{seed}', self.progress, self.prefixes, last)
         yield run.made(self.trained)[0].state_dict()
 
-# %% ../../nbs/study/91_cell.ipynb #739317b1
+# %% ../../nbs/study/91_cell.ipynb #fb1af9fa
 def run_cell(
     cell: Cell,  # What to run
     out,  # Folder for the checkpoints of its stages
@@ -271,7 +266,7 @@ def stopped(stages: list) -> list:
     "Why guards stopped a run; empty where none did. The model then has the weights that the stage began with"
     return [s['stopped'] for s in stages if s.get('stopped')]
 
-# %% ../../nbs/study/91_cell.ipynb #80922ec2
+# %% ../../nbs/study/91_cell.ipynb #2f32985c
 def cell_items(run: CellRun) -> pd.DataFrame:
     "Test the model of a run in every language: a row per item, with the columns that tables are keyed by"
     cell, budget = run.cell, run.ctx.budget
