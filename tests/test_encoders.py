@@ -6,7 +6,8 @@ import numpy as np, pytest, torch
 from datasets import Dataset
 from transformers import BertConfig, BertModel, XLMRobertaConfig
 from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
-from xlnb.data.features import cloze_scores, featurize
+from xlnb.data.kinds.base import featurize
+from xlnb.evaluation.predict import cloze_scores
 from xlnb.models.pretraining import pack, pretrain, train_tokenizer
 from xlnb.core import XlnbError
 

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM, pipeline
 
 from xlnb import languages
-from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, _limit, names_in, switchable, vocabularies, words_of)
+from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, _limit, switchable, vocabularies)
+from xlnb.data.words import names_in, words_of
 from xlnb.models.encoders import load_encoder, load_tokenizer, with_head
-from xlnb.data.features import collator, featurize
+from xlnb.data.kinds.base import collator, featurize
 from xlnb.core import XlnbError
 from xlnb.methods.finetune import FineTune
 from xlnb.methods.salt.method import SALT, controls, make_table

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np, torch
 from datasets import Dataset
 
-from ..core import XlnbError
+from ..core import XlnbError, drawn, some
+from .kinds.base import kind_of
 from .parallel import ParallelText
-from .schema import _drawn, _some
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-07
 def _texts_of(text, source, lang) -> list: # of (id, source text, target text)
@@ -34,15 +34,15 @@ def sentence_pairs(
 ) -> Dataset: # lang, source, target; `lang` is the source's own code for identity pairs
     "Pairs of all languages, in turns"
     texts = [text] if isinstance(text, ParallelText) else list(text)
-    if without := [t for t in texts if source not in t.rows]: raise XlnbError(f"a parallel text has no {source!r}, only {_some(without[0].rows)}: the teacher reads {source!r}, so every text needs it")
+    if without := [t for t in texts if source not in t.rows]: raise XlnbError(f"a parallel text has no {source!r}, only {some(without[0].rows)}: the teacher reads {source!r}, so every text needs it")
     there = list(dict.fromkeys(l for t in texts for l in t.rows if l != source))
     langs = there if langs is None else [l for l in langs if l != source]
-    if missing := [l for l in langs if l not in there]: raise XlnbError(f"the parallel text has no {_some(missing)}; it has {_some(there)}: add the language, or leave it out with langs=")
+    if missing := [l for l in langs if l not in there]: raise XlnbError(f"the parallel text has no {some(missing)}; it has {some(there)}: add the language, or leave it out with langs=")
     if not langs: raise XlnbError(f"there is no language to pair with {source!r}: give parallel text with others")
     lists = {}
     for l in langs:
         found = list(dict.fromkeys(p for t in texts if l in t.rows for p in _texts_of(t, source, l)))
-        lists[l] = [found[i] for i in _drawn([p[0] + p[1] for p in found], 'pairs', amount, seed)]
+        lists[l] = [found[i] for i in drawn([p[0] + p[1] for p in found], 'pairs', amount, seed)]
         random.Random(f'{seed} {l}').shuffle(lists[l])
     return Dataset.from_list(list(_in_turns(lists, identity, source)))
 
@@ -60,13 +60,11 @@ def read_before(
     data=None,      # where the benchmark is
 ) -> dict: # {split: share}
     "How much is both in the pairs and in an evaluation split, in English: as a share of the pairs' sentences or of the split's, whichever is larger"
-    strings = lambda v: [v] if isinstance(v, str) else [s for x in v for s in strings(x)] if isinstance(v, (list, tuple)) else []
     mine, out = {s.strip().casefold() for s in pairs['source'][:]}, {}
     for split in [s for s in task.splits if s != 'train']:
         try: rows = task.load(task.source, split, data=data)
         except XlnbError: continue  # a split that is not there can not be read
-        texts = [c for c in rows.column_names if c not in ('id', 'label', 'question') or task.kind == 'span' and c == 'question']
-        theirs = {s.strip().casefold() for c in texts for v in rows[c][:] for s in strings(v)}
+        theirs = {s.strip().casefold() for row in rows.to_list() for s, _ in kind_of(task).texts(task, row).values()}
         out[split] = len(mine & theirs) / max(min(len(mine), len(theirs)), 1)
     return out
 

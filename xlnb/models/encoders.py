@@ -13,6 +13,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModel
     AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast)
 from .. import languages
 from ..core import XlnbError
+from ..data.kinds.base import kind_of
 from .pointer import POINTER_FILE, load_pointer, save_pointer, with_pointer
 
 # %% ../../nbs/models/25_encoders.ipynb #cell-11
@@ -68,29 +69,29 @@ def _beside(name, file):
     return path if path.is_file() else None
 
 # %% ../../nbs/models/25_encoders.ipynb #cell-20
-_HEADS = dict(sentence=AutoModelForSequenceClassification, pair=AutoModelForSequenceClassification, choice=AutoModelForMultipleChoice,
-              span=AutoModelForQuestionAnswering, tags=AutoModelForTokenClassification)
+_HEADS = dict(classification=AutoModelForSequenceClassification, multiple_choice=AutoModelForMultipleChoice, span=AutoModelForQuestionAnswering,
+              token=AutoModelForTokenClassification, masked_lm=AutoModelForMaskedLM)
 
 def _head_class(task):
-    if task.kind != 'cloze' and task.kind not in _HEADS:
-        raise XlnbError(f"no head for tasks of kind {task.kind!r}: the kinds are {', '.join([*_HEADS, 'cloze'])}")
-    return _HEADS.get(task.kind, AutoModelForMaskedLM)
+    kind = kind_of(task)
+    if kind.head not in _HEADS: raise XlnbError(f"no head {kind.head!r} for tasks of kind {kind.name!r}: the heads are {', '.join(_HEADS)}")
+    return _HEADS[kind.head]
 
 def with_head(encoder: str|PreTrainedModel, # Hub id, folder, 'lab', or a masked language model in memory
               task,                         # a `Task`: its kind and labels decide the head
               seed: int=0,                  # of the head's first weights
              ) -> PreTrainedModel:
     "A copy of the encoder with a new head for the task; the body's weights are the encoder's"
-    cls, mlm = _head_class(task), encoder if isinstance(encoder, PreTrainedModel) else load_encoder(encoder)
+    kind, cls, mlm = kind_of(task), _head_class(task), encoder if isinstance(encoder, PreTrainedModel) else load_encoder(encoder)
     config = type(mlm.config).from_dict(mlm.config.to_dict())
-    if task.kind in ('sentence', 'pair', 'tags'):
+    if kind.needs_labels:
         config.id2label, config.label2id = dict(enumerate(task.labels)), {l: i for i, l in enumerate(task.labels)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = cls.from_config(config, dtype=torch.float32)
-    if task.kind == 'cloze': model.load_state_dict({k: v for k, v in mlm.state_dict().items() if not k.startswith('pointer.')})
+    if kind.head == 'masked_lm': model.load_state_dict({k: v for k, v in mlm.state_dict().items() if not k.startswith('pointer.')})
     else: _copy_body(mlm, model, None if isinstance(encoder, PreTrainedModel) else encoder)
-    if task.kind == 'span' and hasattr(mlm, 'pointer'): model = with_pointer(model, mlm.pointer)
+    if kind.head == 'span' and hasattr(mlm, 'pointer'): model = with_pointer(model, mlm.pointer)
     return model.eval()
 
 # %% ../../nbs/models/25_encoders.ipynb #cell-22
@@ -124,10 +125,11 @@ def load_finetuned(name: str, # Hub id, or folder that `save_encoder` or plain T
                   ) -> PreTrainedModel: # in fp32, ready to evaluate
     "Load a model with the head that fine-tuning left"
     model, info = _load(_head_class(task), name, use_safetensors=True, output_loading_info=True, dtype=torch.float32)
-    file = _beside(name, POINTER_FILE) if task.kind == 'span' and 'Answering' in (model.config.architectures or [''])[0] else None
+    kind = kind_of(task)
+    file = _beside(name, POINTER_FILE) if kind.head == 'span' and 'Answering' in (model.config.architectures or [''])[0] else None
     lost = [k for k in info['missing_keys'] if 'pooler' not in k and not (file and k.startswith('qa_outputs'))]
-    if lost: raise XlnbError(f"{name} has no head for tasks of kind {task.kind!r} ({len(lost)} weights missing, such as {lost[0]}): give a checkpoint that was fine-tuned for such a task, or put a new head on an encoder with with_head")
-    if task.kind in ('sentence', 'pair', 'tags') and (has := tuple(model.config.id2label.values())) != tuple(task.labels):
+    if lost: raise XlnbError(f"{name} has no head for tasks of kind {kind.name!r} ({len(lost)} weights missing, such as {lost[0]}): give a checkpoint that was fine-tuned for such a task, or put a new head on an encoder with with_head")
+    if kind.needs_labels and (has := tuple(model.config.id2label.values())) != tuple(task.labels):
         raise XlnbError(f"{name} tells {', '.join(map(str, has))} apart, and {task.name!r} {', '.join(task.labels)}: give a checkpoint that was fine-tuned for this task")
     return (with_pointer(model, load_pointer(file.parent)) if file else model).eval()
 

@@ -11,8 +11,7 @@ from typing import Sequence
 import numpy as np
 from datasets import Dataset
 
-from ..core import XlnbError
-from ..data.schema import _some
+from ..core import XlnbError, some
 from ..data.tasks import Task, _load_folder, _place
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-07

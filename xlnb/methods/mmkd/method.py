@@ -17,10 +17,9 @@ from datasets import Dataset
 
 from ...models.encoders import encoder_fingerprint, save_encoder
 from ...lab.worlds import Lab
-from ...core import XlnbError
+from ...core import XlnbError, some
 from .objective import LevelHeads, LevelObjective, level_loss, taught
 from ...data.parallel import parallel_text, parallel_texts
-from ...data.schema import _some
 from ...data.pairs import PairCollator, pair_features, sentence_pairs, warn_if_read
 from .teacher import LAB_TEACHER, Teacher, lab_teacher, teacher_cache
 from ...training.stage import Context, Stage, learning_rate
@@ -101,8 +100,8 @@ def _parallel(m, task, langs) -> tuple: # list of `ParallelText`; codes of the t
         return [_lab_pairs(m.amount or 500, (task.source, *wanted))], wanted
     texts = parallel_texts(m.text)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
-    if m.langs and len(there) < len(wanted): raise XlnbError(f"mmkd: the parallel text has no {_some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
-    if not there: raise XlnbError(f"mmkd: the parallel text has none of {_some(wanted)}: give text in one of the languages that are evaluated")
+    if m.langs and len(there) < len(wanted): raise XlnbError(f"mmkd: the parallel text has no {some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
+    if not there: raise XlnbError(f"mmkd: the parallel text has none of {some(wanted)}: give text in one of the languages that are evaluated")
     return texts, there
 
 def _pairs(m, ctx):

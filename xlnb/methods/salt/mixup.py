@@ -13,7 +13,7 @@ import numpy as np, torch
 from transformers import PreTrainedModel
 
 from ...core import XlnbError
-from ...models.pointer import last_query
+from ...data.kinds.query import last_query
 
 # %% ../../../nbs/methods/salt/54_mixup.ipynb #cell-07
 def opposite(
