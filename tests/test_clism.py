@@ -34,7 +34,6 @@ from xlnb.data.words import split_words
 from xlnb.methods.clism.span_sources import RandomSpans, recurring_inputs, recurring_spans
 from xlnb.methods.clism.objective import TERMS, SpanCollator, SpanObjective, pointed, shortcut_table, span_loss
 from xlnb.study.grid import Study
-from xlnb.methods.salt.collator import token_map
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Method, make_encoder, run_method, run_stage
 
@@ -175,7 +174,7 @@ def test_question_and_tags_of_switched_rows_stay_in_step():
     tok.init_kwargs["query_kinds"] = ["span", "tags"]
     task = get_task("lab-spans")
     rows = task.load("en", "validation", limit=20)
-    for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, token_map(task, list(rows), tok, 256)):
+    for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, task.kind.token_map(task, list(rows), tok, 256)):
         assert [list(o[1:]) for o in where["context"]] == [list(f["offsets"][o[0]]) for o in where["context"]]
 
 

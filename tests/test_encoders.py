@@ -109,7 +109,7 @@ def test_text_files_and_datasets(tok, tmp_path):
 
 def test_bad_checkpoints(run, tmp_path, monkeypatch):
     out, _ = run
-    with pytest.raises(XlnbError, match='no head'): with_head(out, SimpleNamespace(kind='poem', labels=()))
+    with pytest.raises(XlnbError, match='unknown kind'): with_head(out, SimpleNamespace(kind='poem', labels=()))
     for name, size in (('model.safetensors', 1000), ('config.json', 20), ('tokenizer.json', 50)):
         bad = tmp_path/name; shutil.copytree(out, bad, ignore=shutil.ignore_patterns('checkpoints'))
         (bad/name).write_bytes((bad/name).read_bytes()[:size])

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MARKER', 'CHOICE', 'Choice', 'features', 'collate', 'token_map']
 
-# %% ../../../nbs/data/kinds/21_choice.ipynb #f5a3c917
+# %% ../../../nbs/data/kinds/21_choice.ipynb #33cfaf71
 from ...core import XlnbError
-from .base import Kind, Metric, check_choices, checked_label, checked_text, encode_texts, flattened, padded, register_kind, token_places
+from .base import ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened, padded, register_kind, token_places
 
 # %% ../../../nbs/data/kinds/21_choice.ipynb #2e225efb
 MARKER = dict(cause="What was the cause?", effect="What happened as a result?")
@@ -33,7 +33,7 @@ class Choice(Kind):
         if question not in MARKER: raise XlnbError(f"question {question!r} of task {task.name} is neither 'cause' nor 'effect': check the data")
         return f"{checked_text(premise)} {MARKER[question]}"
 
-# %% ../../../nbs/data/kinds/21_choice.ipynb #64ec620c
+# %% ../../../nbs/data/kinds/21_choice.ipynb #75e56328
 def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict; inputs are lists, one per choice
     "One input per choice."
     rows = []
@@ -58,4 +58,4 @@ def token_map(self, task, rows, tokenizer, max_length=128) -> list:
     return [[next(places) for _ in r['choices']] for r in rows]
 
 Choice.features, Choice.collate, Choice.token_map = features, collate, token_map
-CHOICE = register_kind(Choice(), [Metric('accuracy', {'correct': 1}, item=lambda prediction, gold, lang: dict(correct=int(prediction == gold)))], replace=True)
+CHOICE = register_kind(Choice(), [ACCURACY], replace=True)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CLOZE', 'Cloze', 'features']
 
-# %% ../../../nbs/data/kinds/24_cloze.ipynb #163917fe
+# %% ../../../nbs/data/kinds/24_cloze.ipynb #557b3acc
 from ...core import XlnbError
-from .base import Kind, Metric, check_choices, checked_label, checked_text, encode_texts, flattened, padded, register_kind
+from .base import ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened, padded, register_kind
 
 # %% ../../../nbs/data/kinds/24_cloze.ipynb #7fd82845
 class Cloze(Kind):
@@ -33,7 +33,7 @@ class Cloze(Kind):
         n = batch['input_ids'].shape[1]
         return batch | dict(labels=torch.tensor([f['labels'] + [-100] * (n - len(f['labels'])) for f in flat]))
 
-# %% ../../../nbs/data/kinds/24_cloze.ipynb #44b04126
+# %% ../../../nbs/data/kinds/24_cloze.ipynb #d675a0f6
 def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict; inputs and labels are lists, one per candidate
     "One masked input per candidate."
     rows = []
@@ -50,4 +50,4 @@ def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False
     return rows
 
 Cloze.features = features
-CLOZE = register_kind(Cloze(), [Metric('accuracy', {'correct': 1}, item=lambda prediction, gold, lang: dict(correct=int(prediction == gold)))], replace=True)
+CLOZE = register_kind(Cloze(), [ACCURACY], replace=True)

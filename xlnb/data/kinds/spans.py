@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPAN', 'Spans', 'features', 'answer_tokens', 'drop_cut', 'collate', 'decode', 'answered', 'normal_answer',
-           'answer_scores', 'em_f1', 'edit', 'token_map', 'segment_ids', 'paired_inputs', 'paired_outputs']
+           'answer_scores', 'em_f1', 'span_metrics', 'edit', 'token_map', 'segment_ids', 'paired_inputs',
+           'paired_outputs']
 
 # %% ../../../nbs/data/kinds/22_spans.ipynb #eff6855b
 import html, re, string, unicodedata, warnings
@@ -161,12 +162,16 @@ def em_f1(
     precision, recall = same / len(words), same / len(right)
     return float(prediction == gold), 2 * precision * recall / (precision + recall)
 
-# %% ../../../nbs/data/kinds/22_spans.ipynb #951f552a
-def _item(rule): return lambda prediction, golds, lang: dict(zip(('em', 'f1'), answer_scores(prediction, golds, rule, lang)))
+# %% ../../../nbs/data/kinds/22_spans.ipynb #7868c63d
+def span_metrics(
+    rule: str, # 'squad' or 'mlqa'
+) -> list: # F1, which keeps exact match too, and exact match
+    "The two metrics of an official script."
+    def both(prediction, golds, lang): return dict(zip(('em', 'f1'), answer_scores(prediction, golds, rule, lang)))
+    def exact(prediction, golds, lang): return dict(em=both(prediction, golds, lang)['em'])
+    return [Metric(rule, {'f1': 1}, title='F1', item=both), Metric(f'{rule}-em', {'em': 1}, title='exact match', item=exact)]
 
-SPAN = register_kind(Spans(), [Metric(rule, {'f1': 1}, title='F1', item=_item(rule)) for rule in ('squad', 'mlqa')], replace=True)
-_exact = lambda rule: lambda *item: dict(em=_item(rule)(*item)['em'])
-for _rule in ('squad', 'mlqa'): SPAN.metrics[f'{_rule}-em'] = Metric(f'{_rule}-em', {'em': 1}, title='exact match', item=_exact(_rule))
+SPAN = register_kind(Spans(), span_metrics('squad') + span_metrics('mlqa'), replace=True)
 
 # %% ../../../nbs/data/kinds/22_spans.ipynb #08bedad6
 def edit(self, task, row, edits) -> dict:
