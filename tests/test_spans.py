@@ -216,7 +216,7 @@ def test_a_model_with_segments():
     class Typed:
         model_input_names = ['input_ids', 'token_type_ids', 'attention_mask']
     from xlnb.data.kinds.base import model_input
-    assert model_input(Typed, ([2, 5, 3], 0), ([7, 3], 1)) == dict(input_ids=[2, 5, 3, 7, 3], attention_mask=[1] * 5, token_type_ids=[0, 0, 0, 1, 1])
+    assert modelmodel_input(Typed, ([2, 5, 3], 0), ([7, 3], 1)) == dict(input_ids=[2, 5, 3, 7, 3], attention_mask=[1] * 5, token_type_ids=[0, 0, 0, 1, 1])
 
 
 # ---------------------------------------------------------------- entries

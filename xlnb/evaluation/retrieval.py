@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 from ..models.word_alignment import align_words, alignment_error, gold_links
 from ..core import XlnbError
 from ..data.parallel import ParallelText
-from ..data.pairs import _cut
-from ..methods.mmkd.teacher import pooled
+from ..models.encoders import pooled
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-06
 @torch.no_grad()
@@ -26,7 +25,7 @@ def _layers(model, tokenizer, texts, layer, max_length, batch_size, progress=Fal
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     for b in tqdm(range(0, len(texts), batch_size), disable=not progress, leave=False):
         some = order[b:b + batch_size]
-        enc = _cut(tokenizer, [texts[i] for i in some], None, max_length)
+        enc = tokenizer([' '.join(texts[i].split()) for i in some], truncation=True, max_length=max_length)
         x = tokenizer.pad({k: v for k, v in enc.items() if k in tokenizer.model_input_names}, return_tensors='pt').to(body.device)
         yield some, body(**x, output_hidden_states=True).hidden_states[layer].float(), x['attention_mask'], enc
     model.train(was)
@@ -35,7 +34,7 @@ def sentence_vectors(
     model,                 # an encoder, or a model with a head
     tokenizer,
     texts: list,           # strings
-    pooling: str = 'mean', # 'mean' over all pieces, or 'cls'
+    pooling: str = 'mean', # 'mean' over all pieces, or 'first'
     layer: int = -1,       # 0: embeddings; -1: the last
     max_length: int = 128,
     batch_size: int = 64,

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Iterator, Literal
 from datasets import Dataset, concatenate_datasets
 
 from ...models.word_alignment import align_words
-from ...models.encoders import encoder_fingerprint, save_encoder
+from ...models.encoders import encoder_fingerprint
 from ...lab.worlds import Lab
 from ...core import XlnbError, some
 from ...data.parallel import parallel_texts
+from ...models.heads import POINTERS, Pointer, drop_pointer, give_pointer, save_encoder
 from ...data.kinds.base import query_kinds
 from ...data.kinds.query import add_query, uses_query
-from ...models.pointer import POINTERS, Pointer, drop_pointer, give_pointer
-from ...data.pairs import _texts_of, sentence_pairs, warn_if_read
+from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
 from .spans import CapitalEntities, SpacyEntities, lab_pairs, span_inputs, span_pairs
 from .span_sources import RandomSpans, recurring_inputs, recurring_spans
 from .objective import TERMS, SpanCollator, SpanObjective, pointed, span_loss
@@ -156,7 +156,7 @@ def _passages(m, ctx, room) -> list: # of texts
     parts = _sentences(m, ctx.task, ctx.langs, ctx.seed)
     if m.text is None: return Lab().corpus(ctx.task.source, sum(map(len, parts.values())))
     out, size, drawn = [], 0, {s for p in parts.values() for s in p['source']}
-    for s in dict.fromkeys(s for t in parallel_texts(m.text) for _, s, _ in _texts_of(t, ctx.task.source, ctx.task.source) if s in drawn): # as they follow each other there
+    for s in dict.fromkeys(s for t in parallel_texts(m.text) for _, s, _ in text_pairs(t, ctx.task.source, ctx.task.source) if s in drawn): # as they follow each other there
         n = len(ctx.tokenizer(s, add_special_tokens=False)['input_ids'])
         if out and size + n <= room - 8: out[-1] += ' ' + s; size += n
         else: out.append(s); size = n

@@ -34,27 +34,32 @@ SIMILARITIES = ('dot', 'cosine')
 def word_contrast(
     teacher: torch.Tensor, # vectors of words (sentences, words, size), without gradient
     student: torch.Tensor, # the same words as the student sees them, the same shape
-    scored: torch.Tensor,  # (sentences, words), True for the words that ask: the hidden ones
+    scored: torch.Tensor,  # (sentences, words), True for the words to be found: the hidden ones
     keys: torch.Tensor,    # (sentences, words), True for the words that are there
     similarity: str = 'dot', # 'dot' as released, or 'cosine'
     temperature: float = 1., # divides the similarity
     overwrite: bool = False, # as released: see above
+    double: bool = False,    # in fp64, to be compared with the release
 ) -> torch.Tensor: # a number in nats: mean over sentences of the mean over scored words; zero where nothing is scored
-    "Contrast of the same word in teacher and student among the words of its sentence (release, `compute_tacl_loss`)"
-    if teacher.shape != student.shape: raise XlnbError(f"teacher and student need vectors of one shape, not {tuple(teacher.shape)} and {tuple(student.shape)}: map the student's to the teacher's size first")
-    if similarity not in SIMILARITIES: raise XlnbError(f"similarity={similarity!r} is unknown: choose 'dot' or 'cosine'")
-    if temperature <= 0: raise XlnbError(f"the temperature must be above zero, not {temperature}")
+    "Contrast of the same word in teacher and student among the words of its sentence (release, `compute_tacl_loss`)."
+    _check_words(teacher, student, similarity, temperature)
     with _exact(student):
-        t, s = _full(teacher), _full(student)
+        t, s = (x.double() if double else _full(x) for x in (teacher, student))
         if similarity == 'cosine': t, s = F.normalize(t, dim=-1), F.normalize(s, dim=-1)
-        z = (t @ s.mT / temperature).masked_fill(~keys[:, None], -1e30)  # (sentences, words that ask, words that answer)
+        z = (t @ s.mT / temperature).masked_fill(~keys[:, None], -1e30) # (sentences, words j, words k)
         nll, scored = -z.log_softmax(-1).diagonal(dim1=1, dim2=2), scored & keys
         each = (nll * scored).sum(1) / scored.sum(1).clamp_min(1)
         counts = scored.any(1)
-        if overwrite and len(counts) and not counts[0]:
-            counts_last = counts.nonzero()[-1:, 0]
-            return each[counts_last].sum() / counts.sum().clamp_min(1)
-        return each[counts].sum() / counts.sum().clamp_min(1)
+        if overwrite and len(counts) and not counts[0]: each = each[counts.nonzero()[-1:, 0]]
+        else: each = each[counts]
+        return each.sum() / counts.sum().clamp_min(1)
+
+def _check_words(teacher, student, similarity, temperature):
+    if teacher.shape != student.shape:
+        raise XlnbError(f"teacher and student need vectors of one shape, not {tuple(teacher.shape)} and "
+                        f"{tuple(student.shape)}: map the student's to the teacher's size first")
+    if similarity not in SIMILARITIES: raise XlnbError(f"similarity={similarity!r} is unknown: choose 'dot' or 'cosine'")
+    if temperature <= 0: raise XlnbError(f"the temperature must be above zero, not {temperature}")
 
 # %% ../../../nbs/methods/mmkd/72_losses.ipynb #cell-28
 def sentence_alignment(

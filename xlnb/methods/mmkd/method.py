@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Iterator, Literal
 
 from datasets import Dataset
 
-from ...models.encoders import encoder_fingerprint, save_encoder
+from ...models.encoders import encoder_fingerprint
+from ...models.heads import save_encoder
 from ...lab.worlds import Lab
 from ...core import XlnbError, some
 from .objective import LevelHeads, LevelObjective, level_loss, taught
@@ -39,13 +40,14 @@ class MMKD:
     sentence: float = 1.                 # weight of the alignment of sentences
     structure: float = 10.               # weight of the structure of the batch
     mse: float = 0.                      # weight of the single-level recipe
+    words: Literal['spaces', 'bert']|None = None # what counts as a word: runs without spaces, or BERT's words; None: BERT's if release
     similarity: Literal['dot', 'cosine'] = 'dot' # of words
     word_temperature: float = 1.         # of words
     structure_temperature: float = 1.    # of the structure
     mask_diagonal: bool = False          # of the structure: leave out each sentence's similarity with itself
     gather: bool = False                 # of the structure: over the batch of all processes
     teacher_head: Literal['random', 'identity', 'trained'] = 'random' # behind the teacher
-    pooling: Literal['cls', 'mean'] = 'cls' # sentence vectors of student and teacher
+    pooling: Literal['first', 'mean'] = 'first' # sentence vectors of student and teacher
     mask: float = .15                    # share of pieces, and of words, that are hidden; of words a quarter at most
     release: bool = False                # keep the slips of the authors' code; the teacher then reads along, with dropout
     cache: bool = True                   # read the teacher's vectors from files; False: the teacher reads along
@@ -61,6 +63,8 @@ class MMKD:
     slot: ClassVar[str] = 'before'
     shared: ClassVar[bool] = True        # cells that differ in the task only may share its encoder
 
+    @property
+    def word_kind(self) -> str: return self.words or ('bert' if self.release else 'spaces')
     @property
     def weights(self) -> dict: return {k: getattr(self, k) for k in ('token', 'word', 'sentence', 'structure', 'mse')}
     @property
@@ -113,7 +117,7 @@ def _pairs(m, ctx):
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #cell-18
 def _teacher(m, model, ctx) -> Teacher:
     "Who teaches"
-    options = dict(pooling=m.pooling, max_length=ctx.budget.max_length, dropout=m.release)
+    options = dict(pooling=m.pooling, max_length=ctx.budget.max_length, dropout=m.release, words=m.word_kind)
     if m.teacher == 'student': return Teacher(model, ctx.tokenizer, **options)
     if m.teacher: return Teacher(m.teacher, **options)
     return Teacher(lab_teacher() if ctx.task.name.startswith('lab-') else 'google-bert/bert-base-cased', **options)
@@ -124,12 +128,12 @@ def _args(m, model, ctx):
                 per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate, max_grad_norm=0. if m.release else 1.)
 
 def _stages(m, model, ctx):
-    features, english = pair_features(m.pairs(ctx), ctx.tokenizer, ctx.budget.max_length)
+    features, english = pair_features(m.pairs(ctx), ctx.tokenizer, ctx.budget.max_length, m.word_kind)
     live, teach = m.release or not m.cache, [k for k in m.levels if k != 'token']
     teacher = _teacher(m, model, ctx) if teach else None
     cache = teacher_cache(teacher, english, m.cache_folder, m.cache_dtype) if teach and not live else None
     size = teacher.size if teach else model.config.hidden_size
-    objective = LevelObjective(m.weights, m.similarity, m.word_temperature, m.structure_temperature, m.mask_diagonal, m.gather, m.pooling, overwrite=m.release,
+    objective = LevelObjective(m.weights, m.similarity, m.word_temperature, m.structure_temperature, m.mask_diagonal, m.gather, m.pooling, overwrite=m.release, double=m.release,
                                teacher=teacher if live else None, english=english if live else None)
     collate = PairCollator(ctx.tokenizer, m.levels, cache, m.mask, m.release, ctx.budget.max_length)
     with taught(model, LevelHeads(model.config.hidden_size, size, m.levels, m.teacher_head, seed=ctx.seed), objective):
@@ -141,7 +145,8 @@ def _fingerprint(m, cell):
     "What the result depends on beside options and student: the pairs and the teacher"
     lab, rows = cell.task.name.startswith('lab-'), [t._fingerprint for t in _parallel(m, cell.task, cell.langs)[0]]
     if m.teacher == 'student' or m.levels == ('token',): return rows
-    return [*rows, json.dumps(LAB_TEACHER) if lab and not m.teacher else encoder_fingerprint(m.teacher or 'google-bert/bert-base-cased')]
+    if lab and not m.teacher: return [*rows, json.dumps(LAB_TEACHER), encoder_fingerprint(lab_teacher())]
+    return [*rows, encoder_fingerprint(m.teacher or 'google-bert/bert-base-cased')]
 
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #cell-35
 AMOUNTS = (500, 1000, 2000, 5000) # pairs per language
