@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import body, from_checkpoint, masked_logits
-from ..data.kinds.base import collator, featurize
+from ..data.kinds.base import collator, featurize, kind_of
 from ..core import XlnbError, some
 from ..training.trainer import Stage, predict, task_loss
 
