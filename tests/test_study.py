@@ -21,7 +21,6 @@ from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget
 
-OTHER_METRIC = dict(scorer="mlqa")
 PLAIN = "finetune(epochs=1)"
 FEW = dict(recipes=PLAIN, budget=Budget(train_examples=64, eval_examples=20, max_length=48), langs=["qal"])
 
@@ -218,7 +217,7 @@ def test_tables_say_what_is_stale_and_what_was_stopped(small):
 def test_what_decides_a_result_is_in_the_key(small, tmp_path):
     cell = small().grid[0]
     spans = replace(cell, task=get_task("lab-spans"))
-    assert replace(spans, task=replace(spans.task, **OTHER_METRIC)).key() != spans.key()
+    assert replace(spans, task=replace(spans.task, metric="mlqa")).key() != spans.key()
     oracle = replace(cell, recipe=recipe("finetune(select=oracle:qal)"))
     assert rows_read(oracle.recipe.during, oracle) == [("qal", "validation")]
 

@@ -6,7 +6,7 @@
 __all__ = ['data_fingerprint', 'rows_digest', 'rows_read', 'Cell', 'task_fields', 'encoder_label', 'budget_label', 'CellRun',
            'run_cell', 'stopped', 'cell_items']
 
-# %% ../../nbs/study/91_cell.ipynb #5f5c54f5
+# %% ../../nbs/study/91_cell.ipynb #f7b682af
 import dataclasses, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from .recipe import Recipe
 from .version import code_modules, code_version, provenance
 from ..training.stage import Context, run_method
 
-# %% ../../nbs/study/91_cell.ipynb #2d35da82
+# %% ../../nbs/study/91_cell.ipynb #0be96143
 def data_fingerprint(
     task,  # A `Task`
     langs,  # Codes of the languages that are tested; none for what is made before a test
@@ -37,8 +37,8 @@ def data_fingerprint(
 ) -> str:  # A hash of every row that a cell reads
     "Hash of the rows: training and validation of the source, test of every language"
     splits = []
-    if task.kind != 'cloze':  # a probe asks the encoder as it is
-        splits = [(task.source, 'train', budget.train_examples, getattr(budget, 'sample', 0)),
+    if task.kind.trains:  # a probe asks the encoder as it is
+        splits = [(task.source, 'train', budget.train_examples, budget.sample),
                   (task.source, 'validation', budget.eval_examples, 0)]
     splits += [(lang, 'test', budget.eval_examples, 0) for lang in langs]
     return rows_digest(task, splits, data)
@@ -52,7 +52,7 @@ def rows_digest(
     def rows(lang, split, limit, seed): return task.load(lang, split, data=data, limit=limit, seed=seed).to_dict()
     return digest([[lang, split, digest(rows(lang, split, limit, seed))] for lang, split, limit, seed in splits])
 
-# %% ../../nbs/study/91_cell.ipynb #606a5de7
+# %% ../../nbs/study/91_cell.ipynb #f6aa60e5
 def rows_read(
     method,  # A configured method
     cell,  # That it is part of
@@ -65,7 +65,7 @@ def rows_read(
     if isinstance(text, str) and text in SPLITS: out += [(lang, text) for lang in cell.langs]
     return out
 
-# %% ../../nbs/study/91_cell.ipynb #096ac47c
+# %% ../../nbs/study/91_cell.ipynb #f017439a
 @dataclass(frozen=True)
 class Cell:
     "One (task, encoder, recipe, seed, budget) of a study: the unit of caching, resuming and distributing"
@@ -95,11 +95,11 @@ class Cell:
 
 def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdefault(key, f(*args))
 
-# %% ../../nbs/study/91_cell.ipynb #f51d1d1d
+# %% ../../nbs/study/91_cell.ipynb #f79cae34
 def task_fields(task) -> dict:
     "What a key says of a task; its rows are hashed"
     return dict(name=task.name, kind=str(task.kind), labels=task.labels, source=task.source,
-                metric=str(task.metric), scorer=getattr(task, 'scorer', ''))
+                metric=task.metric)
 
 def encoder_label(encoder: str) -> str:
     "A folder goes by its own name, so that no result tells where it lies"
@@ -109,7 +109,7 @@ def budget_label(budget) -> str:
     "A budget in the tables: how many training rows, or nothing where all are taken"
     return f'{budget.train_examples} examples' if budget.train_examples else ''
 
-# %% ../../nbs/study/91_cell.ipynb #df6b7452
+# %% ../../nbs/study/91_cell.ipynb #96047142
 @patch
 def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     "The part of the key that names encoder, methods with all their options, what else these read, budget and seed"
@@ -133,11 +133,12 @@ def code(self: Cell, methods=None) -> dict:  # {module: hash}, see `code_modules
     "The code that the cell runs: of its methods, its kind of task, and of objects among the options"
     methods = self.recipe.methods if methods is None else methods
     options = [getattr(m, f.name) for m in methods for f in dataclasses.fields(m)]
-    found = [*methods, self.task.kind, *options]
-    classes = [type(o) for o in found if type(o).__module__ not in ('builtins', 'datasets.arrow_dataset')]
-    return code_modules(run_cell, *classes, lab=self.uses_lab())
+    known = [type(o) for o in (*methods, self.task.kind, *options) if type(o).__module__.split('.')[0] not in _LIBRARIES]
+    return code_modules(run_cell, self.task.kind.metric(self.task).item, *known, lab=self.uses_lab())
 
-# %% ../../nbs/study/91_cell.ipynb #927556e2
+_LIBRARIES = 'builtins', 'datasets', 'torch', 'transformers', 'pathlib'  # their versions are recorded
+
+# %% ../../nbs/study/91_cell.ipynb #bafb87e5
 class CellRun:
     "A cell while it is computed, and afterwards what a measure may ask of it"
     def __init__(self,
@@ -170,7 +171,7 @@ class CellRun:
         seed = getattr(self.cell.recipe.during, 'head_seed', None)
         return with_head(self.cell.encoder if model is None else model, self.cell.task, seed=self.cell.seed if seed is None else seed)
 
-# %% ../../nbs/study/91_cell.ipynb #349e529a
+# %% ../../nbs/study/91_cell.ipynb #f72a1c4e
 @patch
 def fresh(self: CellRun, n: int):
     "The model that the first `n` methods change, before they have: prefixes are differences to it"
@@ -196,7 +197,7 @@ def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what
         if tensors is not None: self.prefixes.save(key, tensors, dict(stages=stages), watch.files() if watch else ())
         return model, stages
 
-# %% ../../nbs/study/91_cell.ipynb #8cf372bf
+# %% ../../nbs/study/91_cell.ipynb #465afe7c
 @patch
 def _make(self: CellRun, n: int, watch=None) -> tuple:
     "Run the `n`-th method on what the earlier ones have made"
@@ -219,7 +220,7 @@ def prefix_key(self: CellRun, n: int) -> str:
     made = provenance()
     return digest([what, code_version(cell.code(methods)), made['versions'], made['machine']])
 
-# %% ../../nbs/study/91_cell.ipynb #0cee2cb7
+# %% ../../nbs/study/91_cell.ipynb #7f5f77ec
 @patch
 def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest first
     "The fine-tuned model at the last `n` tenths of its run"
@@ -239,7 +240,7 @@ def other_runs(self: CellRun, n: int) -> Iterator[dict]:  # State dicts
         run = CellRun(dataclasses.replace(cell, recipe=recipe, seed=seed), self.out/f'seed-{seed}', self.progress, self.prefixes, last)
         yield run.made(self.trained)[0].state_dict()
 
-# %% ../../nbs/study/91_cell.ipynb #fb1af9fa
+# %% ../../nbs/study/91_cell.ipynb #01944efc
 def run_cell(
     cell: Cell,  # What to run
     out,  # Folder for the checkpoints of its stages
@@ -266,13 +267,13 @@ def stopped(stages: list) -> list:
     "Why guards stopped a run; empty where none did. The model then has the weights that the stage began with"
     return [s['stopped'] for s in stages if s.get('stopped')]
 
-# %% ../../nbs/study/91_cell.ipynb #2f32985c
+# %% ../../nbs/study/91_cell.ipynb #a0bbdb64
 def cell_items(run: CellRun) -> pd.DataFrame:
     "Test the model of a run in every language: a row per item, with the columns that tables are keyed by"
     cell, budget = run.cell, run.ctx.budget
     items = evaluate_model(cell.task, run.model, run.tokenizer, cell.langs, budget=budget, data=cell.data)
     names = dict(task=cell.task.name, encoder=encoder_label(cell.encoder), recipe=str(cell.recipe),
-                 budget=budget_label(cell.budget), sample=getattr(cell.budget, 'sample', 0), seed=cell.seed)
+                 budget=budget_label(cell.budget), sample=cell.budget.sample, seed=cell.seed)
     items = items.drop(columns=[c for c in names if c in items]).reset_index(drop=True)
     for i, (name, value) in enumerate(names.items()): items.insert(i, name, value)
     return items

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MEASURES', 'register_measure', 'get_measure', 'measure', 'cost_measure']
 
-# %% ../../nbs/study/94_measures.ipynb #17b2c9b0
+# %% ../../nbs/study/94_measures.ipynb #f60c1eb3
 from importlib import import_module
 
 from ..core import XlnbError, nearest
 
-# %% ../../nbs/study/94_measures.ipynb #4672e514
+# %% ../../nbs/study/94_measures.ipynb #abf1abd6
 MEASURES = {  # name: 'module:function', or the function itself
     'retrieval': 'xlnb.evaluation.retrieval:retrieval_measure',
     'alignment_error': 'xlnb.evaluation.retrieval:alignment_error_measure',
@@ -41,7 +41,7 @@ def get_measure(
     module, _, attr = target.partition(':')
     return getattr(import_module(module), attr)
 
-# %% ../../nbs/study/94_measures.ipynb #7a1912a0
+# %% ../../nbs/study/94_measures.ipynb #66ccc150
 def measure(
     name: str,  # A registered measure
     run,  # A finished `CellRun`
