@@ -25,5 +25,6 @@ def last_query(
 ) -> torch.Tensor: # (rows,)
     "Position of the last [QUE] in every row"
     hit = ids == token
-    if not hit.any(1).all(): raise XlnbError("a row has no [QUE] to answer from: make features with the tokenizer of this encoder")
+    if not hit.any(1).all():
+        raise XlnbError("a row has no [QUE] to answer from: make features with the tokenizer of this encoder")
     return ids.shape[1] - 1 - hit.flip(1).int().argmax(1)
