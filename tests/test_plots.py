@@ -127,3 +127,13 @@ def test_missing_languages_leave_empty_cells(items):
 def test_bad_input_names_the_fix(call, says):
     x = simulated_items({"r": dict(en=.8, de=.6)}, seeds=2, items=5)
     with pytest.raises(XlnbError, match=says): call(x)
+
+
+def test_below_five_seeds_there_are_dots_and_no_intervals(items):
+    few = plot_scores(items, draws=20)
+    assert not few.axes[0].containers[0].has_xerr or not len(few.axes[0].containers[0][2])
+    assert "fewer than five seeds" in few.caption
+    dots = [l for l in few.axes[0].get_lines() if l.get_label().startswith("_run")]
+    assert sum(len(l.get_xdata()) for l in dots) == 3 * 5 * 15       # a dot for every seed
+    enough = plot_scores(pd.concat([items.assign(seed=items.seed + 3 * i) for i in range(2)]), draws=20)
+    assert "fewer than five" not in enough.caption and len(enough.axes[0].containers[0][2])
