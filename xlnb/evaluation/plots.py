@@ -19,7 +19,8 @@ def _drawable(text):
     import unicodedata
     from matplotlib.font_manager import FontProperties, findfont, get_font
     glyphs = get_font(findfont(FontProperties())).get_charmap()
-    return all(ord(c) in glyphs and unicodedata.bidirectional(c) not in ('R', 'AL') and not unicodedata.combining(c) for c in text)
+    return all(ord(c) in glyphs and unicodedata.bidirectional(c) not in ('R', 'AL') and not unicodedata.combining(c)
+               for c in text)
 
 def _lang_label(code, source=None):
     try: name = language(code).name
@@ -38,7 +39,8 @@ def _finish(fig, caption):
     extra = _LINE * len(lines) + .15
     fig.set_size_inches(w, h + extra)
     fig.get_layout_engine().set(rect=(0, extra / (h + extra), 1, h / (h + extra)))
-    fig.text(.012, (extra - .06) / (h + extra), '\n'.join(lines), va='top', fontsize=_SIZE, color='.25', linespacing=1.3)
+    fig.text(.012, (extra - .06) / (h + extra), '\n'.join(lines), va='top', fontsize=_SIZE, color='.25',
+             linespacing=1.3)
     fig.caption = caption
     plt.close(fig)   # a notebook shows what a cell returns, once
     return fig
@@ -58,16 +60,20 @@ def _arms(t, value, low, high):
     few = t.seeds < FEW if 'seeds' in t else pd.Series(False, t.index)
     return [(t[value] - t[low]).mask(few), (t[high] - t[value]).mask(few)]
 
-def _about_few(t): return "No interval is drawn for fewer than five seeds. " if 'seeds' in t and (t.seeds < FEW).any() else ''
+def _about_few(t):
+    return "No interval is drawn for fewer than five seeds. " if 'seeds' in t and (t.seeds < FEW).any() else ''
 
 def _made(x, make, column, **kw):
     "The table itself, or the one that `make` makes of items"
     if column in x: return x
-    if 'id' not in x: raise XlnbError(f"expected items or the table of {make.__name__}, and got the columns {', '.join(map(str, x))}")
+    if 'id' not in x:
+        raise XlnbError(f"expected items or the table of {make.__name__}, and got the columns {', '.join(map(str, x))}")
     return make(x, **kw)
 
 def _styles(n):
-    if n > len(_STYLES): raise XlnbError(f"{n} recipes are too many to tell apart by marker: choose at most {len(_STYLES)}, or use plot_heatmap")
+    if n > len(_STYLES):
+        raise XlnbError(f"{n} recipes are too many to tell apart by marker: choose at most {len(_STYLES)}, or use "
+                        f"plot_heatmap")
     return [(m, f, c) for (m, f), c in zip(_STYLES, sns.color_palette('colorblind', 10))][:n]
 
 def _ordered(table, source):
@@ -93,13 +99,15 @@ def plot_scores(x,            # items, or the table of `summary`
     for i, (name, (m, full, c)) in enumerate(zip(names, styles)):
         g = t[label == name].set_index('lang').reindex(langs)
         y = np.arange(len(langs)) + .7 * ((i + .5) / len(names) - .5)
-        ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), fmt=m, color=c, mfc=c if full else 'white', ms=5, lw=1.1, label=name)
+        ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), fmt=m, color=c, mfc=c if full else 'white', ms=5,
+                    lw=1.1, label=name)
         if runs is not None: _run_dots(ax, runs[_series(runs) == name], dict(zip(langs, y)), c, f'_run{i}')
     _language_axis(ax, langs, source)
     if chance is not None: ax.axvline(chance, color='.4', ls=':', lw=1, label=f'chance, {chance:.1%}')
     ax.set(title=title, xlabel=f"{_metric(caption)} (%)")
     _legend(fig, ax, names)
-    what = "A marker is the mean over seeds, a line its interval" + (", a small dot one seed" if runs is not None else '')
+    what = "A marker is the mean over seeds, a line its interval" + (", a small dot one seed" if runs is not None
+        else '')
     order = f"Languages from the highest score of {names[0]} down, below the source."
     return _finish(fig, f"Score of each language. {what}. {_about_few(t)}{order} {caption}".strip())
 
@@ -117,7 +125,8 @@ def _legend(fig, ax, names):
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: labels[i].startswith('chance, '))
     n = max(1, min(len(labels), int(75 / (max(map(len, labels)) + 6))))
-    fig.legend([handles[i] for i in order], [labels[i] for i in order], loc='outside upper left', ncols=n, frameon=False, columnspacing=1.5)
+    fig.legend([handles[i] for i in order], [labels[i] for i in order], loc='outside upper left', ncols=n,
+               frameon=False, columnspacing=1.5)
 
 def _language_axis(ax, langs, source):
     "Languages down the side, every other row shaded, the source set apart"
@@ -142,12 +151,16 @@ def plot_heatmap(x,          # items, or the table of `summary` or `compare`
     t = _made(x, summary, 'difference' if differ else 'low', source=source, **kw)
     caption, t = getattr(t, 'caption', ''), t.assign(score=t['difference' if differ else 'score'], series=_series(t))
     t, langs = _mean_row(t, source)
-    grid = [t.pivot(index='lang', columns='series', values=c).loc[langs, t.series.unique()] for c in (['score', 'verdict'] if differ else ['score'])]
+    grid = [t.pivot(index='lang', columns='series', values=c).loc[langs, t.series.unique()]
+            for c in (['score', 'verdict'] if differ else ['score'])]
     numbers = grid[0].to_numpy() * 100
     text = np.array([[_points(v, differ) for v in row] for row in numbers])
-    if differ: text = np.where(~grid[1].isin(['better', 'worse', 'larger', 'smaller']) & grid[1].notna(), np.char.add(np.char.add('(', text), ')'), text)
+    if differ:
+        text = np.where(~grid[1].isin(['better', 'worse', 'larger', 'smaller']) & grid[1].notna(),
+                        np.char.add(np.char.add('(', text), ')'), text)
     column = max(.95, .09 * max(len(l) for c in grid[0] for l in _wrapped(c).split('\n')))
-    fig, ax = plt.subplots(figsize=(2.6 + max(column * text.shape[1], 3.6), 1.1 + .3 * len(langs)), layout='constrained')
+    fig, ax = plt.subplots(figsize=(2.6 + max(column * text.shape[1], 3.6), 1.1 + .3 * len(langs)),
+                           layout='constrained')
     most = np.nanmax(np.abs(numbers))
     sns.heatmap(numbers, annot=text, fmt='', ax=ax, linewidths=.6, annot_kws=dict(size=9), cbar=False, cmap='cividis',
                 **dict(vmin=-most, vmax=most) if differ else {})
@@ -160,7 +173,8 @@ def _mean_row(t, source):
     "Add the mean of the targets where it is missing, and give the order of the rows"
     mean = AGGREGATES[0]
     if not (t.lang == mean).any():
-        m = t[t.lang != source].groupby([*(k for k in KEYS if k in t), 'series'], sort=False, as_index=False).score.mean()
+        m = t[t.lang != source].groupby([*(k for k in KEYS if k in t), 'series'], sort=False,
+                                        as_index=False).score.mean()
         t = pd.concat([pd.DataFrame(t), m.assign(lang=mean)], ignore_index=True)
     langs = t[~t.lang.isin(AGGREGATES)]
     return t, [*(_ordered(langs, source) if 'difference' not in t else langs.lang.unique()), mean]
@@ -171,20 +185,24 @@ def _heat_axes(ax, grid, source, title):
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.set(title=title, xlabel='', ylabel='')
-    for cell, c in zip(ax.texts, ax.collections[0].get_facecolors()[grid.notna().to_numpy().ravel()]): cell.set_color('black' if _luminance(c) > .18 else 'white')
+    for cell, c in zip(ax.texts, ax.collections[0].get_facecolors()[grid.notna().to_numpy().ravel()]):
+        cell.set_color('black' if _luminance(c) > .18 else 'white')
     ax.axhline(len(grid) - 1, color='white', lw=5)
     if grid.index[0] == source:
         ax.axhline(1, color='white', lw=5)
         ax.get_yticklabels()[0].set_fontweight('bold')
 
-def _luminance(c): return np.dot([.2126, .7152, .0722], np.where(c[:3] > .04, ((c[:3] + .055) / 1.055)**2.4, c[:3] / 12.92))
+def _luminance(c):
+    return np.dot([.2126, .7152, .0722], np.where(c[:3] > .04, ((c[:3] + .055) / 1.055)**2.4, c[:3] / 12.92))
 
-def _points(v, signed=False): return '' if np.isnan(v) else f"{round(v, 1) + 0.:{'+' if signed else ''}.1f}".replace('-', '−')
+def _points(v, signed=False):
+    return '' if np.isnan(v) else f"{round(v, 1) + 0.:{'+' if signed else ''}.1f}".replace('-', '−')
 
 def _wrapped(name, width=14):
     "A recipe on several lines, broken after + ( , and between words"
     for c in '+(,': name = name.replace(c, c + '\t')
-    return '\n'.join(textwrap.wrap(name, width, expand_tabs=False, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)).replace('\t', '')
+    return '\n'.join(textwrap.wrap(name, width, expand_tabs=False, replace_whitespace=False, break_long_words=False,
+                                   break_on_hyphens=False)).replace('\t', '')
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-29
 def plot_gap(x,             # items, or the table of `transfer_summary`
@@ -200,7 +218,8 @@ def plot_gap(x,             # items, or the table of `transfer_summary`
     fig, ax = plt.subplots(figsize=(7.2, 1.2 + .75 * len(names)), layout='constrained')
     for end, m, fill, c, below in (('targets', 'o', 'white', '.1', .25), ('source', 's', '.1', '.1', .45)):
         ax.axvline(t[end].iloc[base], color='.5', ls=':', lw=1, zorder=0)
-        ax.errorbar(t[end], range(len(t)), xerr=_arms(t, end, f'{end}_low', f'{end}_high'), fmt=m, color=c, mfc=fill, ms=7, lw=1,
+        ax.errorbar(t[end], range(len(t)), xerr=_arms(t, end, f'{end}_low', f'{end}_high'), fmt=m, color=c, mfc=fill,
+                    ms=7, lw=1,
                     capsize=2.5, zorder=3, label='mean of targets' if end == 'targets' else f'source ({source})')
         for i, v in enumerate(t[end]): _move(ax, t[end].iloc[base], v, i + below, i == base)
     for i, (a, b, gap) in enumerate(zip(t.targets, t.source, t.gap)):
@@ -213,7 +232,8 @@ def plot_gap(x,             # items, or the table of `transfer_summary`
     sns.despine(ax=ax, left=True)
     fig.legend(loc='outside upper left', ncols=2, frameon=False)
     text = getattr(t, 'caption', '') or DEFINITION
-    return _finish(fig, f"Source and mean of targets of each recipe; numbers with a sign are points gained or lost against {names[base]}. {_about_few(t)}{text}")
+    return _finish(fig, f"Source and mean of targets of each recipe; numbers with a sign are points gained or lost "
+                        f"against {names[base]}. {_about_few(t)}{text}")
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-30
 def _find(names, t, baseline):
@@ -227,9 +247,11 @@ def _find(names, t, baseline):
 def _move(ax, start, end, y, is_base):
     "An arrow from the baseline's value to this one, and the change in points"
     if is_base: return
-    ax.annotate('', (end, y), (start, y), arrowprops=dict(arrowstyle='-|>', color='.1', lw=1, shrinkA=0, shrinkB=0, mutation_scale=8))
+    ax.annotate('', (end, y), (start, y), arrowprops=dict(arrowstyle='-|>', color='.1', lw=1, shrinkA=0, shrinkB=0,
+        mutation_scale=8))
     right = end >= start
-    ax.annotate(_points(100 * (end - start), True), (max(start, end) if right else min(start, end), y), (4 if right else -4, 0), textcoords='offset points',
+    ax.annotate(_points(100 * (end - start), True), (max(start, end) if right else min(start, end), y),
+                (4 if right else -4, 0), textcoords='offset points',
                 ha='left' if right else 'right', va='center', fontsize=8.5)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-37
@@ -241,23 +263,27 @@ def plot_history(history,  # log lines of one stage, or records of several with 
     "The loss and its parts, and what was measured on validation"
     stages = history if history and 'history' in history[0] else [dict(history=history)]
     if not any(s['history'] for s in stages): raise XlnbError("the history is empty: give the history of a StageResult")
-    fig, axes = plt.subplots(2, len(stages), figsize=(max(7.2, 4 * len(stages)), 4.4), squeeze=False, sharex='col', layout='constrained')
+    fig, axes = plt.subplots(2, len(stages), figsize=(max(7.2, 4 * len(stages)), 4.4), squeeze=False, sharex='col',
+                             layout='constrained')
     for (top, low), s in zip(axes.T, stages):
         log = pd.DataFrame(s['history']).set_index('step')
         test = [c for c in log if c.startswith(('eval_', 'oracle_')) and not c.endswith(('_runtime', '_per_second'))]
-        parts = [c for c in log.select_dtypes('number') if c not in _NOT_LOSS and not c.startswith(('eval_', 'oracle_'))]
+        parts = [c for c in log.select_dtypes('number') if c not in _NOT_LOSS
+                 and not c.startswith(('eval_', 'oracle_'))]
         _lines(top, log[parts], 'training')
         _lines(low, log[test], 'validation', marker=True)
         top.set_title(' · '.join(filter(None, (s.get('method'), s.get('stage') or s.get('name')))))
         low.set_xlabel('step')
     fig.suptitle(title)
-    return _finish(fig, "Above: the training loss and its parts, mean over the steps since the line before. Below: what was measured on validation rows during training; only source labels, unless a name starts with oracle.")
+    return _finish(fig, "Above: the training loss and its parts, mean over the steps since the line before. Below: "
+                        "what was measured on validation rows during training; only source labels, unless a name starts with oracle.")
 
 def _lines(ax, log, label, marker=False):
     styles = ['-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
     for i, c in enumerate(log):
         v = log[c].dropna()
-        ax.plot(v.index, v, ls=styles[i % 6], marker=_STYLES[i % 10][0] if marker else None, ms=4, lw=1.4, color=sns.color_palette('colorblind')[i % 10], label=c.removeprefix('eval_'))
+        ax.plot(v.index, v, ls=styles[i % 6], marker=_STYLES[i % 10][0] if marker else None, ms=4, lw=1.4,
+                color=sns.color_palette('colorblind')[i % 10], label=c.removeprefix('eval_'))
     ax.set_ylabel(label)
     if len(log.columns): ax.legend(frameon=False, fontsize=8.5)
     else:
@@ -273,14 +299,17 @@ def plot_curve(table,        # tables of `transfer_summary`, one below the other
                caption='',   # what the tables say of themselves
               ):             # the figure
     "Mean of the targets, or the source, against a number that doubles"
-    if short := {x, y, f'{y}_low', f'{y}_high'} - set(table): raise XlnbError(f"the table has no column {min(short)!r}: put tables of transfer_summary below each other, with {x}= in each")
+    if short := {x, y, f'{y}_low', f'{y}_high'} - set(table):
+        raise XlnbError(f"the table has no column {min(short)!r}: put tables of transfer_summary below each other, "
+                        f"with {x}= in each")
     label, sizes = _series(table), sorted(table[x].unique())
     names = label.unique()
     fig, ax = plt.subplots(figsize=(7.2, 4), layout='constrained')
     for i, (name, (m, full, c)) in enumerate(zip(names, _styles(len(names)))):
         g = table[label == name].sort_values(x)
         at = g[x] * 2 ** (.12 * ((i + .5) / len(names) - .5))
-        ax.errorbar(at, g[y], yerr=_arms(g, y, f'{y}_low', f'{y}_high'), fmt=m, ls=['-', '--', '-.', ':'][i % 4], color=c, mfc=c if full else 'white', ms=5, lw=1.1, label=name)
+        ax.errorbar(at, g[y], yerr=_arms(g, y, f'{y}_low', f'{y}_high'), fmt=m, ls=['-', '--', '-.', ':'][i % 4],
+                    color=c, mfc=c if full else 'white', ms=5, lw=1.1, label=name)
     ax.set_xscale('log', base=2)
     ax.set_xticks(sizes, [f'{s:,}' for s in sizes]); ax.minorticks_off()
     caption = caption or getattr(table, 'caption', '')
@@ -288,4 +317,5 @@ def plot_curve(table,        # tables of `transfer_summary`, one below the other
     ax.yaxis.set_major_formatter(_PERCENT)
     sns.despine(ax=ax)
     _legend(fig, ax, names)
-    return _finish(fig, f"{'Mean of the target languages' if y == 'targets' else 'Score in the source'} with its interval. {_about_few(table)}{caption}".strip())
+    return _finish(fig, f"{'Mean of the target languages' if y == 'targets' else 'Score in the source'} with its "
+                        f"interval. {_about_few(table)}{caption}".strip())
