@@ -165,7 +165,8 @@ def plot_heatmap(x,          # items, or the table of `summary` or `compare`
     sns.heatmap(numbers, annot=text, fmt='', ax=ax, linewidths=.6, annot_kws=dict(size=9), cbar=False, cmap='cividis',
                 **dict(vmin=-most, vmax=most) if differ else {})
     _heat_axes(ax, grid[0], source, title)
-    what = "Difference with the baseline in points, darker is lower; in brackets: the interval includes zero." if differ else "Scores in %, darker is lower."
+    what = "Scores in %, darker is lower."
+    if differ: what = "Difference with the baseline in points, darker is lower; in brackets: no difference is shown."
     return _finish(fig, f"{what} Last row: mean over the target languages. {caption}".strip())
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-23
@@ -276,7 +277,8 @@ def plot_history(history,  # log lines of one stage, or records of several with 
         low.set_xlabel('step')
     fig.suptitle(title)
     return _finish(fig, "Above: the training loss and its parts, mean over the steps since the line before. Below: "
-                        "what was measured on validation rows during training; only source labels, unless a name starts with oracle.")
+                        "what was measured on validation rows during training; only source labels, "
+                   "unless a name starts with oracle.")
 
 def _lines(ax, log, label, marker=False):
     styles = ['-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]

@@ -30,7 +30,8 @@ def metric_of(x # a `Task`, the name of a metric, or items
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-13
 KEYS = ['task', 'encoder', 'recipe', 'budget'] # what a row of a table stands for
 RUN = ['seed', 'sample'] # what tells runs of one row apart: the seed, and which training rows were drawn
-DEFINITION = "Transfer gap = score of the source language minus the mean of the scores of the target languages (all other languages shown)."
+DEFINITION = ("Transfer gap = score of the source language minus the mean of the scores of the target languages "
+              "(all other languages shown).")
 AGGREGATES = ['mean of targets', 'mean of all', 'transfer gap']
 
 def transfer_gap(scores,      # language -> score
@@ -243,7 +244,8 @@ def procedure(
     several: bool = True, # are there several runs?
 ) -> str:
     "How intervals are made, for a caption"
-    seeds = "and the mean over seeds is moved by their deviations with weights of Student's t, " if several else "there is one run, so the luck of runs is left out, "
+    if several: seeds = "and the mean over seeds is moved by their deviations with weights of Student's t, "
+    else: seeds = "there is one run, so the luck of runs is left out, "
     return f"Intervals ({level:.0%}): items are resampled, {seeds}{draws:,} draws. "
 
 def _without_wide(table):
@@ -265,7 +267,8 @@ def _one_seed(langs):
 def _unequal(langs):
     odd = langs.groupby(KEYS).seeds.nunique()
     if (odd <= 1).all(): return ''
-    return "Languages differ in their number of seeds; means over languages and the gap use only the seeds that all languages have. "
+    return ("Languages differ in their number of seeds; means over languages and the gap use only the seeds "
+            "that all languages have. ")
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #7bab0437
 def failed_runs(
@@ -497,7 +500,8 @@ def _family_table(found, family, base):
                         f"{', '.join(table.lang.unique())}")
     table['p_holm'] = _holm_where(table.p, rows)
     what = "all languages" if isinstance(family, str) else ', '.join(family)
-    whole = f"p_holm: Holm's correction of p over a family of {(rows & table.p.notna()).sum()} ({what}, all comparisons). "
+    n = (rows & table.p.notna()).sum()
+    whole = f"p_holm: Holm's correction of p over a family of {n} ({what}, all comparisons). "
     caption = found[0][1].caption.replace("p_holm: Holm's correction of p over the languages. ", whole)
     first, last = caption.index('a = '), caption.index(', paired by')
     return _table(table, f"{caption[:first]}a = the row minus b = "
