@@ -21,7 +21,6 @@ from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokeniz
 from xlnb.models.heads import POINTERS, Pointer, give_pointer, load_finetuned, pointer_logits, save_encoder, with_head
 from xlnb.evaluation.predict import evaluate_model
 from xlnb.data.kinds.base import featurize
-from xlnb.study.few_shot import FewShot, few_task
 from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
 from xlnb.methods.clism.method import CLISM, _passages
@@ -413,13 +412,3 @@ def test_the_shortcut_shows():
     assert table.loc["joint", ("loss", "one pass")] < table.loc["before", ("loss", "one pass")]
     assert table.loc["joint", ("loss", "one pass")] < table.loc["joint", ("loss", "apart")]
     assert {*histories["joint"][0]} & {*PARTS} == {TERMS[0]}
-
-
-def test_few_examples(tmp_path):
-    study = FewShot("lab-spans", recipes=["finetune(select=last)"], sizes=(4, 8), samples=3, steps=1, store=tmp_path, langs=["qal"], budget=Budget(eval_examples=6))
-    study.run(progress=False)
-    curve = study.curve(draws=50)
-    assert study.failed == {} and curve.examples.tolist() == [4, 8] and curve.seeds.tolist() == [3, 3] and len(study.store.files()) == 6
-    rows = [set(few_task("lab-spans", 8, s).load("en", "train")["id"]) for s in range(3)]
-    assert len(rows[0] | rows[1] | rows[2]) > 16 and {len(r) for r in rows} == {8}
-    assert study.table("lab-spans, 8") is not None

@@ -1,5 +1,5 @@
 """MMKD and its rooms: pairs, teacher, losses, heads, the method before fine-tuning, and what is measured of a space."""
-import copy, dataclasses, importlib.util, os
+import copy, dataclasses, importlib.util, os, unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -336,6 +336,14 @@ def byte_level(space):
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tok.train_from_iterator(["New York is a new town, New York"] * 9, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=tok, add_prefix_space=space, pad_token="a", mask_token="b")
+
+
+@pytest.mark.parametrize("text_", ["他在北京大学学习物理。", "彼は東京で物理を勉強。", "เขาเรียนฟิสิกส์ที่กรุงเทพ", "他 在 München"])
+def test_text_without_spaces_has_words(text_):
+    "A Chinese, Japanese or Thai sentence is not one word, and a mark is no word of its own"
+    keys, at = word_starts(byte_level(False), text_)
+    letters = sum(unicodedata.category(c)[0] == "L" and c not in "München" for c in text_) + ("München" in text_)
+    assert keys == list(range(letters)) and at == sorted(set(at))
 
 
 @pytest.mark.parametrize("space", [False, True])
