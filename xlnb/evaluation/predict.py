@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['decode', 'as_records', 'item_scores', 'cloze_scores', 'evaluate_model', 'validation', 'majority_control',
-           'tfidf_control']
+           'tfidf_control', 'controls_measure']
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-03
 from types import SimpleNamespace
@@ -154,3 +154,14 @@ def _control(task, recipe, model, langs, split, budget, data):
         frames.append(item_scores(task, ds, model.predict(pd.DataFrame({c: ds[c] for c in cols})).tolist()).assign(lang=lang))
     keys = dict(task=task.name, encoder='none', recipe=recipe, seed=0)
     return pd.concat(frames, ignore_index=True).assign(**keys)[[*keys, 'lang', *frames[0].columns.drop('lang')]]
+
+# %% ../../nbs/evaluation/40_predict.ipynb #b99c5de8
+def controls_measure(
+    run, # a finished cell, with `cell` and `ctx`
+) -> list[dict]: # {'measure': 'majority' or 'tf-idf', 'lang': code, 'value': accuracy}; nothing where a task is no classification of texts
+    "Accuracy of the two controls that know no language, on the rows that the cell is tested on."
+    cell, budget = run.cell, run.ctx.budget
+    if cell.task.kind.head != 'classification': return []
+    found = [f(cell.task, cell.langs, budget=budget, data=cell.data) for f in (majority_control, tfidf_control)]
+    means = pd.concat(found).groupby(['recipe', 'lang'], sort=False).correct.mean()
+    return [dict(measure=control, lang=lang, value=float(value)) for (control, lang), value in means.items()]
