@@ -16,6 +16,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'alignment_error': 'xlnb.evaluation.retrieval:alignment_error_measure',
     'calibration': 'xlnb.evaluation.predict:calibration_measure',
     'probability_change': 'xlnb.evaluation.predict:probability_change_measure',
+    'controls': 'xlnb.evaluation.predict:controls_measure',
     'cost': 'xlnb.study.measures:cost_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
     'teacher_gains': 'xlnb.methods.alsace.diagnostics:teacher_gains_measure',
