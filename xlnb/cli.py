@@ -12,7 +12,7 @@ from pathlib import Path
 # %% ../nbs/98_cli.ipynb #cell-07
 _EXIT = """exit codes:
   0  done
-  1  a cell failed; the others are stored
+  1  a cell failed, or did not come out again; the others are stored
   2  a mistake in the call: the message says what to change
   130  interrupted; finished cells are stored, and the same call goes on"""
 
@@ -28,12 +28,18 @@ class _Parser(argparse.ArgumentParser):
 # %% ../nbs/98_cli.ipynb #cell-08
 def _count(text: str) -> int:
     "A whole number of at least one"
-    if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above zero')
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above zero')
     return int(text)
+
+def _counts(text: str) -> list:
+    "'64,128' means both"
+    return [_count(t.strip()) for t in text.split(',')]
 
 def _seeds(text: str):
     "'3' means seeds 0, 1, 2; '0,5' means these two"
-    if not all(t.strip().isdigit() for t in text.split(',')): raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seeds nor a list such as 0,1,5")
+    if not all(t.strip().isdigit() for t in text.split(',')):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seeds nor a list such as 0,1,5")
     return [int(t) for t in text.split(',')] if ',' in text else _count(text)
 
 def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.strip()]
@@ -42,22 +48,42 @@ def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.s
 def _shared(parser, several: bool):
     "Options of `run` and `study`"
     many = dict(nargs='+') if several else {}
-    parser.add_argument('--task', required=not several, metavar='NAME', help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows", **many)
-    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME', help="Hub name or folder of a masked language model, or 'lab' (default)", **many)
-    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'", **many)
+    parser.add_argument('--task', required=not several, metavar='NAME', **many,
+        help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows")
+    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME', **many,
+        help="Hub name (perhaps NAME@REVISION) or folder of an encoder, or 'lab' (default)")
+    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', **many,
+        help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'")
     parser.add_argument('--seeds', type=_seeds, default=3, metavar='N', help='how many seeds (3), or which: 0,5')
-    parser.add_argument('--langs', type=_codes, metavar='A,B', help='languages to test, in any code form; all that the task has if left out, but of sib200 the 15 of XNLI; `all` for every one')
-    parser.add_argument('--data', metavar='DIR', help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
+    parser.add_argument('--langs', type=_codes, metavar='A,B',
+        help='languages to test, in any code form; all that the task has if left out, but of sib200 '
+             'the 15 of XNLI; `all` for every one')
+    parser.add_argument('--steps', type=_count, metavar='N', help='steps of fine-tuning; other methods keep their own')
+    parser.add_argument('--metric', metavar='NAME', help='what the task is scored by: squad, mlqa; strict, conll')
+    parser.add_argument('--measures', type=_codes, default=[], metavar='A,B',
+                        help='what else is recorded: cost, calibration')
+    parser.add_argument('--data', metavar='DIR',
+                        help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
     parser.add_argument('--out', metavar='DIR', help='folder of the results (runs/...)')
-    limits = parser.add_argument_group('budget')
-    limits.add_argument('--train-examples', type=_count, metavar='N', help='training rows at most')
-    limits.add_argument('--eval-examples', type=_count, metavar='N', help='rows per language in validation and test at most')
-    limits.add_argument('--steps', type=_count, metavar='N', help='training steps at most')
-    limits.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
-    parser.add_argument('--keep-stale', action='store_true', help='accept stored results of an earlier version of the code')
+    parser.add_argument('--plan', metavar='FILE', help='JSON file with the primary contrasts, decided beforehand')
+    parser.add_argument('--keep-stale', action='store_true',
+                        help='accept stored results of an earlier version of the code')
+    _budget(parser.add_argument_group('budget'))
     _common(parser)
 
+# %% ../nbs/98_cli.ipynb #f50d171b
+def _budget(group):
+    "How much data a cell may use"
+    group.add_argument('--train-examples', type=_counts, metavar='N,M',
+                       help='training rows at most; several make a curve')
+    group.add_argument('--samples', type=_count, default=1, metavar='N', help='draws of the training rows (1)')
+    group.add_argument('--eval-examples', type=_count, metavar='N',
+                       help='rows per language in validation and test at most')
+    group.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
+
 def _common(parser):
+    "Options of every command"
+    parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'], help='where to compute; a GPU if there is one')
     parser.add_argument('--json', action='store_true', help='print results as JSON')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     parser.add_argument('--debug', action='store_true', help='show the traceback of a mistake')
@@ -65,14 +91,16 @@ def _common(parser):
 # %% ../nbs/98_cli.ipynb #cell-12
 def _run(args) -> int:
     "Commands `run` and `study`"
-    from xlnb.training.stage import Budget
     from xlnb.study.grid import Study, lab_study
-    common = dict(seeds=args.seeds, langs=args.langs, data=args.data, keep_stale=args.keep_stale)
-    limits = {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'steps', 'max_length') if getattr(args, k)}
-    if args.task: study = Study(args.task, args.encoder, args.recipe or 'finetune', budget=Budget(**limits), store=args.out or _folder(args.task), **common)
+    common = dict(seeds=args.seeds, langs=args.langs, data=args.data, keep_stale=args.keep_stale,
+                  measures=args.measures, plan=args.plan)
+    if args.task:
+        recipes = _with_steps(args.recipe or 'finetune', args.steps)
+        common |= dict(metrics=_metrics(args), budget=_budgets(args), store=args.out or _folder(args.task))
+        study = Study(args.task, args.encoder, recipes, **common)
     else:
-        common |= {'recipes': args.recipe} if args.recipe else {}
-        common |= {'budget': Budget(**limits)} if limits else {}
+        common |= {'recipes': _with_steps(args.recipe, args.steps)} if args.recipe else {}
+        common |= {'budget': _budgets(args)} if _limited(args) else {}
         study = lab_study(store=args.out or 'runs/lab', **common)
     if not args.langs and not args.quiet: _say_langs(study)
     study.run(progress=not args.quiet)
@@ -81,17 +109,45 @@ def _run(args) -> int:
 def _say_langs(study):
     "Name what is left out of tasks with very many languages"
     for t in study.tasks:
-        if t.tested: print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); --langs all tests every one", file=sys.stderr)
+        if not t.tested: continue
+        print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); "
+              "--langs all tests every one", file=sys.stderr)
 
 def _folder(task) -> str:
     name = '+'.join([task] if isinstance(task, str) else task)
     return f"runs/{''.join(c if c.isalnum() or c in '+-_' else '-' for c in name)}"
 
+# %% ../nbs/98_cli.ipynb #ea4313ce
+def _limited(args) -> dict:
+    "What the call says of the budget"
+    return {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
+
+def _budgets(args) -> list:
+    "A budget for each number of training rows and each draw of them"
+    from xlnb.training.stage import Budget
+    said = _limited(args)
+    sizes = said.pop('train_examples', [None])
+    return [Budget(train_examples=n, sample=s, **said) for n in sizes for s in range(args.samples)]
+
+def _metrics(args) -> dict:
+    "The metric that the call names, for each of its tasks"
+    from xlnb.data.tasks import get_task
+    tasks = [args.task] if isinstance(args.task, str) else args.task
+    return {get_task(t).name: args.metric for t in tasks} if args.metric else {}
+
+def _with_steps(recipes, steps) -> list:
+    "Recipes whose fine-tuning takes so many steps"
+    from dataclasses import replace
+    from xlnb.study.recipe import recipe
+    made = [recipe(r) for r in ([recipes] if isinstance(recipes, str) else recipes)]
+    return [replace(r, during=replace(r.during, steps=steps)) for r in made] if steps else made
+
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
     "Lines of a table, numbers to the right; one table per column if it is wider than `width`"
     wide = [max(len(str(c)) for c in col) for col in zip(*rows)]
-    lines = ['  '.join(str(c).ljust(w) if left or i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows]
+    lines = ['  '.join(str(c).ljust(w) if left or i == 0 else str(c).rjust(w) for i,
+                       (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows]
     if width is None or max(map(len, lines)) <= width or len(rows[0]) < 3: return lines
     return [line for i in range(1, len(rows[0])) for line in ['', *_grid([[row[0], row[i]] for row in rows])]][1:]
 
@@ -112,8 +168,10 @@ def _show(results, folder, args) -> int:
     if args.json: _print_json(paths, failed)
     else:
         for task in items.task.unique(): _print_scores(task, results.table(task))
-        if 'differences.csv' in paths: print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
-        print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')), f"Summary: {paths['summary.md']}", sep='\n')
+        if 'differences.csv' in paths:
+            print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
+        print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')),
+              f"Summary: {paths['summary.md']}", sep='\n')
     return int(bool(failed))
 
 def _print_scores(task: str, table):
@@ -126,8 +184,10 @@ def _print_scores(task: str, table):
 def _print_json(paths: dict, failed: dict):
     "Scores, transfer gap and paths for another program"
     import pandas as pd
-    tables = {Path(p).stem: json.loads(pd.read_csv(p).to_json(orient='records')) for p in paths.values() if p.endswith('.csv')}
-    print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}}, indent=1, ensure_ascii=False))
+    tables = {Path(p).stem: json.loads(pd.read_csv(p).to_json(orient='records')) for p in paths.values()
+              if p.endswith('.csv')}
+    print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}},
+                     indent=1, ensure_ascii=False))
 
 # %% ../nbs/98_cli.ipynb #cell-18
 def _print_frame(frame, as_json: bool) -> int:
@@ -140,7 +200,8 @@ def _tasks(args) -> int:
     "Command `tasks`"
     from xlnb.data.tasks import list_tasks
     known = list_tasks().reset_index()
-    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'tested', 'metric', 'title']], args.json)
+    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'tested', 'metric', 'title']],
+                        args.json)
 
 def _languages(args) -> int:
     "Command `languages`"
@@ -161,7 +222,8 @@ def _texts(names: list):
     pairs = [n.partition('=') for n in names]
     files = [Path(file if eq else code) for code, eq, file in pairs]
     for f in files:
-        if not f.is_file(): raise XlnbError(f"There is no file {f}: give text files with one text per line, as FILE or LANGUAGE=FILE.")
+        if not f.is_file():
+            raise XlnbError(f"There is no file {f}: give text files with one text per line, as FILE or LANGUAGE=FILE.")
     if not any(eq for _, eq, _ in pairs): return files
     if not all(eq for _, eq, _ in pairs): raise XlnbError("Give all files as LANGUAGE=FILE or all without a language.")
     return {code: [f for f, (c, _, _) in zip(files, pairs) if c == code] for code, _, _ in pairs}
@@ -172,20 +234,34 @@ def _pretrain(args) -> int:
     from xlnb.models.encoders import load_tokenizer
     from xlnb.models.pretraining import pretrain
     from transformers import XLMRobertaConfig
-    shape = dict(num_hidden_layers=args.layers, hidden_size=args.hidden, num_attention_heads=max(1, args.hidden // 64), intermediate_size=4 * args.hidden)
-    log = pretrain(texts, args.out, tokenizer=load_tokenizer(args.tokenizer) if args.tokenizer else None, vocab_size=args.vocab_size,
-                   config=None if args.init else XLMRobertaConfig(**shape), init=args.init, steps=args.steps, batch_size=args.batch_size,
+    shape = dict(num_hidden_layers=args.layers, hidden_size=args.hidden, num_attention_heads=max(1, args.hidden // 64),
+                 intermediate_size=4 * args.hidden)
+    log = pretrain(texts, args.out, tokenizer=load_tokenizer(args.tokenizer) if args.tokenizer else None,
+                   vocab_size=args.vocab_size,
+                   config=None if args.init else XLMRobertaConfig(**shape), init=args.init, steps=args.steps,
+                   batch_size=args.batch_size,
                    block_size=args.block_size, lr=args.lr, bf16=args.bf16, half=args.half, seed=args.seed)
     losses = [l['loss'] for l in log if 'loss' in l]
     if args.json: print(json.dumps(dict(out=args.out, steps=args.steps, loss=losses[-1] if losses else None)))
-    else: print(f'Encoder in {args.out}' + (f', masked-LM loss {losses[0]:.2f} -> {losses[-1]:.2f}' if losses else ''), f'Use it with: xlnb run --encoder {args.out} --task ...', sep='\n')
+    else:
+        print(f'Encoder in {args.out}' + (f', masked-LM loss {losses[0]:.2f} -> {losses[-1]:.2f}' if losses else ''),
+              f'Use it with: xlnb run --encoder {args.out} --task ...', sep='\n')
     return 0
 
 # %% ../nbs/98_cli.ipynb #cell-21
 def _report(args) -> int:
     "Command `report`"
-    from xlnb.study.grid import Store
+    from xlnb.study.store import Store
     return _show(Store(args.store), args.out or Path(args.store)/'report', args)
+
+def _verify(args) -> int:
+    "Command `verify`"
+    from xlnb.study.verify import verify
+    encoders = dict(e.partition('=')[::2] for e in args.encoder)
+    table = verify(args.store, args.sample, args.stamp, progress=not args.quiet, data=args.data, encoders=encoders)
+    _print_frame(table, args.json)
+    if not args.json: print('', *textwrap.wrap(table.attrs['caption'], 100), sep='\n')
+    return int(not {*table.outcome} <= {'equal', 'within the spread'})
 
 # %% ../nbs/98_cli.ipynb #cell-23
 _TOP = """Cross-lingual transfer for multilingual encoders, without labels in the target languages.
@@ -196,6 +272,7 @@ first steps:
   xlnb run --task lab-inference --seeds 3      one recipe on one task
   xlnb run --task sib200 --encoder xlm-roberta-base --langs en,sw,ur
   xlnb report runs/lab                         table and figure of what is stored
+  xlnb verify runs/lab                         do the stored results still come out?
 """
 
 _RUN = """Train one recipe on a task with several seeds, test it in every language, and
@@ -229,17 +306,30 @@ examples:
 """
 
 def _pretrain_options(p):
-    p.add_argument('--text', nargs='+', required=True, metavar='FILE', help='text files, as FILE or LANGUAGE=FILE (languages are then balanced)')
+    p.add_argument('--text', nargs='+', required=True, metavar='FILE',
+                   help='text files, as FILE or LANGUAGE=FILE (languages are then balanced)')
     p.add_argument('--out', required=True, metavar='DIR', help='folder of the new encoder')
     p.add_argument('--tokenizer', metavar='NAME', help='take the tokenizer of this encoder instead of training one')
     p.add_argument('--init', metavar='NAME', help='keep the layers of this encoder and learn new embeddings under them')
-    for name, default, text in [('steps', 1000, 'training steps'), ('batch-size', 32, 'blocks per step'), ('block-size', 128, 'tokens per block'),
-                                ('vocab-size', 16000, 'pieces of the tokenizer'), ('layers', 4, 'layers'), ('hidden', 256, 'width')]:
+    for name, default, text in [('steps', 1000, 'training steps'), ('batch-size', 32, 'blocks per step'),
+                                ('block-size', 128, 'tokens per block'),
+                                ('vocab-size', 16000, 'pieces of the tokenizer'), ('layers', 4, 'layers'),
+                                ('hidden', 256, 'width')]:
         p.add_argument(f'--{name}', type=_count, default=default, metavar='N', help=f'{text} ({default})')
     p.add_argument('--lr', type=float, default=5e-4, metavar='X', help='learning rate (5e-4)')
     p.add_argument('--seed', type=int, default=0, metavar='N', help='seed (0)')
     p.add_argument('--bf16', action='store_true', help='mixed precision')
     p.add_argument('--half', action='store_true', help='store the weights in 16 bits')
+
+# %% ../nbs/98_cli.ipynb #34aa5f59
+_VERIFY = """Compute some cells of a store again, from nothing, and compare. On the same kind of
+machine they must be equal to the bit; on another, within twice the standard
+deviation over the stored seeds. Says which modules have changed since.
+
+examples:
+  xlnb verify runs/lab --sample 3
+  xlnb verify runs/lab --sample 5 --stamp
+"""
 
 # %% ../nbs/98_cli.ipynb #cell-25
 def _parser() -> argparse.ArgumentParser:
@@ -256,7 +346,8 @@ def _parser() -> argparse.ArgumentParser:
     _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
-    study.add_argument('--preset', choices=['lab'], default='lab', help='what runs without --task: the laboratory study')
+    study.add_argument('--preset', choices=['lab'], default='lab',
+                       help='what runs without --task: the laboratory study')
     p = command('pretrain', _pretrain, 'make an encoder from plain text', _PRETRAIN)
     _pretrain_options(p), _common(p)
     _common(command('tasks', _tasks, 'list the tasks'))
@@ -264,12 +355,24 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument('codes', nargs='*', metavar='CODE', help='codes in any form: sw swa swh_Latn zho_Hans')
     p.add_argument('--task', metavar='NAME', help='the languages of this task')
     _common(p)
+    _on_stores(command)
+    return top
+
+def _on_stores(command):
+    "The commands that read a store"
     p = command('report', _report, 'table, differences and figure of what a store holds')
     p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
     _common(p)
-    return top
+    p = command('verify', _verify, 'compute some stored cells again, and compare', _VERIFY)
+    p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
+    p.add_argument('--sample', type=_count, default=3, metavar='N', help='cells to compute again (3)')
+    p.add_argument('--stamp', action='store_true', help='if all come out, record the present code with every cell')
+    p.add_argument('--data', metavar='DIR', help='folder with a mirror of the benchmarks')
+    p.add_argument('--encoder', nargs='*', default=[], metavar='NAME=DIR',
+                   help='where encoders are that lie in folders')
+    _common(p)
 
 # %% ../nbs/98_cli.ipynb #cell-26
 def _warn(message, category, filename, lineno, file=None, line=None): print(f'xlnb: {message}', file=sys.stderr)
@@ -287,6 +390,12 @@ def _quiet(debug: bool):
     warnings.filterwarnings('default', category=UserWarning, module=r'xlnb\.')
     warnings.showwarning = _warn
 
+# %% ../nbs/98_cli.ipynb #03a7740d
+def _use(device: str):
+    "Compute there, in this process and those that it starts"
+    from xlnb.core import use_device
+    use_device(device)
+
 # %% ../nbs/98_cli.ipynb #cell-27
 def main(
     argv=None,  # Arguments without the program's name; those of the process if None
@@ -299,7 +408,9 @@ def main(
         return 2
     _quiet(args.debug)
     from xlnb.core import XlnbError
-    try: return args.do(args)
+    try:
+        if args.device: _use(args.device)
+        return args.do(args)
     except XlnbError as e:
         if args.debug: traceback.print_exc()
         else: print(f"xlnb: {' '.join(str(e).split())}", file=sys.stderr)

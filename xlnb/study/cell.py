@@ -6,18 +6,17 @@
 __all__ = ['data_fingerprint', 'rows_digest', 'rows_read', 'Cell', 'task_fields', 'encoder_label', 'budget_label', 'CellRun',
            'run_cell', 'stopped', 'cell_items']
 
-# %% ../../nbs/study/91_cell.ipynb #f7b682af
+# %% ../../nbs/study/91_cell.ipynb #f0a44780
 import dataclasses, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
 import pandas as pd
-import torch
 from fastcore.basics import patch
 from safetensors.torch import load_file
 
-from ..core import XlnbError, digest, plain
+from ..core import XlnbError, device, digest, plain
 from ..data.schema import SPLITS
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
@@ -28,7 +27,7 @@ from .recipe import Recipe
 from .version import code_modules, code_version, provenance
 from ..training.stage import Context, run_method
 
-# %% ../../nbs/study/91_cell.ipynb #0be96143
+# %% ../../nbs/study/91_cell.ipynb #4b51e4a2
 def data_fingerprint(
     task,  # A `Task`
     langs,  # Codes of the languages that are tested; none for what is made before a test
@@ -52,7 +51,7 @@ def rows_digest(
     def rows(lang, split, limit, seed): return task.load(lang, split, data=data, limit=limit, seed=seed).to_dict()
     return digest([[lang, split, digest(rows(lang, split, limit, seed))] for lang, split, limit, seed in splits])
 
-# %% ../../nbs/study/91_cell.ipynb #f6aa60e5
+# %% ../../nbs/study/91_cell.ipynb #8e6a81bd
 def rows_read(
     method,  # A configured method
     cell,  # That it is part of
@@ -65,7 +64,7 @@ def rows_read(
     if isinstance(text, str) and text in SPLITS: out += [(lang, text) for lang in cell.langs]
     return out
 
-# %% ../../nbs/study/91_cell.ipynb #f017439a
+# %% ../../nbs/study/91_cell.ipynb #9692f4d3
 @dataclass(frozen=True)
 class Cell:
     "One (task, encoder, recipe, seed, budget) of a study: the unit of caching, resuming and distributing"
@@ -79,7 +78,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        what = [self.task.name, encoder_label(self.encoder), str(self.recipe), budget_label(self.budget), f'seed {self.seed}']
+        what = [self.task.name, encoder_label(self.encoder), str(self.recipe), budget_label(self.budget),
+                f'seed {self.seed}']
         return ' '.join(filter(None, what))
 
     def identity(self, memo: dict | None = None) -> dict:
@@ -95,7 +95,7 @@ class Cell:
 
 def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdefault(key, f(*args))
 
-# %% ../../nbs/study/91_cell.ipynb #f79cae34
+# %% ../../nbs/study/91_cell.ipynb #72d8368f
 def task_fields(task) -> dict:
     "What a key says of a task; its rows are hashed"
     return dict(name=task.name, kind=str(task.kind), labels=task.labels, source=task.source,
@@ -109,7 +109,7 @@ def budget_label(budget) -> str:
     "A budget in the tables: how many training rows, or nothing where all are taken"
     return f'{budget.train_examples} examples' if budget.train_examples else ''
 
-# %% ../../nbs/study/91_cell.ipynb #96047142
+# %% ../../nbs/study/91_cell.ipynb #e7730f9c
 @patch
 def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     "The part of the key that names encoder, methods with all their options, what else these read, budget and seed"
@@ -119,7 +119,8 @@ def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     return dict(encoder=_once(memo, self.encoder, encoder_fingerprint, self.encoder),
                 recipe=[{'method': m.name} | plain(m) for m in methods],
                 more=[m.fingerprint(self) for m in methods if hasattr(m, 'fingerprint')],
-                reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data) if reads else None,
+                reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data)
+                if reads else None,
                 budget=plain(self.budget), seed=self.seed)
 
 @patch
@@ -133,12 +134,13 @@ def code(self: Cell, methods=None) -> dict:  # {module: hash}, see `code_modules
     "The code that the cell runs: of its methods, its kind of task, and of objects among the options"
     methods = self.recipe.methods if methods is None else methods
     options = [getattr(m, f.name) for m in methods for f in dataclasses.fields(m)]
-    known = [type(o) for o in (*methods, self.task.kind, *options) if type(o).__module__.split('.')[0] not in _LIBRARIES]
+    known = [type(o) for o in (*methods, self.task.kind, *options)
+             if type(o).__module__.split('.')[0] not in _LIBRARIES]
     return code_modules(run_cell, self.task.kind.metric(self.task).item, *known, lab=self.uses_lab())
 
 _LIBRARIES = 'builtins', 'datasets', 'torch', 'transformers', 'pathlib'  # their versions are recorded
 
-# %% ../../nbs/study/91_cell.ipynb #bafb87e5
+# %% ../../nbs/study/91_cell.ipynb #ddc7b351
 class CellRun:
     "A cell while it is computed, and afterwards what a measure may ask of it"
     def __init__(self,
@@ -154,7 +156,8 @@ class CellRun:
         self.tokenizer = load_tokenizer(cell.encoder)
         length = min(cell.budget.max_length, longest_input(load_encoder(cell.encoder), self.tokenizer))
         budget = dataclasses.replace(cell.budget, max_length=length)
-        self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed, budget=budget,
+        self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed,
+                           budget=budget,
                            data=cell.data, langs=cell.langs)
         self.ctx.runs = self
         self.trained = len(cell.recipe.before) + 1  # methods up to fine-tuning
@@ -169,9 +172,10 @@ class CellRun:
     def head(self, model=None):
         "A new head of this cell's seed on an encoder; on the cell's own, if None"
         seed = getattr(self.cell.recipe.during, 'head_seed', None)
-        return with_head(self.cell.encoder if model is None else model, self.cell.task, seed=self.cell.seed if seed is None else seed)
+        return with_head(self.cell.encoder if model is None else model, self.cell.task,
+                         seed=self.cell.seed if seed is None else seed)
 
-# %% ../../nbs/study/91_cell.ipynb #f72a1c4e
+# %% ../../nbs/study/91_cell.ipynb #f0af9fb3
 @patch
 def fresh(self: CellRun, n: int):
     "The model that the first `n` methods change, before they have: prefixes are differences to it"
@@ -197,7 +201,7 @@ def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what
         if tensors is not None: self.prefixes.save(key, tensors, dict(stages=stages), watch.files() if watch else ())
         return model, stages
 
-# %% ../../nbs/study/91_cell.ipynb #465afe7c
+# %% ../../nbs/study/91_cell.ipynb #ac7e4f9e
 @patch
 def _make(self: CellRun, n: int, watch=None) -> tuple:
     "Run the `n`-th method on what the earlier ones have made"
@@ -220,7 +224,7 @@ def prefix_key(self: CellRun, n: int) -> str:
     made = provenance()
     return digest([what, code_version(cell.code(methods)), made['versions'], made['machine']])
 
-# %% ../../nbs/study/91_cell.ipynb #7f5f77ec
+# %% ../../nbs/study/91_cell.ipynb #4e04396d
 @patch
 def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest first
     "The fine-tuned model at the last `n` tenths of its run"
@@ -228,7 +232,9 @@ def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest f
     key = self.prefix_key(self.trained)
     with self.prefixes.hold(key):
         files = self.prefixes.snapshots(key, n)
-        if len(files) < n: raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped early; ask for fewer")
+        if len(files) < n:
+            raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped early; "
+                            f"ask for fewer")
         for file in files: yield start | load_file(file)
 
 @patch
@@ -237,10 +243,11 @@ def other_runs(self: CellRun, n: int) -> Iterator[dict]:  # State dicts
     cell, last = self.cell, self.last
     recipe = dataclasses.replace(cell.recipe, after=())
     for seed in range(cell.seed, cell.seed + n):
-        run = CellRun(dataclasses.replace(cell, recipe=recipe, seed=seed), self.out/f'seed-{seed}', self.progress, self.prefixes, last)
+        run = CellRun(dataclasses.replace(cell, recipe=recipe, seed=seed), self.out/f'seed-{seed}', self.progress,
+                      self.prefixes, last)
         yield run.made(self.trained)[0].state_dict()
 
-# %% ../../nbs/study/91_cell.ipynb #01944efc
+# %% ../../nbs/study/91_cell.ipynb #d4ca5142
 def run_cell(
     cell: Cell,  # What to run
     out,  # Folder for the checkpoints of its stages
@@ -256,18 +263,19 @@ def run_cell(
     run = CellRun(cell, out, progress, prefixes, snapshots)
     run.model, run.stages = run.made(len(cell.recipe.methods))
     trained = time.time()
-    if torch.cuda.is_available(): run.model.to('cuda')
+    if device() != 'cpu': run.model.to(device())
     run.items = cell_items(run)
     if keep: save_encoder(run.model, run.tokenizer, keep)
     seconds = dict(training=trained - start, testing=time.time() - trained)
-    info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages), code=cell.code())
+    info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
+                code=cell.code())
     return run.items, info | dict(measures={name: measure(name, run) for name in measures})
 
 def stopped(stages: list) -> list:
     "Why guards stopped a run; empty where none did. The model then has the weights that the stage began with"
     return [s['stopped'] for s in stages if s.get('stopped')]
 
-# %% ../../nbs/study/91_cell.ipynb #a0bbdb64
+# %% ../../nbs/study/91_cell.ipynb #49884e13
 def cell_items(run: CellRun) -> pd.DataFrame:
     "Test the model of a run in every language: a row per item, with the columns that tables are keyed by"
     cell, budget = run.cell, run.ctx.budget

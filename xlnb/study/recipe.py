@@ -15,7 +15,6 @@ from ..core import XlnbError, nearest
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
     'finetune': 'xlnb.methods.finetune:FineTune',
-    'averaging': 'xlnb.methods.averaging:Averaging',
     'salt': 'xlnb.methods.salt.method:SALT',
     'alsace': 'xlnb.methods.alsace.method:ALSACE',
     'mmkd': 'xlnb.methods.mmkd.method:MMKD',
@@ -27,10 +26,13 @@ def register_method(
     cls: type,  # A frozen dataclass with `name`, `slot` and `stages`, as `Method` describes
 ) -> type:  # The same, so that it can stand above a class as a decorator
     "Make a method known by its name, to recipes and to the command line"
-    if getattr(cls, 'slot', None) not in ('before', 'during', 'after') or not isinstance(getattr(cls, 'name', None), str):
+    if getattr(cls, 'slot', None) not in ('before', 'during', 'after') or not isinstance(getattr(cls, 'name', None),
+        str):
         raise XlnbError(f"{cls.__name__} is no method: give it a name, and as slot 'before', 'during' or 'after'.")
-    if not dataclasses.is_dataclass(cls): raise XlnbError(f"{cls.__name__} is no dataclass: write @dataclass(frozen=True) above it.")
-    if cls.name in METHODS and METHODS[cls.name] is not cls: raise XlnbError(f"There is a method {cls.name!r} already: choose another name.")
+    if not dataclasses.is_dataclass(cls):
+        raise XlnbError(f"{cls.__name__} is no dataclass: write @dataclass(frozen=True) above it.")
+    if cls.name in METHODS and METHODS[cls.name] is not cls:
+        raise XlnbError(f"There is a method {cls.name!r} already: choose another name.")
     METHODS[cls.name] = cls
     return cls
 
@@ -77,10 +79,12 @@ def method(
     known = {f.name: f'{f.name}: {_type_name(hints[f.name])}' for f in dataclasses.fields(cls) if f.init}
     for key, value in options.items():
         if key not in known:
-            raise XlnbError(f"The method {name!r} has no option {key!r}; its options are {', '.join(known.values()) or 'none'}.")
+            raise XlnbError(f"The method {name!r} has no option {key!r}; its options are "
+                            f"{', '.join(known.values()) or 'none'}.")
         try: options[key] = _fit(value, hints[key])
         except TypeError:
-            raise XlnbError(f"Option {key!r} of the method {name!r} takes {_type_name(hints[key])}, not {value!r}.") from None
+            raise XlnbError(f"Option {key!r} of the method {name!r} takes {_type_name(hints[key])}, not "
+                            f"{value!r}.") from None
     return cls(**options)
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-13
@@ -94,7 +98,9 @@ class Recipe:
     def __post_init__(self):
         for slot in ('before', 'during', 'after'):
             for m in [self.during] if slot == 'during' else getattr(self, slot):
-                if m.slot != slot: raise XlnbError(f"The method {m.name!r} acts {m.slot} fine-tuning: it has no place {slot!r} in a recipe.")
+                if m.slot != slot:
+                    raise XlnbError(f"The method {m.name!r} acts {m.slot} fine-tuning: it has no place {slot!r} in a "
+                                    f"recipe.")
         for m in self.methods:
             if hasattr(m, 'fits'): m.fits(self)  # a method may ask something of the others
 
@@ -118,10 +124,12 @@ def _parse(spec: str) -> list:
     help = "write methods joined by '+', options in brackets, as in 'finetune' or 'finetune(lr=3e-4,epochs=2)'"
     try:
         node, parts = ast.parse(spec.strip(), mode='eval').body, []
-        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add): node, parts = node.left, [node.right, *parts]
+        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            node, parts = node.left, [node.right, *parts]
         calls = [n if isinstance(n, ast.Call) else ast.Call(n, [], []) for n in (node, *parts)]
         if any(c.args or not isinstance(c.func, ast.Name) for c in calls): raise ValueError
-        value = lambda n: n.id if isinstance(n, ast.Name) else ast.literal_eval(n)  # mode=soft is a string without quotes
+        # mode=soft is a string without quotes
+        value = lambda n: n.id if isinstance(n, ast.Name) else ast.literal_eval(n)
         read = [(c.func.id, {k.arg: value(k.value) for k in c.keywords}) for c in calls]
     except (SyntaxError, ValueError, TypeError): raise XlnbError(f"Cannot read the recipe {spec!r}: {help}.") from None
     return [method(name, **options) for name, options in read]
@@ -136,10 +144,12 @@ def recipe(
     slots = [m.slot for m in methods]
     if slots.count('during') != 1:
         fix = "keep one of them" if 'during' in slots else "add one, such as 'finetune'"
-        raise XlnbError(f"The recipe '{'+'.join(m.name for m in methods)}' has {slots.count('during')} methods that act during fine-tuning, "
+        raise XlnbError(f"The recipe '{'+'.join(m.name for m in methods)}' has {slots.count('during')} methods that "
+                        f"act during fine-tuning, "
                         f"and needs exactly one: {fix}.")
     at = slots.index('during')
-    made = Recipe(methods[at], tuple(m for m in methods if m.slot == 'before'), tuple(m for m in methods if m.slot == 'after'))
+    made = Recipe(methods[at], tuple(m for m in methods if m.slot == 'before'),
+                  tuple(m for m in methods if m.slot == 'after'))
     if list(made.methods) != methods: raise XlnbError(f"Methods stand in the order in which they act: write '{made}'.")
     return made
 

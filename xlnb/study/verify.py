@@ -31,7 +31,8 @@ def stored_cell(
     was, name = info['cell'], info['cell']['encoder_name']
     task = dataclasses.replace(get_task(was['task']['name']), metric=was['task']['metric'])
     budget = Budget(**{k: v for k, v in was['budget'].items() if k != 'class'})
-    return Cell(task, (encoders or {}).get(name, name), recipe(was['recipe_name']), was['seed'], budget, tuple(was['langs']), data)
+    return Cell(task, (encoders or {}).get(name, name), recipe(was['recipe_name']), was['seed'], budget,
+                tuple(was['langs']), data)
 
 _TOLD = 'task', 'recipe', 'budget', 'seed', 'langs', 'encoder', 'data', 'reads', 'more'  # what says most comes first
 
@@ -45,7 +46,8 @@ def difference(
         if a == b: continue
         at = f'{name}, {k}' if name else str(k)
         if isinstance(a, dict) and isinstance(b, dict): return difference(a, b, at)
-        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b): return difference(*(dict(enumerate(x)) for x in (a, b)), at)
+        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            return difference(*(dict(enumerate(x)) for x in (a, b)), at)
         return f'{at}: {a} then, {b} now'
     return ''
 
@@ -83,7 +85,8 @@ def verify(
     **options,  # `data` and `encoders` of `stored_cell`, where no study is given
 ) -> pd.DataFrame:  # A row per cell of the sample: outcome, largest difference, modules that changed; `caption` sums up
     "Compute some stored cells again and compare"
-    study, files = (store, store.store) if isinstance(store, Study) else (None, store if isinstance(store, Store) else Store(store))
+    study, files = (store, store.store) if isinstance(store, Study) else (None, store if isinstance(store, Store)
+        else Store(store))
     known = {key: cell for cell, (key, _) in study.keys().items()} if study else {}
     broken, finished = [p.name for p in files.files() if not _readable(files, p)], files.finished()
     if sample < 1: raise XlnbError(f"sample={sample} cells cannot be computed: take at least one")
@@ -109,7 +112,8 @@ def _verified(cell, items, info, spread, progress) -> dict:
     "One cell of the sample"
     row = dict(cell=cell.label, changed=' '.join(changed_modules(info['code'])))
     if cell.key() != info['key']:
-        return row | dict(outcome='other data or configuration', largest=None, changed=difference(*({k: i.get(k) for k in _TOLD} for i in (info['cell'], _as_stored(cell)))))
+        return row | dict(outcome='other data or configuration', largest=None,
+                          changed=difference(*({k: i.get(k) for k in _TOLD} for i in (info['cell'], _as_stored(cell)))))
     with tempfile.TemporaryDirectory() as out: new, _ = run_cell(cell, out, progress)
     outcome, largest = compared(items, new, same_machine(info['provenance'], provenance()), spread)
     return row | dict(outcome=outcome, largest=largest)
@@ -134,7 +138,8 @@ def _stamp(store, finished, known, options, sample: int) -> int:
         if not changed_modules(info['code']): continue
         cell = known.get(info['key']) or stored_cell(info, **options)
         old = dict(code=info['code'], until=made['date'], commit=made['commit'], sample=sample)
-        store.write(store.root/info['file'], items, info | dict(code=cell.code(), stamps=[*info.get('stamps', []), old]))
+        store.write(store.root/info['file'], items, info | dict(code=cell.code(),
+            stamps=[*info.get('stamps', []), old]))
         n += 1
     return n
 
@@ -151,5 +156,6 @@ def check_store(
         near = next((i['cell'] for i in infos.values() if arm(i['cell']) == arm(now)), None)
         near = near or next((i['cell'] for i in infos.values() if i['cell']['seed'] == cell.seed), None)
         why = difference(*({k: i.get(k) for k in _TOLD} for i in (near, now))) if near else 'nothing like it is there'
-        raise XlnbError(f"{study.store.root.name} does not hold {cell.label}: {why}. Run the study again, or undo the change.")
+        raise XlnbError(f"{study.store.root.name} does not hold {cell.label}: {why}. Run the study again, or undo the "
+                        f"change.")
     return sorted({m for info in study.stored().values() for m in info['changed']})
