@@ -20,7 +20,7 @@ from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget
 
-FEW = dict(budget=Budget(train_examples=64, eval_examples=20, steps=4, max_length=48), langs=["qal"])
+FEW = dict(budget=Budget(train_examples=64, eval_examples=20, max_length=48), recipes="finetune(steps=4)", langs=["qal"])
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def reference(encoder, tmp_path_factory):
 
 def command(encoder, out, *more):
     return [sys.executable, "-c", "import sys; from xlnb.cli import main; sys.exit(main())", "run", "--task", "lab-inference", "--encoder", encoder,
-            "--langs", "qal", "--train-examples", "64", "--eval-examples", "20", "--steps", "4", "--max-length", "48", "--out", str(out), "--quiet", *more]
+            "--langs", "qal", "--train-examples", "64", "--eval-examples", "20", "--recipe", "finetune(steps=4)", "--max-length", "48", "--out", str(out), "--quiet", *more]
 
 
 def same(study, reference):
@@ -74,7 +74,7 @@ def test_a_second_run_computes_nothing(small, reference, monkeypatch):
 
 def test_keys(small, encoder, tmp_path):
     cell = small().grid[0]
-    other = [replace(cell, seed=7), replace(cell, langs=("en", "qcy")), replace(cell, budget=replace(cell.budget, steps=5)),
+    other = [replace(cell, seed=7), replace(cell, langs=("en", "qcy")), replace(cell, budget=replace(cell.budget, sample=1)),
              replace(cell, recipe=recipe("finetune(lr=1e-3)")), replace(cell, task=get_task("lab-paraphrase"))]
     keys = [c.key() for c in [cell, *other]]
     assert len({*keys}) == len(keys)
@@ -164,14 +164,14 @@ def moody(monkeypatch): monkeypatch.setitem(METHODS, "moody", Moody)
 
 
 def test_one_failing_cell(small, moody):
-    study = small(recipes="finetune+moody")
+    study = small(recipes="finetune(steps=4)+moody")
     with pytest.warns(UserWarning, match="seed 1 failed: RuntimeError: not today"): study.run(progress=False)
     assert study.cells().state.tolist() == ["stored", "failed"]
     assert len(study.failed) == 1 and "Traceback" in next(iter(study.failed.values()))[1]
 
 
 def test_an_interrupted_study_keeps_what_is_finished(small, moody):
-    study = small(recipes="finetune+moody(how=interrupt)")
+    study = small(recipes="finetune(steps=4)+moody(how=interrupt)")
     with pytest.raises(KeyboardInterrupt): study.run(progress=False)
     assert study.cells().state.tolist() == ["stored", "missing"]
     assert list(study.store.root.glob(".*.work/*/finetune-*/result.json"))  # the finished stage of the running cell
@@ -204,12 +204,12 @@ def test_a_store_alone(small, reference):
     pd.testing.assert_frame_equal(store.items(), reference[0])
     pd.testing.assert_frame_equal(store.table(), small().table())
     info = store.finished()[0][1]
-    assert info["stages"][0]["history"] and info["provenance"]["versions"]["torch"] and info["cell"]["budget"]["steps"] == 4
+    assert info["stages"][0]["history"] and info["provenance"]["versions"]["torch"] and info["cell"]["budget"]["max_length"] == 48
 
 
 @pytest.mark.parametrize("wrong, says", [
     (dict(tasks="xlni"), "xnli"), (dict(langs="xx"), "Unknown language"), (dict(langs="fi"), "has no fi"), (dict(recipes="fintune"), "finetune"),
-    (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "positive"), (dict(seeds=0), "above zero"),
+    (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "must be above 0"), (dict(seeds=0), "above zero"),
     (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist")])
 def test_mistakes_are_found_before_anything_runs(small, wrong, says):
     tasks = wrong.pop("tasks", "lab-inference")

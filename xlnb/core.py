@@ -33,7 +33,8 @@ def nearest(
     return f"did you mean {' or '.join(map(repr, near))}? " if near else ''
 
 # %% ../nbs/00_core.ipynb #7f175c33
-_BOUNDS = dict(above=('above', lambda v, b: v > b), least=('at least', lambda v, b: v >= b), below=('below', lambda v, b: v < b),
+_BOUNDS = dict(above=('above', lambda v, b: v > b), least=('at least', lambda v, b: v >= b),
+               below=('below', lambda v, b: v < b),
                most=('at most', lambda v, b: v <= b))
 
 def option(
@@ -59,8 +60,9 @@ def check_options(
     name, hints = name or getattr(obj, 'name', type(obj).__name__), typing.get_type_hints(type(obj))
     for f in fields(obj):
         value, bounds = getattr(obj, f.name), f.metadata.get('bounds') or {}
-        if isinstance(value, list): object.__setattr__(obj, f.name, value := tuple(value))
-        if value is None and f.default is None: continue
+        if isinstance(value, list) and hints[f.name] is not typing.Any:
+            object.__setattr__(obj, f.name, value := tuple(value))
+        if value is None and (f.default is None or types.NoneType in typing.get_args(hints[f.name])): continue
         choices = f.metadata.get('choices') or _literals(hints[f.name])
         if choices: _check_choice(name, f.name, value, tuple(choices))
         if bounds or isinstance(value, float): _check_range(name, f.name, value, bounds)
@@ -69,8 +71,10 @@ def _check_range(name, key, value, bounds):
     "Refuse what is no number, or outside the bounds"
     said = ' and '.join(f'{_BOUNDS[k][0]} {b}' for k, b in bounds.items())
     for v in value if isinstance(value, tuple) else (value,):
-        if isinstance(v, str) or v is None or math.isnan(v): raise XlnbError(f"{name}: {key} must be a number{f' {said}' if said else ''}, not {v!r}")
-        if not all(_BOUNDS[k][1](v, b) for k, b in bounds.items()): raise XlnbError(f"{name}: {key} must be {said}, not {v}")
+        if isinstance(v, str) or v is None or math.isnan(v):
+            raise XlnbError(f"{name}: {key} must be a number, not {v!r}")
+        if not all(_BOUNDS[k][1](v, b) for k, b in bounds.items()):
+            raise XlnbError(f"{name}: {key} must be {said}, not {v}")
 
 # %% ../nbs/00_core.ipynb #bfbbf06d
 def _literals(hint) -> tuple:
@@ -86,7 +90,8 @@ def _check_choice(name, key, value, choices):
         if v in choices: continue
         near = nearest(v, [c for c in choices if isinstance(c, str)]) if isinstance(v, str) else ''
         *others, last = map(repr, choices)
-        raise XlnbError(f"{name}: {key}={v!r} is unknown: {near}choose {', '.join(others)}{' or ' if others else ''}{last}")
+        raise XlnbError(f"{name}: {key}={v!r} is unknown: {near}choose "
+                        f"{', '.join(others)}{' or ' if others else ''}{last}")
 
 # %% ../nbs/00_core.ipynb #cell-11
 def rng(

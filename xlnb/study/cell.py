@@ -27,7 +27,8 @@ from ..training.stage import Context, run_method
 # %% ../../nbs/study/91_cell.ipynb #cell-07
 def _plain(value):
     "What JSON cannot write, as something that it can"
-    if dataclasses.is_dataclass(value): return {'class': type(value).__name__} | {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(value):
+        return {'class': type(value).__name__} | {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     return getattr(value, '_fingerprint', None) or (value.tolist() if hasattr(value, 'tolist') else str(value))
 
 def _digest(value) -> str:
@@ -43,17 +44,22 @@ def data_fingerprint(
 ) -> str:  # A hash of every row that a cell reads
     "Hash of the rows: training and validation of the source, test of every language"
     trains = task.kind != 'cloze'  # a probe asks the encoder as it is
-    splits = [(task.source, 'train', budget.train_examples), (task.source, 'validation', budget.eval_examples)] if trains else []
-    splits += [(lang, 'test', budget.eval_examples) for lang in langs]
-    return _digest([[lang, split, _digest(task.load(lang, split, data=data, limit=limit).to_dict())] for lang, split, limit in splits])
+    draw = dict(seed=budget.sample) if budget.sample else {}
+    splits = [(task.source, 'train', budget.train_examples, draw), (task.source, 'validation', budget.eval_examples,
+        {})] if trains else []
+    splits += [(lang, 'test', budget.eval_examples, {}) for lang in langs]
+    load = lambda lang, split, limit, draw: task.load(lang, split, data=data, limit=limit, **draw).to_dict()
+    return _digest([[lang, split, _digest(load(lang, split, *more))] for lang, split, *more in splits])
 
 # %% ../../nbs/study/91_cell.ipynb #cell-14
 def _tree(node):
     "A syntax tree as nested lists, the same in every Python version and without docstrings"
-    if isinstance(node, list): return [_tree(n) for n in node if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+    if isinstance(node, list):
+        return [_tree(n) for n in node if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
     if not isinstance(node, ast.AST): return repr(node)
     skip = ('ctx', 'kind', 'type_comment', 'type_params', 'annotation', 'returns')
-    return [type(node).__name__, *([k, _tree(v)] for k, v in ast.iter_fields(node) if k not in skip and v is not None and v != [])]
+    return [type(node).__name__, *([k, _tree(v)] for k, v in ast.iter_fields(node) if k not in skip and v is not None
+                                   and v != [])]
 
 def _names(tree) -> set:
     "The names that such a tree uses"
@@ -73,7 +79,8 @@ def _definitions(module: str) -> tuple:
         if isinstance(node, ast.FunctionDef) and any(getattr(d, 'id', '') == 'patch' for d in node.decorator_list):
             names = [getattr(node.args.args[0].annotation, 'id', node.name)]  # part of the class it patches
         elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
-            names = [n.id for t in getattr(node, 'targets', None) or [node.target] for n in ast.walk(t) if isinstance(n, ast.Name)]
+            names = [n.id for t in getattr(node, 'targets', None) or [node.target] for n in ast.walk(t)
+                     if isinstance(n, ast.Name)]
         for name in filter(None, names): defined.setdefault(name, []).append(_tree(node))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -82,7 +89,8 @@ def _definitions(module: str) -> tuple:
     return defined, imported
 
 # %% ../../nbs/study/91_cell.ipynb #cell-17
-_AS_DATA = {'xlnb.languages', 'xlnb.lab.grammar', 'xlnb.lab.worlds', 'xlnb.data.schema', 'xlnb.data.tasks'}  # what they make is hashed itself: the rows
+# what they make is hashed itself: the rows
+_AS_DATA = {'xlnb.languages', 'xlnb.lab.grammar', 'xlnb.lab.worlds', 'xlnb.data.schema', 'xlnb.data.tasks'}
 
 def code_version(
     *roots,  # The functions and classes that a computation starts from
@@ -92,7 +100,8 @@ def code_version(
     while todo:
         if (at := todo.pop()) in seen or at[0] in _AS_DATA: continue
         seen[at], near, far = _code_of(*at)
-        todo += [(at[0], n) for n in near] + [(m, n) for m, n in far if m.split('.')[0] in ('xlnb', at[0].split('.')[0])]
+        todo += [(at[0], n) for n in near] + [(m, n) for m, n in far if m.split('.')[0] in ('xlnb',
+            at[0].split('.')[0])]
     return _digest(sorted([*k, v] for k, v in seen.items()))
 
 def _notebook_source(obj) -> str:
@@ -107,7 +116,8 @@ def _notebook_source(obj) -> str:
 def _code_of(module: str, name: str) -> tuple:
     "Trees of one name, the names it uses in its own module, and those it uses from others"
     obj = getattr(import_module(module), name, None)
-    if inspect.ismodule(obj): return [], [], [(obj.__name__, n) for n in _definitions(obj.__name__)[0]]  # from package import module
+    if inspect.ismodule(obj):
+        return [], [], [(obj.__name__, n) for n in _definitions(obj.__name__)[0]]  # from package import module
     if module == '__main__': return _tree(ast.parse(_notebook_source(obj))), [], []
     defined, imported = _definitions(module)
     if name not in defined:  # a package hands it on
@@ -136,10 +146,13 @@ class Cell:
         "Everything but the code that decides the result; `memo` keeps what the cells of one study share"
         memo, task, methods = {} if memo is None else memo, self.task, self.recipe.methods
         once = lambda k, f, *args: memo[k] if k in memo else memo.setdefault(k, f(*args))
-        rows = once((task, self.langs, self.budget, self.data), data_fingerprint, task, self.langs, self.budget, self.data)
+        rows = once((task, self.langs, self.budget, self.data), data_fingerprint, task, self.langs, self.budget,
+                    self.data)
         return dict(task={k: getattr(task, k) for k in ('name', 'kind', 'labels', 'metric', 'source')}, data=rows,
-                    encoder=once(self.encoder, encoder_fingerprint, self.encoder), recipe=[{'method': m.name} | _plain(m) for m in methods],
-                    more=[m.fingerprint(self) for m in methods if hasattr(m, 'fingerprint')], budget=_plain(self.budget), seed=self.seed, langs=self.langs)
+                    encoder=once(self.encoder, encoder_fingerprint, self.encoder),
+                    recipe=[{'method': m.name} | _plain(m) for m in methods],
+                    more=[m.fingerprint(self) for m in methods if hasattr(m, 'fingerprint')],
+                    budget=_plain(self.budget), seed=self.seed, langs=self.langs)
 
     def key(self, memo: dict | None = None) -> str:
         "Name of this cell in a store"
@@ -149,9 +162,9 @@ class _Remembered:
     "A task that keeps the rows it has read, for the cells of one study"
     def __init__(self, task): self._task, self._rows = task, {}
     def __getattr__(self, name): return getattr(self._task, name)
-    def load(self, lang, split, data=None, limit=None):
-        at = lang, split, data, limit
-        if at not in self._rows: self._rows[at] = self._task.load(lang, split, data=data, limit=limit)
+    def load(self, lang, split, data=None, limit=None, seed=0):
+        at, draw = (lang, split, data, limit, seed), dict(seed=seed) if seed else {}
+        if at not in self._rows: self._rows[at] = self._task.load(lang, split, data=data, limit=limit, **draw)
         return self._rows[at]
 
 def _encoder_label(encoder: str) -> str:
@@ -167,16 +180,18 @@ def run_cell(
 ) -> tuple[pd.DataFrame, dict]:  # One row per test item and language; what was recorded on the way
     "Train and test one cell"
     task, start = cell.task, time.time()
+    head = getattr(cell.recipe.during, 'head_seed', None)
     tokenizer, before, model = load_tokenizer(cell.encoder), cell.recipe.before, load_encoder(cell.encoder)
     budget = dataclasses.replace(cell.budget, max_length=min(cell.budget.max_length, longest_input(model, tokenizer)))
-    ctx = Context(task=task, encoder=cell.encoder, tokenizer=tokenizer, seed=cell.seed, budget=budget, data=cell.data, langs=cell.langs)
+    ctx = Context(task=task, encoder=cell.encoder, tokenizer=tokenizer, seed=cell.seed, budget=budget, data=cell.data,
+                  langs=cell.langs)
     for m in before:  # what must be there before weights can be read
         if hasattr(m, 'prepare'): m.prepare(model, ctx)
     def run(model, methods, first=0):
         return [dict(method=m.name, **done.measures, history=done.history) for i, m in enumerate(methods, first)
                 for done in run_method(m, model, dataclasses.replace(ctx, out=Path(out)/str(i)), progress)]
     records = _made_once(cell, budget, model, shared, lambda: run(model, before))
-    model = with_head(model if before else cell.encoder, task, seed=cell.seed)
+    model = with_head(model if before else cell.encoder, task, seed=cell.seed if head is None else head)
     records += run(model, cell.recipe.methods[len(before):], len(before))
     trained = time.time()
     if torch.cuda.is_available(): model.to('cuda')
@@ -193,8 +208,11 @@ def _made_once(cell, budget, model, shared, run) -> list:
     before = cell.recipe.before
     if shared is None or not before or not all(getattr(m, 'shared', False) for m in before): return run()
     more = [m.fingerprint(cell) for m in before if hasattr(m, 'fingerprint')]
-    key = _digest(dict(encoder=encoder_fingerprint(cell.encoder), methods=[{'method': m.name} | _plain(m) for m in before], more=more, seed=cell.seed, langs=cell.langs,
-                       source=cell.task.source, budget=[budget.steps, budget.max_length], code=code_version(run_cell, *map(type, before))))
+    key = _digest(dict(encoder=encoder_fingerprint(cell.encoder),
+                       methods=[{'method': m.name} | _plain(m) for m in before], more=more, seed=cell.seed,
+                       langs=cell.langs,
+                       source=cell.task.source, budget=budget.max_length, code=code_version(run_cell,
+                           *map(type, before))))
     folder, made = Path(shared), Path(shared)/f'{key}.safetensors'
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder/f'{key}.lock'):
@@ -213,21 +231,25 @@ def provenance() -> dict:
     names = ('torch', 'transformers', 'datasets', 'tokenizers', 'numpy', 'pandas')
     versions = {'python': platform.python_version(), 'xlnb': __version__} | {n: metadata.version(n) for n in names}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    machine = dict(system=f'{platform.system()} {platform.machine()}', processor=_processor(), cores=cores, threads=torch.get_num_threads())
+    machine = dict(system=f'{platform.system()} {platform.machine()}', processor=_processor(), cores=cores,
+                   threads=torch.get_num_threads())
     if torch.cuda.is_available(): machine['accelerator'] = torch.cuda.get_device_name()
-    return dict(machine=machine, versions=versions, date=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=_commit())
+    return dict(machine=machine, versions=versions, date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                commit=_commit())
 
 # %% ../../nbs/study/91_cell.ipynb #cell-46
 def _processor() -> str:
     "The processor's name"
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((l.partition(':')[2].strip() for l in lines if l.startswith('model name')), platform.processor() or platform.machine())
+    return next((l.partition(':')[2].strip() for l in lines if l.startswith('model name')),
+                platform.processor() or platform.machine())
 
 def _commit() -> str | None:
     "The commit of this code, '+' where files differ from it; None outside a git checkout"
     here = str(Path(util.find_spec('xlnb').origin).parent)
-    git = lambda *a: subprocess.run(['git', '-C', here, *a], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    git = lambda *a: subprocess.run(['git', '-C', here, *a], capture_output=True, text=True, timeout=20,
+                                    check=True).stdout.strip()
     try:
         git('ls-files', '--error-unmatch', '__init__.py')
         return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '--', '.') else '')

@@ -14,14 +14,16 @@ from ..core import XlnbError
 from ..evaluation.plots import plot_curve
 from ..data.schema import COLUMNS
 from ..evaluation.statistics import transfer_summary
-from .grid import Study
+from .grid import Study, listed
+from .recipe import with_steps
 from ..data.tasks import _borrows, _has_gaps, get_task
 from ..training.stage import Budget
 
 # %% ../../nbs/study/94_few_shot.ipynb #cell-07
 class _Few:
     "Reader of a task's rows, few of them for training: (language code, split) -> rows"
-    def __init__(self, task, n, sample, data=None): self.task, self.n, self.sample, self.data, self.gaps = task, n, sample, data, _has_gaps(task)
+    def __init__(self, task, n, sample, data=None):
+        self.task, self.n, self.sample, self.data, self.gaps = task, n, sample, data, _has_gaps(task)
     def __call__(self, code, split):
         few = dict(limit=self.n, seed=self.sample) if split == 'train' else {}
         return self.task.load(code, split, data=self.data, **few)
@@ -35,9 +37,11 @@ def few_task(
     "The same task with few training rows"
     task = get_task(task)
     splits = {s: s for s in ('train', 'validation', 'test') if s in task.splits or _borrows(task, s)}
-    if 'train' not in splits: raise XlnbError(f"{task.name!r} has no training rows to draw from: choose a task that trains")
+    if 'train' not in splits:
+        raise XlnbError(f"{task.name!r} has no training rows to draw from: choose a task that trains")
     if n < 1 or sample < 0: raise XlnbError(f"n must be above zero and sample not below, not {n} and {sample}")
-    return replace(task, name=f'{task.name}-{n}-{sample}', loader=_Few(task, n, sample, data), splits=splits, columns={}, label_names={}, drop=(), keep=None, rows_of={}, train_from='', path='', folder='')
+    return replace(task, name=f'{task.name}-{n}-{sample}', loader=_Few(task, n, sample, data), splits=splits,
+                   columns={}, label_names={}, drop=(), keep=None, rows_of={}, train_from='', path='', folder='')
 
 # %% ../../nbs/study/94_few_shot.ipynb #cell-11
 SIZES = (64, 128, 256, 512, 1024) # labelled examples, Chen et al. 2022, Table 3
@@ -55,12 +59,12 @@ class FewShot(Study):
         **options,         # of `Study`, such as `langs`; further fields of `Budget` in `budget`
     ):
         task, data = get_task(task), options.get('data')
-        if 'seeds' in options: raise XlnbError("a few-shot study draws samples, which take the place of seeds: give samples= instead")
+        if 'seeds' in options:
+            raise XlnbError("a few-shot study draws samples, which take the place of seeds: give samples= instead")
         self.drawn = {few_task(task, n, s, data).name: (n, s) for n in sizes for s in range(samples)}
-        budget = replace(options.pop('budget', None) or Budget(), steps=steps)
-        super().__init__([few_task(task, n, s, data) for n, s in self.drawn.values()], encoders, recipes, [0], budget, store=store, **options)
-        silent = [m.name for r in self.recipes for m in r.before if hasattr(m, 'steps') and m.steps is None]
-        if silent: raise XlnbError(f"{silent[0]} would stop after the {steps} steps of fine-tuning: say how long it is to run, as in {silent[0]}(steps=500)")
+        recipes = [with_steps(r, steps) for r in listed(recipes)]
+        tasks = [few_task(task, n, s, data) for n, s in self.drawn.values()]
+        super().__init__(tasks, encoders, recipes, [0], options.pop('budget', None), store=store, **options)
         self.name = task.name
 
     def finished(self) -> list:
@@ -76,7 +80,9 @@ class FewShot(Study):
         items, parts = self.items(), []
         for n in dict.fromkeys(n for n, _ in self.drawn.values()):
             some = items[items.task == f'{self.name}, {n}']
-            if len(some): parts.append(transfer_summary(some.assign(task=self.name), source=self.source, **options)); parts[-1].insert(3, 'examples', n)
+            if len(some):
+                parts.append(transfer_summary(some.assign(task=self.name), source=self.source, **options))
+                parts[-1].insert(3, 'examples', n)
         self.caption = parts[0].caption.replace('seeds', 'samples').replace('Seeds', 'Samples')
         return pd.concat([pd.DataFrame(p) for p in parts], ignore_index=True)
 

@@ -146,7 +146,7 @@ class StageTrainer(Trainer):
 def get_batch_samples(self: StageTrainer, epoch_iterator, num_batches, device):
     "The batches of a step, and what each counts in it."
     batches, _ = Trainer.get_batch_samples(self, epoch_iterator, num_batches, device)
-    self._shares = self._weigh(batches) if len(batches) * self.args.world_size > 1 else [None] * len(batches)
+    self._shares = [None] * len(batches)
     return batches, None
 
 @patch

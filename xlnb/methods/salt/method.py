@@ -21,14 +21,16 @@ from ...evaluation.predict import validation
 from ...data.features import collator, featurize
 from ...core import XlnbError
 from .mixup import draw_weights
-from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision, read_dictionary, switch_rates,
+from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision,
+                                     read_dictionary, switch_rates,
     switch_table, task_texts)
 from .collator import SwitchedCollator, switched_loss
-from ...training.stage import Context, Stage, finetune_args, task_loss
+from ...training.losses import task_loss
+from ...training.stage import Context, Stage, Tuning
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-11
 @dataclass(frozen=True)
-class SALT:
+class SALT(Tuning):
     "Fine-tune on rows and on copies that the encoder itself has code-switched; a reconstruction."
     candidates: str = 'encoder'  # where they come from: 'encoder', or a control: 'random', 'english', 'dictionary'
     dictionary: str|None = None  # of candidates='dictionary': a folder of MUSE pairs, or 'lab'
@@ -58,38 +60,33 @@ class SALT:
     weight_per: str = 'word'     # one weight per 'word' or per 'sentence'
     augmented: float = 1.        # weight of the cross-entropy of switched rows
     consistency: float = 0.      # weight of the symmetric KL between both
-    lr: float|None = None        # peak learning rate; `None`: by the width of the encoder
-    epochs: float = 4.           # passes over the training rows, unless the budget counts steps
-    batch_size: int = 16         # rows per step, switched copies not counted
-    accumulate: int = 1          # split each step into so many smaller batches to save memory
-    warmup: float = 0.1          # share of the steps in which the learning rate rises
-    weight_decay: float = 0.01   # of AdamW
-    patience: int|None = 3       # evaluations without a new best before stopping
-    eval_every: float = 1.       # epochs between evaluations
-    select: str = 'source'       # how to choose the weights: 'source', 'last' or 'oracle:xx'
     name: ClassVar[str] = 'salt'
-    slot: ClassVar[str] = 'during'
 
-    def __post_init__(self): _check(self)
+    def __post_init__(self): super().__post_init__(); _check(self)
     def stages(self, model, ctx: Context) -> Iterator[Stage]: yield from _stages(self, model, ctx)
     def fingerprint(self, cell): return _fingerprint(self, cell)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-13
-_CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'), context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
+_CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'),
+                context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
     vocabulary=('both', 'statistics', 'script'), per=('word', 'text', 'row'), mixup=('hard', 'soft', 'expected'))
 
 def _check(m):
     for k, known in _CHOICES.items():
-        if getattr(m, k) not in known: raise XlnbError(f"salt: {k}={getattr(m, k)!r} is unknown: choose {', '.join(map(repr, known))}")
-    for k in ('lr', 'epochs', 'batch_size', 'accumulate', 'eval_every', 'copies', 'top_k', 'together', 'contrast'):
+        if getattr(m, k) not in known:
+            raise XlnbError(f"salt: {k}={getattr(m, k)!r} is unknown: choose {', '.join(map(repr, known))}")
+    for k in ('copies', 'top_k', 'together', 'contrast'):
         if (v := getattr(m, k)) is not None and v <= 0: raise XlnbError(f"salt: {k} must be positive, not {v}")
     for k in ('rate', 'floor', 'warm'):
-        if not 0 <= getattr(m, k) <= 1 or k == 'warm' and m.warm == 1: raise XlnbError(f"salt: {k} must be a share between 0 and 1, not {getattr(m, k)}")
+        if not 0 <= getattr(m, k) <= 1 or k == 'warm' and m.warm == 1:
+            raise XlnbError(f"salt: {k} must be a share between 0 and 1, not {getattr(m, k)}")
     for k in ('augmented', 'consistency', 'layer'):
         if getattr(m, k) < 0: raise XlnbError(f"salt: {k} must not be negative, but is {getattr(m, k)}")
-    if m.batch_size % m.accumulate: raise XlnbError(f"salt: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
-    if (m.candidates == 'dictionary') != (m.dictionary is not None): raise XlnbError("salt: candidates='dictionary' and dictionary= belong together: give a folder of MUSE pairs, or 'lab', with it")
-    if m.layer and m.mixup == 'hard': raise XlnbError("salt: hard switches mix nothing, so layer has no meaning: choose mixup='soft' or 'expected'")
+    if (m.candidates == 'dictionary') != (m.dictionary is not None):
+        raise XlnbError("salt: candidates='dictionary' and dictionary= belong together: give a folder of MUSE pairs, "
+                        "or 'lab', with it")
+    if m.layer and m.mixup == 'hard':
+        raise XlnbError("salt: hard switches mix nothing, so layer has no meaning: choose mixup='soft' or 'expected'")
     draw_weights(0, m.weight, m.weight_value, m.weight_per)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-17
@@ -98,7 +95,9 @@ def _targets(m, ctx):
     if not found: raise XlnbError("salt: there is no target language to switch into: name some with langs")
     return found
 
-def _needs_text(m): return m.candidates != 'dictionary' and m.vocabulary != 'script' and (m.control == 'vocabulary' or m.candidates in ('random', 'english'))
+def _needs_text(m):
+    return m.candidates != 'dictionary' and m.vocabulary != 'script' and (m.control == 'vocabulary'
+        or m.candidates in ('random', 'english'))
 
 def _generator(m, model, ctx):
     "The masked language model that makes candidates"
@@ -117,13 +116,16 @@ def candidate_source(
 ): # places -> candidates
     "Where candidates come from."
     task, langs = ctx.task, _targets(m, ctx)
-    if m.candidates == 'dictionary': return DictionaryCandidates(read_dictionary(m.dictionary, langs, getattr(task.loader, 'lab', None)))
+    if m.candidates == 'dictionary':
+        return DictionaryCandidates(read_dictionary(m.dictionary, langs, getattr(task.loader, 'lab', None)))
     texts = task_texts(task, [task.source, *langs], data=ctx.data, limit=1000) if _needs_text(m) else None
     wanted = [] if m.candidates == 'english' else langs
-    vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast, rivals=m.rivals) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
+    vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast,
+                          rivals=m.rivals) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
     if m.candidates == 'random': return RandomCandidates(ctx.tokenizer, vocabs, m.top_k, ctx.seed)
     control = 'vocabulary' if m.candidates == 'english' else m.control
-    return MaskedCandidates(_generator(m, model, ctx), ctx.tokenizer, vocabs, m.context, control, top_k=m.top_k, top_p=m.top_p, floor=m.floor, pieces=m.pieces, together=m.together)
+    return MaskedCandidates(_generator(m, model, ctx), ctx.tokenizer, vocabs, m.context, control, top_k=m.top_k,
+                            top_p=m.top_p, floor=m.floor, pieces=m.pieces, together=m.together)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-18
 def make_table(
@@ -136,7 +138,8 @@ def make_table(
     "The switch table that a run trains on."
     if m.rate == 0: return _dataset([]) # nothing is asked for, so no encoder is read
     langs = (ctx.task.source,) if m.candidates == 'english' else _targets(m, ctx)
-    return switch_table(ctx.task, ctx.rows('train') if rows is None else rows, candidate_source(m, model, ctx), ctx.tokenizer, langs, m.rate, m.copies, m.per, m.names, m.source_pieces,
+    return switch_table(ctx.task, ctx.rows('train') if rows is None else rows, candidate_source(m, model, ctx),
+                        ctx.tokenizer, langs, m.rate, m.copies, m.per, m.names, m.source_pieces,
                         ctx.seed, Path(ctx.out)/'switches' if ctx.out else None, progress=progress)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-22
@@ -144,27 +147,33 @@ def _stages(m, model, ctx):
     if ctx.task.kind == 'cloze': return # a probe asks the encoder as it is
     rows = ctx.rows('train')
     data = featurize(ctx.task, rows, ctx.tokenizer, ctx.budget.max_length, train=True)
-    choose = dict(patience=None if m.select == 'last' else m.patience, **validation(ctx, m.select))
-    if m.warm: yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, finetune_args(m, model, ctx, len(data), m.warm), **choose)
+    choose = validation(ctx, m.select)
+    if m.warm:
+        yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, **m.training(model, ctx, len(data),
+            m.warm), **choose)
     table = make_table(m, model, ctx, rows, progress=len(rows) > 20_000)
-    collate = SwitchedCollator(ctx.task, ctx.tokenizer, rows.to_list(), table, ctx.budget.max_length, m.mixup, (m.weight, m.weight_value, m.weight_per), m.resample)
-    yield Stage('salt', data.add_column('switches', [True] * len(data)), collate, switched_loss(ctx.task.kind, m.layer, m.augmented, m.consistency),
-                finetune_args(m, model, ctx, len(data), 1 - m.warm), **choose)
+    collate = SwitchedCollator(ctx.task, ctx.tokenizer, rows.to_list(), table, ctx.budget.max_length, m.mixup,
+                               (m.weight, m.weight_value, m.weight_per), m.resample)
+    yield Stage('salt', data.add_column('switches', [True] * len(data)), collate,
+                switched_loss(ctx.task.kind, m.layer, m.augmented, m.consistency),
+                **m.training(model, ctx, len(data), 1 - m.warm), **choose)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-24
 def _fingerprint(m, cell):
     "What the result depends on beside options, training rows and encoder"
     task, out = cell.task, []
     langs = [l for l in (m.langs or cell.langs) if l != task.source]
-    if m.rate and _needs_text(m) and task.kind != 'cloze': out += [task.fingerprint(l, 'validation', data=cell.data) for l in langs]
+    if m.rate and _needs_text(m) and task.kind != 'cloze':
+        out += [task.fingerprint(l, 'validation', data=cell.data) for l in langs]
     if m.dictionary and m.dictionary != 'lab':
         h = hashlib.sha256()
-        for f in sorted(p for l in langs for p in (Path(m.dictionary).expanduser()/f'en-{l}').glob('*')): h.update(f.name.encode() + f.read_bytes())
+        for f in sorted(p for l in langs for p in (Path(m.dictionary).expanduser()/f'en-{l}').glob('*')):
+            h.update(f.name.encode() + f.read_bytes())
         out.append(h.hexdigest()[:16])
     return out
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-35
-_SHARED = 'lr', 'epochs', 'batch_size', 'accumulate', 'warmup', 'weight_decay', 'patience', 'eval_every', 'select'
+_SHARED = [f.name for f in fields(Tuning)]
 
 def _spelled(m, name, only=None, **changes):
     "A method as a recipe says it"
@@ -177,10 +186,13 @@ def controls(
     dictionary: str | None = None, # a folder of MUSE pairs, or 'lab'; no upper control if None
 ) -> dict: # {what it is: recipe}
     "Recipes to compare with, on the same number of updates but for twice the epochs."
-    out = {'SALT': _spelled(m, 'salt'), 'plain': _spelled(m, 'finetune', _SHARED), 'twice the batch': _spelled(m, 'finetune', _SHARED, batch_size=2 * m.batch_size, epochs=2 * m.epochs),
-           'twice the epochs': _spelled(m, 'finetune', _SHARED, epochs=2 * m.epochs), 'random words': _spelled(m, 'salt', candidates='random'),
+    out = {'SALT': _spelled(m, 'salt'), 'plain': _spelled(m, 'finetune', _SHARED),
+           'twice the batch': _spelled(m, 'finetune', _SHARED, batch_size=2 * m.batch_size, epochs=2 * m.epochs),
+           'twice the epochs': _spelled(m, 'finetune', _SHARED, epochs=2 * m.epochs),
+           'random words': _spelled(m, 'salt', candidates='random'),
            'English words': _spelled(m, 'salt', candidates='english')}
-    return out | ({'dictionary': _spelled(m, 'salt', candidates='dictionary', dictionary=dictionary)} if dictionary else {})
+    return out | ({'dictionary': _spelled(m, 'salt', candidates='dictionary', dictionary=dictionary)} if dictionary
+                  else {})
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-39
 def mechanism(
