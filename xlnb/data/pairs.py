@@ -17,7 +17,9 @@ from datasets import Dataset
 from fastcore.basics import patch
 
 from ..core import XlnbError, drawn, some
+from .kinds.base import kind_of
 from .parallel import ParallelText
+from .words import is_unspaced, split_words
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-07
 def text_pairs(
@@ -68,11 +70,6 @@ def _in_turns(lists, identity, source):
         if identity: yield dict(lang=source, source=(e := lists[left[i % len(left)]][i][1]), target=e)
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-14
-def _strings(v):
-    "All strings of a column, flat"
-    if isinstance(v, str): return [v]
-    return [s for x in v for s in _strings(x)] if isinstance(v, (list, tuple)) else []
-
 def read_before(
     pairs: Dataset, # from `sentence_pairs`
     task,           # what is to be evaluated
@@ -83,9 +80,7 @@ def read_before(
     for split in [s for s in task.splits if s != 'train']:
         try: rows = task.load(task.source, split, data=data)
         except XlnbError: continue  # a split that is not there can not be read
-        short = ('id', 'label') if task.kind == 'span' else ('id', 'label', 'question')
-        texts = [c for c in rows.column_names if c not in short]
-        theirs = {s.strip().casefold() for c in texts for v in rows[c][:] for s in _strings(v)}
+        theirs = {s.strip().casefold() for row in rows.to_list() for s, _ in kind_of(task).texts(task, row).values()}
         out[split] = len(mine & theirs) / max(min(len(mine), len(theirs)), 1)
     return out
 
@@ -98,8 +93,9 @@ def warn_if_read(
     found = read_before(pairs, task, data)
     for split, s in found.items():
         if s > share: warnings.warn(
-            f"{s:.0%} of the English sentences to be trained on are in the {split} split of {task.name!r}, or of those of "
-            "the split in the text: scores there are not scores on unseen text; take other text, or say so with the result")
+            f"{s:.0%} of the English sentences to be trained on are in the {split} split of {task.name!r}, or of those "
+            "of the split in the text: scores there are not scores on unseen text; take other text, or say so with the "
+            "result")
     return found
 
 # %% ../../nbs/data/18_pairs.ipynb #1db1b116
@@ -115,15 +111,22 @@ def word_spans(
     text: str,
     words: str = 'spaces', # 'spaces': runs without white space; 'bert': as BERT's tokenizer has it
 ) -> list: # of (start, end), in characters
-    "Where the words of a text are."
+    "Where the words of a text are; in scripts that set no spaces every letter is one, with its marks."
     if words not in WORDS: raise XlnbError(f"words={words!r} is unknown: choose 'spaces' or 'bert'")
     out, start = [], None
     for i, c in enumerate(text + ' '):
         alone = words == 'bert' and _alone(c)
-        if start is not None and (alone or c.isspace()): out.append((start, i)); start = None
+        if start is not None and (alone or c.isspace()):
+            out += [(start, i)] if words == 'bert' else _letters(text, start, i); start = None
         if alone: out.append((i, i + 1))
         elif start is None and not c.isspace(): start = i
     return out
+
+def _letters(text, start, end):
+    "A run without spaces as it is, or cut into letters; punctuation stays with the letter before it"
+    if not is_unspaced(text[start:end]): return [(start, end)]
+    cuts = sorted({start} | {start + a for a, _ in split_words(text[start:end])})
+    return list(zip(cuts, [*cuts[1:], end]))
 
 # %% ../../nbs/data/18_pairs.ipynb #0e44f532
 class WordPieces(NamedTuple):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBALISERS', 'MISSING', 'HeadScorer', 'Verbaliser', 'ClozeScorer', 'as_label_scorer', 'Seq2SeqScorer',
-           'load_seq2seq', 'label_logits', 'label_probs', 'scorer_stage']
+           'load_seq2seq', 'default_scorer', 'label_logits', 'label_probs', 'scorer_stage']
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-03
 import re
@@ -18,9 +18,8 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import body, from_checkpoint, masked_logits
-from ..data.features import collator, featurize
-from ..core import XlnbError
-from ..data.schema import _some
+from ..data.kinds.base import collator, featurize, kind_of
+from ..core import XlnbError, some
 from ..training.trainer import Stage, predict, task_loss
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-07
@@ -32,9 +31,8 @@ class HeadScorer:
     max_length: int = 128  # longest input in pieces
 
     def __post_init__(self):
-        if self.task.kind not in ('sentence', 'pair', 'choice'):
-            raise XlnbError(f"a task of kind {self.task.kind!r} has no head with one label per instance: the kinds are "
-                            f"sentence, pair and choice")
+        kind = kind_of(self.task)
+        if not kind.one_label or not kind.trains: raise XlnbError(f"a task of kind {kind.name!r} has no head with one label per instance: the kinds are sentence, pair and choice")
         self._collate = collator(self.task, self.tokenizer)
 
     def prepare(self, model): return model
@@ -61,8 +59,7 @@ class Verbaliser:
         for t in (self.template, *self.templates.values()):
             if t.count('{mask}') != 1: raise XlnbError(f"a template needs exactly one {{mask}}: {t!r}")
         for l, w in (('the default', self.words), *self.label_words.items()):
-            if len(w) != len(self.words) or len(set(w)) < len(w):
-                raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {_some(w)}")
+            if len(w) != len(self.words) or len(set(w)) < len(w): raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {some(w)}")
 
     def of(self, lang=None) -> tuple: # (template, words)
         "Template and label words of a language"
@@ -89,28 +86,24 @@ ko 예|아마도|아니오'''.splitlines())}
 
 VERBALISERS = {
     'inference': Verbaliser('{text_a} ? {mask} , {text_b}', _YES_MAYBE_NO['en'], label_words=_YES_MAYBE_NO),
-    'paraphrase': Verbaliser('{text_a} = {text_b} ? {mask} .', ('No', 'Yes'), label_words={l: (w[2], w[0]) for l,
-        w in _YES_MAYBE_NO.items()})}
+    'paraphrase': Verbaliser('{text_a} = {text_b} ? {mask} .', ('No', 'Yes'), label_words={l: (w[2], w[0]) for l, w in _YES_MAYBE_NO.items()})}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-17
 def _fill(template, row):
     "The text before the gap, and after it"
     def put(m):
-        if m[1] not in row:
-            raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {_some(row)})")
+        if m[1] not in row: raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(row)})")
         return row[m[1]]
     before, after = template.split('{mask}')
     return tuple(re.sub(r'\{(\w+)\}', put, part) for part in (before, after))
 
 def _shorter(tokenizer, row, fields, excess):
     "The row with up to `excess` pieces cut from the end of its longest text; called again until it fits"
-    spans = {f: tokenizer(row[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
-             for f in fields}
+    spans = {f: tokenizer(row[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping'] for f in fields}
     f = max(fields, key=lambda f: len(spans[f]))
     others = max((len(spans[g]) for g in fields if g != f), default=0)
     keep = max(len(spans[f]) - excess, min(others, len(spans[f]) - (excess + 1) // 2), 1)
-    if keep == len(spans[f]):
-        raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} beside the template: raise it")
+    if keep == len(spans[f]): raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} beside the template: raise it")
     return row | {f: row[f][:spans[f][keep - 1][1]]}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-20
@@ -129,16 +122,13 @@ def _cloze_row(tokenizer, before, after, words, max_length):
 def _readable(tokenizer, words, f):
     "Refuse label words that the tokenizer does not know"
     for w, p in zip(words, f['pieces']):
-        if not p or tokenizer.unk_token_id in p:
-            raise XlnbError(f"the tokenizer has letters of the label word {w!r} not in its vocabulary: choose another "
-                            f"word")
+        if not p or tokenizer.unk_token_id in p: raise XlnbError(f"the tokenizer has letters of the label word {w!r} not in its vocabulary: choose another word")
 
 def _cut_to_fit(tokenizer, template, row, words, max_length, make):
     "`make` on the row, shortened until it fits"
     fields = [f for f in re.findall(r'\{(\w+)\}', template) if f != 'mask']
     while isinstance(out := make(tokenizer, *_fill(template, row), words, max_length), int):
-        if not fields:
-            raise XlnbError(f"a prompt is longer than max_length={max_length} and has no text to cut: raise it")
+        if not fields: raise XlnbError(f"a prompt is longer than max_length={max_length} and has no text to cut: raise it")
         row = _shorter(tokenizer, row, fields, out)
     return out
 
@@ -152,19 +142,14 @@ class ClozeScorer:
     max_length: int = 128             # longest input in pieces
 
     def __post_init__(self):
-        if self.task.kind not in ('sentence', 'pair', 'cloze'):
-            raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {self.task.kind!r}")
-        if (self.task.kind == 'cloze') == (self.verbaliser is not None):
-            raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a "
-                            "verbaliser=Verbaliser(template, words)")
-        if self.verbaliser and len(self.verbaliser.words) != len(self.task.labels):
-            raise XlnbError(f"{len(self.verbaliser.words)} label words for the {len(self.task.labels)} labels "
-                            f"{_some(self.task.labels)}: give one each, in this order")
+        kind = kind_of(self.task)
+        if kind.head not in ('classification', 'masked_lm'): raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {kind.name!r}")
+        if kind.trains != (self.verbaliser is not None): raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a verbaliser=Verbaliser(template, words)")
+        if self.verbaliser and len(self.verbaliser.words) != len(self.task.labels): raise XlnbError(f"{len(self.verbaliser.words)} label words for the {len(self.task.labels)} labels {some(self.task.labels)}: give one each, in this order")
         self._check()
 
     def _check(self):
-        if self.tokenizer.mask_token_id is None:
-            raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
+        if self.tokenizer.mask_token_id is None: raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
     _make = staticmethod(_cloze_row)
     def prepare(self, model): return as_label_scorer(model)
 
@@ -172,8 +157,7 @@ class ClozeScorer:
         "Sequences with a gap for every row, in the language's template and words"
         out, (template, words) = [], self.verbaliser.of(lang) if self.verbaliser else (None, None)
         for r in rows:
-            if template is None:
-                f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
+            if template is None: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
             else: f = _cut_to_fit(self.tokenizer, template, r, words, self.max_length, self._make)
             if isinstance(f, int): raise XlnbError(f"a probe is longer than max_length={self.max_length}: raise it")
             if template and not out: _readable(self.tokenizer, words, f)
@@ -198,8 +182,7 @@ def _collate_cloze(tokenizer, features):
     size = max(len(f['seq']) for f in features), max(len(p) for f in features for p in f['pieces'])
     batch['pieces'] = _grid([f['pieces'] for f in features], size, -100)   # (rows, labels, pieces)
     batch['at'] = _grid([f['at'] for f in features], size, 0)              # their positions
-    # in which sequence
-    batch['seq'] = _grid([[[x + a] for x in f['seq']] for f, a in zip(features, firsts)], (size[0], 1), 0)[..., 0]
+    batch['seq'] = _grid([[[x + a] for x in f['seq']] for f, a in zip(features, firsts)], (size[0], 1), 0)[..., 0]  # in which sequence
     if all('labels' in f for f in features): batch['labels'] = torch.tensor([f['labels'] for f in features])
     return batch
 
@@ -209,8 +192,7 @@ MISSING = -1e9  # score of a label that an instance does not have
 class _Masked:
     "Label scores of a masked language model"
     def forward(self, input_ids=None, attention_mask=None, pieces=None, at=None, seq=None, labels=None, **kwargs):
-        if pieces is None:
-            return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        if pieces is None: return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         real = pieces >= 0
         place = (seq[..., None] * input_ids.shape[1] + at)[real]           # positions in the flat batch
         place, back = place.unique(return_inverse=True)
@@ -230,18 +212,15 @@ def _scored(logp, pieces, real, labels):
 class _Seq2Seq:
     "Label scores of an encoder-decoder"
     def forward(self, input_ids=None, attention_mask=None, pieces=None, labels=None, **kwargs):
-        if pieces is None:
-            return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        if pieces is None: return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         real, (n, c, k) = pieces >= 0, pieces.shape
         states = self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
         start = torch.full((n, 1, 1), self.config.decoder_start_token_id, device=pieces.device)
         if k == 1: given, rows = start[:, 0], torch.arange(n, device=pieces.device)  # all labels share the first step
         else:
-            given = torch.cat([start.expand(n, c, 1), pieces[..., :-1].clamp_min(self.config.pad_token_id or 0)],
-                              -1).flatten(0, 1)
+            given = torch.cat([start.expand(n, c, 1), pieces[..., :-1].clamp_min(self.config.pad_token_id or 0)], -1).flatten(0, 1)
             rows = torch.arange(n, device=pieces.device).repeat_interleave(c)
-        vocab = super().forward(encoder_outputs=(states[0][rows],), attention_mask=attention_mask[rows],
-                                decoder_input_ids=given, use_cache=False).logits
+        vocab = super().forward(encoder_outputs=(states[0][rows],), attention_mask=attention_mask[rows], decoder_input_ids=given, use_cache=False).logits
         logp = vocab.float().log_softmax(-1)
         logp = logp[:, None].expand(n, c, 1, -1) if k == 1 else logp.view(n, c, k, -1)
         return _scored(logp[real], pieces, real, labels)
@@ -255,9 +234,7 @@ def as_label_scorer(
     if issubclass(base, (_Masked, _Seq2Seq)): return model
     if getattr(model.config, 'is_encoder_decoder', False): mixin = _Seq2Seq
     elif model.get_output_embeddings() is not None: mixin = _Masked
-    else:
-        raise XlnbError(f"a {base.__name__} predicts no words, so it can't fill a gap: load the pre-trained language "
-                        f"model (load_encoder), or use HeadScorer")
+    else: raise XlnbError(f"a {base.__name__} predicts no words, so it can't fill a gap: load the pre-trained language model (load_encoder), or use HeadScorer")
     model.__class__ = type(base.__name__, (mixin, base), {'__module__': base.__module__})
     return model
 
@@ -275,15 +252,22 @@ class Seq2SeqScorer(ClozeScorer):
     "Scores from label words at the first decoding step, for models such as mT5"
     _make = staticmethod(_seq2seq_row)
     def _check(self): pass
-    def collate(self, features):
-        return {k: v for k, v in _collate_cloze(self.tokenizer, features).items() if k not in ('at', 'seq')}
+    def collate(self, features): return {k: v for k, v in _collate_cloze(self.tokenizer, features).items() if k not in ('at', 'seq')}
 
 def load_seq2seq(
     name: str, # Hub id or folder of an encoder-decoder such as google/mt5-small
 ): # the model, in evaluation mode
     "An encoder-decoder that scores labels"
-    return as_label_scorer(from_checkpoint(AutoModelForSeq2SeqLM, name, use_safetensors=True,
-                                           dtype=torch.float32)).eval()
+    return as_label_scorer(from_checkpoint(AutoModelForSeq2SeqLM, name, use_safetensors=True, dtype=torch.float32)).eval()
+
+# %% ../../nbs/evaluation/41_scoring.ipynb #f0633659
+def default_scorer(
+    task,                  # a `Task` with one label per instance
+    tokenizer,             # of the model
+    max_length: int = 128, # longest input in tokens
+): # `HeadScorer`; `ClozeScorer` for a probe
+    "The scorer that needs no choice."
+    return (HeadScorer if kind_of(task).trains else ClozeScorer)(task, tokenizer, max_length=max_length)
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-46
 def label_logits(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Iterator
 
 from ..evaluation.predict import validation
-from ..data.features import collator, featurize
+from ..data.kinds.base import collator, featurize, kind_of
 from ..training.losses import task_loss
 from ..training.stage import Context, Stage, Tuning
 
@@ -25,7 +25,7 @@ class FineTune(Tuning):
         ctx: Context, # task, tokenizer, seed and budget
     ) -> Iterator[Stage]: # one stage, or none for a cloze
         "One stage on the source's training rows."
-        if ctx.task.kind == 'cloze': return
+        if not kind_of(ctx.task).trains: return
         data = featurize(ctx.task, ctx.rows('train'), ctx.tokenizer, ctx.budget.max_length, train=True)
         yield Stage('finetune', data, collator(ctx.task, ctx.tokenizer), task_loss,
                     **self.training(model, ctx, len(data)), **validation(ctx, self.select))

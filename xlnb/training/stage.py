@@ -40,6 +40,7 @@ class Context:
     data: Any = None                # root of a local mirror; `None`: the environment's `XLNB_DATA`, else the Hub
     out: Path|None = None           # folder for checkpoints
     langs: tuple[str, ...] = ()     # languages to be evaluated
+    runs: Any = None                # in a study: `snapshots(n)` of the fine-tuned model, `other_runs(n)` of further seeds
 
 # %% ../../nbs/training/33_stage.ipynb #1c9dd8cb
 def _rows(self,
@@ -306,13 +307,14 @@ def run_method(
     model,                 # trained in place
     ctx: Context,          # task, tokenizer, seed and budget
     progress: bool = False,# show bars
+    callbacks: Sequence = (), # more `TrainerCallback`s
 ) -> list[StageResult]: # one per stage
     "Run the stages of a method one after the other, each in its own folder of `ctx.out`."
     out = []
     for i, stage in enumerate(method.stages(model, ctx)):
         if stage.options is None: stage.options = _options(method)
         folder = Path(ctx.out)/f'{method.name}-{i}-{stage.name}' if ctx.out else None
-        out.append(run_stage(stage, model, folder, ctx.seed, progress))
+        out.append(run_stage(stage, model, folder, ctx.seed, progress, callbacks))
     return out
 
 def _options(method):

@@ -13,12 +13,11 @@ from dataclasses import replace
 import pandas as pd
 
 from ...core import XlnbError
-from xlnb.methods.alsace.diagnostics import (calibration_change, fact_movement, rank_agreement, score_items, stated_in,
-                                             teacher_gains,
+from xlnb.methods.alsace.diagnostics import (calibration_change, fact_movement, rank_agreement, score_items, stated_in, teacher_gains,
     vote_accuracy)
 from .method import ALSACE, Distilled, distil
 from ...data.schema import align_rows
-from ...evaluation.scoring import ClozeScorer, HeadScorer, label_logits, label_probs
+from ...evaluation.scoring import default_scorer, label_logits, label_probs
 from ...training.stage import Budget, Context
 
 # %% ../../../nbs/methods/alsace/64_baselines.ipynb #cell-07
@@ -55,11 +54,8 @@ def few_shot_budget(
     **options, # further fields of `Budget`
 ) -> Budget:
     "The labelled examples of the paper's limited setting"
-    kind = {frozenset(('entailment', 'neutral', 'contradiction')): 'inference',
-            frozenset(('different', 'paraphrase')): 'paraphrase'}.get(frozenset(task.labels))
-    if kind is None:
-        raise XlnbError(f"the limited setting is defined for inference (128) and paraphrase (512), not for "
-                        f"{task.name!r}: give Budget(train_examples=...)")
+    kind = {frozenset(('entailment', 'neutral', 'contradiction')): 'inference', frozenset(('different', 'paraphrase')): 'paraphrase'}.get(frozenset(task.labels))
+    if kind is None: raise XlnbError(f"the limited setting is defined for inference (128) and paraphrase (512), not for {task.name!r}: give Budget(train_examples=...)")
     return Budget(**dict(train_examples=FEW_SHOT[kind]) | options)
 
 # %% ../../../nbs/methods/alsace/64_baselines.ipynb #cell-16
@@ -71,11 +67,9 @@ def explain_run(
     scorer=None,       # as in `ALSACE`
 ) -> dict: # tables by name: 'vote', 'ranks', 'calibration'
     "The vote against the truth, confidence against accuracy, calibration before and after"
-    if done.report is None:
-        raise XlnbError("there was no vote in this run: explain a run of the objective 'distillation'")
+    if done.report is None: raise XlnbError("there was no vote in this run: explain a run of the objective 'distillation'")
     task, langs = ctx.task, done.report.langs
-    scorer = scorer or (ClozeScorer if task.kind == 'cloze' else HeadScorer)(task, ctx.tokenizer,
-        max_length=ctx.budget.max_length)
+    scorer = scorer or default_scorer(task, ctx.tokenizer, max_length=ctx.budget.max_length)
     rows = align_rows({l: task.load(l, split, data=ctx.data, limit=ctx.budget.eval_examples) for l in langs})
     probs, mask = label_probs(label_logits(scorer.prepare(before), scorer, rows, ctx.budget.eval_batch_size))
     vote = vote_accuracy(probs, rows[langs[0]]['label'][:], langs, mask)
@@ -97,10 +91,8 @@ def leave_teachers_out(
         return done, score_items(done.model, ctx, split, m.scorer).groupby('lang', sort=False).correct.mean().to_dict()
     done, full = run(method)
     teachers = done.report.teachers
-    if len(teachers) < 2:
-        raise XlnbError(f"{teachers[0]!r} is the only teacher, so none can be left out: take threshold='top-2' or more")
-    return teacher_gains(full, {t: run(replace(method, teachers=tuple(x for x in teachers if x != t)))[1]
-                                for t in teachers})
+    if len(teachers) < 2: raise XlnbError(f"{teachers[0]!r} is the only teacher, so none can be left out: take threshold='top-2' or more")
+    return teacher_gains(full, {t: run(replace(method, teachers=tuple(x for x in teachers if x != t)))[1] for t in teachers})
 
 # %% ../../../nbs/methods/alsace/64_baselines.ipynb #cell-25
 def move_facts(
@@ -112,5 +104,4 @@ def move_facts(
     "Distil on a probing task and follow the facts that only one language states"
     before = score_items(copy.deepcopy(model), ctx, split, method.scorer)
     done = distil(copy.deepcopy(model), ctx, method)
-    return fact_movement(before, score_items(done.model, ctx, split, method.scorer),
-                         stated_in(ctx.task, split, ctx.data), ctx.task.source), done
+    return fact_movement(before, score_items(done.model, ctx, split, method.scorer), stated_in(ctx.task, split, ctx.data), ctx.task.source), done

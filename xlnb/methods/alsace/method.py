@@ -15,11 +15,12 @@ import numpy as np, pandas as pd
 import torch
 from safetensors.torch import load_model, save_model
 
-from ...core import XlnbError
+from ...core import XlnbError, some
 from .losses import alsace_loss, language_pairs, prediction_entropy
-from ...data.parallel import TEXT_COLUMNS, ParallelText, lab_text, parallel_text, split_text, warn_if_evaluation
-from ...data.schema import SPLITS, _some
-from ...evaluation.scoring import MISSING, ClozeScorer, HeadScorer, label_logits, label_probs
+from ...data.parallel import ParallelText, lab_text, parallel_text, split_text, warn_if_evaluation
+from ...data.schema import SPLITS
+from ...data.kinds.base import kind_of
+from ...evaluation.scoring import MISSING, default_scorer, label_logits, label_probs
 from .vote import TeacherReport, random_teachers, select_teachers
 from ...training.stage import Context, Method, Stage, StageResult, predict, run_stage, task_loss
 
@@ -27,8 +28,7 @@ from ...training.stage import Context, Method, Stage, StageResult, predict, run_
 @dataclass(frozen=True)
 class ALSACE(Method):
     "Let the languages of a fine-tuned model vote, and distil from the better ones to the others."
-    # unlabelled parallel text: a `ParallelText`, a path, or a split of the task; None: new text of the laboratory
-    text: Any = None
+    text: Any = None                      # unlabelled parallel text: a `ParallelText`, a path, or a split of the task; None: new text of the laboratory
     amount: int = 500                     # instances of it at most
     langs: tuple[str, ...]|None = None    # languages that take part; those that are evaluated if None
     teachers: str|tuple[str, ...] = 'vote'# 'vote', 'random', 'source', 'oracle' (uses target labels), or codes
@@ -42,20 +42,17 @@ class ALSACE(Method):
     temperature: float = 1.               # of both sides
     detach_teacher: bool = False          # no gradient through the teacher's side
     anchor: float = 0.                    # weight of cross-entropy on labelled rows of the source
-    # the others are controls
-    objective: Literal['distillation', 'self-training-source', 'self-training-all', 'none'] = 'distillation'
+    objective: Literal['distillation', 'self-training-source', 'self-training-all', 'none'] = 'distillation' # the others are controls
     lr: float|None = None                 # peak learning rate; by the width of the encoder if None
     epochs: float = 5.                    # passes over the instances, unless steps are given
     batch_size: int = 32                  # instances per step, each in all languages
     accumulate: int = 1                   # split each step into so many smaller batches to save memory
     warmup: float = .1                    # share of the steps in which the learning rate rises
     weight_decay: float = 0.              # of AdamW
-    # how to choose the weights: none looks at target labels
-    select: Literal['agreement', 'source', 'last'] = 'agreement'
+    select: Literal['agreement', 'source', 'last'] = 'agreement' # how to choose the weights: none looks at target labels
     held_out: float = .2                  # share of the instances kept for that
     evaluations: int = 5                  # how often weights are looked at
-    # stop when source accuracy falls by more, or the entropy of predictions by half; None: never
-    guard: float|None = .1
+    guard: float|None = .1                # stop when source accuracy falls by more, or the entropy of predictions by half; None: never
     scorer: Any = None                    # what makes label scores; the head, or the probe's candidates, if None
     name: ClassVar[str] = 'alsace'
     slot: ClassVar[str] = 'after'
@@ -64,39 +61,29 @@ class ALSACE(Method):
         super().__post_init__()
         for k in ('amount', 'temperature', 'evaluations'):
             if (v := getattr(self, k)) is not None and v <= 0: raise XlnbError(f"alsace: {k} must be positive, not {v}")
-        if self.amount < 4:
-            raise XlnbError(f"alsace: amount={self.amount} is too few instances to vote, train and hold some out: take "
-                            f"at least 4")
+        if self.amount < 4: raise XlnbError(f"alsace: amount={self.amount} is too few instances to vote, train and hold some out: take at least 4")
         if not 0 < self.held_out < 1: raise XlnbError(f"alsace: held_out must lie between 0 and 1, not {self.held_out}")
-        if isinstance(self.teachers, str) and self.teachers not in ('vote', 'random', 'source', 'oracle'):
-            raise XlnbError(f"alsace: teachers={self.teachers!r} is unknown: 'vote', 'random', 'source', 'oracle' or a "
-                            f"list of codes")
+        if isinstance(self.teachers, str) and self.teachers not in ('vote', 'random', 'source', 'oracle'): raise XlnbError(f"alsace: teachers={self.teachers!r} is unknown: 'vote', 'random', 'source', 'oracle' or a list of codes")
         if isinstance(self.teachers, list): object.__setattr__(self, 'teachers', tuple(self.teachers))
 
 # %% ../../../nbs/methods/alsace/60_method.ipynb #cell-12
 def _unlabelled(self, ctx) -> ParallelText:
     "The parallel text of a run, in the languages that take part, cut to the amount"
     task, wanted = ctx.task, list(self.langs or ctx.langs or ctx.task.langs)
-    if self.text is None and not task.name.startswith('lab-'):
-        raise XlnbError(f"alsace needs unlabelled parallel text for {task.name!r}: give text= a ParallelText, the path "
-                        f"of aligned rows, or one of its splits ({_some(task.splits)})")
+    if self.text is None and not task.name.startswith('lab-'): raise XlnbError(f"alsace needs unlabelled parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or one of its splits ({some(task.splits)})")
     if self.text is None: text = lab_text(task, self.amount, wanted)
     elif isinstance(self.text, str) and self.text in SPLITS: text = split_text(task, self.text, wanted, ctx.data)
     else: text = parallel_text(self.text, task)
     there = [l for l in wanted if l in text.rows]
-    if len(there) < 2:
-        raise XlnbError(f"the parallel text has {_some(text.rows)}, but {_some(wanted)} are evaluated: at least two of "
-                        f"these must be there")
-    if len(there) < len(wanted):
-        warnings.warn(f"alsace: the parallel text has no {_some([l for l in wanted if l not in there])}; these "
-                      f"languages take no part")
+    if len(there) < 2: raise XlnbError(f"the parallel text has {some(text.rows)}, but {some(wanted)} are evaluated: at least two of these must be there")
+    if len(there) < len(wanted): warnings.warn(f"alsace: the parallel text has no {some([l for l in wanted if l not in there])}; these languages take no part")
     return text.only(there).take(self.amount, ctx.seed)
 
 def _fingerprint(self, cell) -> str|None: # for a study: the rows that decide a result beside the task's own
     "Changes when the unlabelled text changes"
-    if self.objective == 'none' or cell.task.kind not in TEXT_COLUMNS: return None
+    if self.objective == 'none' or not kind_of(cell.task).one_label: return None
     if self.text is None or isinstance(self.text, str) and self.text in SPLITS: return str(self.text)
-    return parallel_text(self.text, cell.task)._fingerprint
+    return parallel_text(self.text, cell.task).fingerprint
 
 ALSACE.unlabelled, ALSACE.fingerprint = _unlabelled, _fingerprint
 
@@ -105,8 +92,7 @@ def _teachers(self, ctx, logits, langs, model, scorer, ids) -> TeacherReport:
     "The selection that the options ask for"
     probs, mask = label_probs(logits)
     options = dict(normalisation=self.normalisation, leave_one_out=self.leave_one_out, mask=mask, ids=ids)
-    if not isinstance(self.teachers, str):
-        return select_teachers(probs, langs, threshold=list(self.teachers), **options)
+    if not isinstance(self.teachers, str): return select_teachers(probs, langs, threshold=list(self.teachers), **options)
     report = select_teachers(probs, langs, threshold=self.threshold, **options)
     if self.teachers == 'vote': return report
     if self.teachers == 'random': given = random_teachers(langs, len(report.teachers), ctx.seed)
@@ -119,8 +105,7 @@ def _best_by_label(ctx, model, scorer, langs):
     acc = []
     for l in langs:
         rows = ctx.rows('validation', l, oracle=True)
-        acc.append((label_logits(model, scorer, {l: rows}, ctx.budget.eval_batch_size)[:,
-            0].argmax(-1) == np.array(rows['label'][:])).mean())
+        acc.append((label_logits(model, scorer, {l: rows}, ctx.budget.eval_batch_size)[:, 0].argmax(-1) == np.array(rows['label'][:])).mean())
     return [l for l, a in zip(langs, acc) if a >= np.mean(acc) - 1e-12]
 
 ALSACE._teachers = _teachers
@@ -129,8 +114,7 @@ ALSACE._teachers = _teachers
 class _Watch:
     "Metrics without target labels, the guard, and the last weights"
     def __init__(self, method, gold, shape, keep):
-        self.method, self.gold, self.shape, self.keep, self.start, self.log = method, np.asarray(gold), shape, keep, None, [
-                                                                                                 ]
+        self.method, self.gold, self.shape, self.keep, self.start, self.log = method, np.asarray(gold), shape, keep, None, []
 
     def measure(self, logits) -> dict:
         "Accuracy in the source, entropy of the predictions, agreement with the first vote, confidence in it"
@@ -138,12 +122,9 @@ class _Watch:
         z = np.stack([np.pad(x, (0, most - len(x)), constant_values=MISSING) for x in logits])
         source, held = z[:len(self.gold)], z[len(self.gold):].reshape(*self.shape, most)
         probs, mask = label_probs(held)
-        if self.start is None:
-            self.vote = select_teachers(probs, [str(i) for i in range(self.shape[1])], mask=mask,
-                                        threshold='top-1').labels
+        if self.start is None: self.vote = select_teachers(probs, [str(i) for i in range(self.shape[1])], mask=mask, threshold='top-1').labels
         said = held.argmax(-1) == self.vote[:, None]
-        out = dict(agreement=float(said.mean()),
-                   confidence=float(np.take_along_axis(probs, self.vote[:, None, None], -1).mean()),
+        out = dict(agreement=float(said.mean()), confidence=float(np.take_along_axis(probs, self.vote[:, None, None], -1).mean()),
                    entropy=prediction_entropy(z, labels=int(mask.sum(1).max())))
         return (dict(source_accuracy=float((source.argmax(-1) == self.gold).mean())) if len(self.gold) else {}) | out
 
@@ -162,16 +143,10 @@ def _guard(self, m, rows):
     fix = "lower lr, add anchor=1.0, or look at the unlabelled text; guard=None runs on regardless"
     if n:
         a, b = self.start['source_accuracy'], m['source_accuracy']
-        if a < np.bincount(self.gold).max() / n + 2 * math.sqrt(a * (1 - a) / n):
-            return  # it knows no more than the most frequent label: nothing to lose
-        if b < a - self.method.guard - 2 * math.sqrt(a * (1 - a) / n):
-            raise XlnbError(f"alsace stopped: accuracy in the source fell from {a:.1%} to {b:.1%} on {n} validation "
-                            f"rows, so the languages agree on something wrong: {fix}")
+        if a < np.bincount(self.gold).max() / n + 2 * math.sqrt(a * (1 - a) / n): return  # it knows no more than the most frequent label: nothing to lose
+        if b < a - self.method.guard - 2 * math.sqrt(a * (1 - a) / n): raise XlnbError(f"alsace stopped: accuracy in the source fell from {a:.1%} to {b:.1%} on {n} validation rows, so the languages agree on something wrong: {fix}")
     a, b = self.start['entropy'], m['entropy']
-    if b < a / 2:
-        raise XlnbError(
-    f"alsace stopped: the entropy of the predictions fell from {a:.2f} to {b:.2f} of its maximum, "
-    f"so the model is about to say the same whatever it reads, which has no distillation loss: {fix}")
+    if b < a / 2: raise XlnbError(f"alsace stopped: the entropy of the predictions fell from {a:.2f} to {b:.2f} of its maximum, so the model is about to say the same whatever it reads, which has no distillation loss: {fix}")
 
 _Watch._check = _guard
 
@@ -188,8 +163,7 @@ def _batches(scorer):
     def collate(rows):
         if 'versions' not in rows[0]: return scorer.collate(rows)
         batch = scorer.collate([f for r in rows for f in r['versions']])
-        if 'anchor' in rows[0]:
-            batch |= {f'anchor_{k}': v for k, v in scorer.collate([r['anchor'] for r in rows]).items()}
+        if 'anchor' in rows[0]: batch |= {f'anchor_{k}': v for k, v in scorer.collate([r['anchor'] for r in rows]).items()}
         return batch
     return collate
 
@@ -214,10 +188,8 @@ def _steps(method, ctx, n):
 
 def _arguments(method, ctx, model, n, batch_size=None):
     steps, every = _steps(method, ctx, n)
-    return dict(learning_rate=method.lr or _lr(model), warmup_steps=method.warmup, weight_decay=method.weight_decay,
-                max_steps=steps, eval_steps=every,
-                per_device_train_batch_size=(batch_size or method.batch_size) // method.accumulate,
-                gradient_accumulation_steps=method.accumulate,
+    return dict(learning_rate=method.lr or _lr(model), warmup_steps=method.warmup, weight_decay=method.weight_decay, max_steps=steps, eval_steps=every,
+                per_device_train_batch_size=(batch_size or method.batch_size) // method.accumulate, gradient_accumulation_steps=method.accumulate,
                 per_device_eval_batch_size=ctx.budget.eval_batch_size)
 
 # %% ../../../nbs/methods/alsace/60_method.ipynb #cell-31
@@ -236,12 +208,10 @@ class Plan:
 def _plan(self, model, ctx: Context) -> Plan|None: # None where there is nothing to do
     "Read the text, let the languages vote, and set up the stage"
     if self.objective == 'none': return None
-    if ctx.task.kind not in TEXT_COLUMNS:
-        warnings.warn(f"alsace has nothing to distil for {ctx.task.name!r}: a task of kind {ctx.task.kind!r} has no "
-                      f"distribution over labels per instance; the model stays as it is")
+    if not kind_of(ctx.task).one_label:
+        warnings.warn(f"alsace has nothing to distil for {ctx.task.name!r}: a task of kind {str(ctx.task.kind)!r} has no distribution over labels per instance; the model stays as it is")
         return None
-    scorer = self.scorer or (ClozeScorer if ctx.task.kind == 'cloze' else HeadScorer)(ctx.task, ctx.tokenizer,
-        max_length=ctx.budget.max_length)
+    scorer = self.scorer or default_scorer(ctx.task, ctx.tokenizer, max_length=ctx.budget.max_length)
     model = _placed(scorer.prepare(model))
     whole = self.unlabelled(ctx)
     warn_if_evaluation(whole, ctx.task, ctx.data)
@@ -268,28 +238,23 @@ def _distillation(self, plan, model, ctx, scorer, logits, watched) -> Stage:
     plan.pairs = language_pairs(plan.langs, plan.report.teachers, self.strategy, rank, self.n, self.ordered)
     anchors = scorer.features(ctx.rows('train'), ctx.task.source) if self.anchor else None
     how = dict(direction=self.direction, temperature=self.temperature, detach_teacher=self.detach_teacher)
-    taught = '+'.join(plan.report.teachers) if self.strategy in ('teachers',
-        'listed') else f'{self.strategy}{self.n or ""}'
+    taught = '+'.join(plan.report.teachers) if self.strategy in ('teachers', 'listed') else f'{self.strategy}{self.n or ""}'
     name = f"distil {'' if plan.report.source in ('vote', 'given') else plan.report.source + ' '}{taught}"
-    return Stage(name, _rows(scorer, plan.text, anchors), _batches(scorer), _loss(len(plan.langs), plan.pairs,
-        self.anchor, **how),
+    return Stage(name, _rows(scorer, plan.text, anchors), _batches(scorer), _loss(len(plan.langs), plan.pairs, self.anchor, **how),
                  args=_arguments(self, ctx, model, len(plan.text)), **watched)
 
 def _self_training(self, plan, model, ctx, scorer, logits, watched) -> Stage:
     "The controls: train on the model's own labels where it is sure, in the source or in all languages"
     langs = [ctx.task.source] if self.objective == 'self-training-source' else plan.langs
-    if ctx.task.source not in plan.langs:
-        raise XlnbError(f"self-training needs the source {ctx.task.source!r} in the parallel text")
+    if ctx.task.source not in plan.langs: raise XlnbError(f"self-training needs the source {ctx.task.source!r} in the parallel text")
     probs, _ = label_probs(logits[:, [plan.langs.index(l) for l in langs]])
     sure = probs.max(-1).T.ravel()                                    # language by language
     keep = np.sort(np.argsort(-sure, kind='stable')[:max(1, len(sure) // 2)])
     rows = [f for l in langs for f in scorer.features(plan.text.rows[l], l)]
     own = probs.argmax(-1).T.ravel()
     rows = [rows[i] | {'labels': int(own[i])} for i in keep]
-    # the steps of distillation
-    size = max(self.accumulate, round(self.batch_size * len(rows) / len(plan.text) / self.accumulate) * self.accumulate)
-    return Stage(self.objective, rows, scorer.collate, task_loss, args=_arguments(self, ctx, model, len(plan.text),
-        size), **watched)
+    size = max(self.accumulate, round(self.batch_size * len(rows) / len(plan.text) / self.accumulate) * self.accumulate)  # the steps of distillation
+    return Stage(self.objective, rows, scorer.collate, task_loss, args=_arguments(self, ctx, model, len(plan.text), size), **watched)
 
 ALSACE._distillation, ALSACE._self_training = _distillation, _self_training
 
@@ -297,16 +262,13 @@ ALSACE._distillation, ALSACE._self_training = _distillation, _self_training
 def _watched(self, plan, model, ctx, scorer) -> dict:
     "The arguments of `Stage` that choose the weights"
     source = ctx.rows('validation') if 'validation' in ctx.task.splits else None
-    if self.select == 'source' and source is None:
-        raise XlnbError(f"{ctx.task.name!r} has no validation rows in the source: choose by select='agreement' or "
-                        f"'last'")
+    if self.select == 'source' and source is None: raise XlnbError(f"{ctx.task.name!r} has no validation rows in the source: choose by select='agreement' or 'last'")
     clean = lambda fs: [{k: v for k, v in f.items() if k not in ('labels', 'row')} for f in fs]
     rows = clean(scorer.features(source, ctx.task.source)) if source is not None else []
     held = [scorer.features(ds, l) for l, ds in plan.held.rows.items()]
     rows += clean(f for instance in zip(*held) for f in instance)
     steps, every = _steps(self, ctx, len(plan.text))
-    plan.watch = _Watch(self, source['label'][:] if source is not None else [], (len(plan.held), len(plan.langs)),
-                        _keeper(self, plan, model, ctx, math.ceil(steps / every)))
+    plan.watch = _Watch(self, source['label'][:] if source is not None else [], (len(plan.held), len(plan.langs)), _keeper(self, plan, model, ctx, math.ceil(steps / every)))
     plan.watch.start = plan.watch.measure(predict(model, rows, scorer.collate, ctx.budget.eval_batch_size))
     chooses = dict(agreement='agreement', source='source_accuracy', last='evaluation')[self.select]
     return dict(eval_data=rows, compute_metrics=plan.watch, metric=chooses)
@@ -359,8 +321,7 @@ class Distilled:
         "The model with the weights of the last step"
         model, kept = copy.deepcopy(self.model), self.plan and self.plan.last
         if isinstance(kept, dict): model.load_state_dict(kept)
-        elif kept is not None and (kept/'model.safetensors').exists():
-            load_model(model, str(kept/'model.safetensors'), strict=False)
+        elif kept is not None and (kept/'model.safetensors').exists(): load_model(model, str(kept/'model.safetensors'), strict=False)
         return model.eval()
 
 def distil(

@@ -17,13 +17,13 @@ from datasets import Dataset, concatenate_datasets
 from ...models.word_alignment import align_words
 from ...models.encoders import encoder_fingerprint
 from ...lab.worlds import Lab
-from ...core import XlnbError
+from ...core import XlnbError, some
 from ...data.parallel import parallel_texts
 from ...models.heads import POINTERS, Pointer, drop_pointer, give_pointer, save_encoder
-from ...models.pointer import asks
-from ...data.schema import _some
+from ...data.kinds.base import query_kinds
+from ...data.kinds.query import add_query, uses_query
 from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
-from .spans import CapitalEntities, SpacyEntities, add_query, lab_pairs, span_inputs, span_pairs
+from .spans import CapitalEntities, SpacyEntities, lab_pairs, span_inputs, span_pairs
 from .span_sources import RandomSpans, recurring_inputs, recurring_spans
 from .objective import TERMS, SpanCollator, SpanObjective, pointed, span_loss
 from ...training.stage import Context, Method, Stage, learning_rate
@@ -36,12 +36,9 @@ class CLISM(Method):
     amount: int|None = None              # pairs per language at most; all if None, and 2,000 of the laboratory
     langs: tuple[str, ...]|None = None   # languages with parallel text; those that are evaluated and are there if None
     without: tuple[str, ...] = ()        # languages held out of it: do they suffer?
-    # what is asked for; 'recurring' reads the English side alone
-    spans: Literal['entities', 'random', 'recurring'] = 'entities'
-    # who finds them; None: gold in the laboratory, else spaCy if it is there
-    entities: Literal['gold', 'spacy', 'capitals']|None = None
-    # word alignment: 'gold', 'counts', or an encoder by name; None: gold in the laboratory, else counts
-    links: str|None = None
+    spans: Literal['entities', 'random', 'recurring'] = 'entities' # what is asked for; 'recurring' reads the English side alone
+    entities: Literal['gold', 'spacy', 'capitals']|None = None # who finds them; None: gold in the laboratory, else spaCy if it is there
+    links: str|None = None               # word alignment: 'gold', 'counts', or an encoder by name; None: gold in the laboratory, else counts
     longest: int = 10                    # pieces of an entity, and of an answer, at most
     empty: bool = False                  # keep pairs that ask nothing?
     clism: float = 1.                    # weight of pointing
@@ -54,16 +51,14 @@ class CLISM(Method):
     one_pass: bool = True                # hide them in the input that asks; False: in a copy
     head: Literal['linear', 'qass'] = 'linear' # of the pointer: as printed, or Splinter's
     init: Literal['mask', 'mean'] = 'mask'     # what the embedding of [QUE] starts from
-    # kinds of task that get a [QUE] at fine-tuning: 'span', 'tags'; () for the usual heads
-    asks: tuple[str, ...] = ('span',)
+    asks: tuple[str, ...] = ('span',)    # kinds of task that get a [QUE] at fine-tuning: 'span', 'tags'; () for the usual heads
     keep: bool = True                    # keep the pointer's weights for fine-tuning; False: start it afresh
     max_length: int = 256                # pieces of a pair, half of them for each sentence
     lr: float|None = None                # peak learning rate; half of that of fine-tuning if None
     steps: int|None = None               # of pre-training, instead of epochs
     epochs: float = 1.                   # passes over the pairs
     batch_size: int = 64                 # pairs per step
-    # split each step into so many smaller batches to save memory; the contrast is then within these
-    accumulate: int = 1
+    accumulate: int = 1                  # split each step into so many smaller batches to save memory; the contrast is then within these
     warmup: float = .1                   # share of the steps in which the learning rate rises
     weight_decay: float = 0.             # of AdamW
     name: ClassVar[str] = 'clism'
@@ -87,23 +82,13 @@ def _check(m):
         if (v := getattr(m, k)) is not None and v <= 0: raise XlnbError(f"clism: {k} must be positive, not {v}")
     for k in ('clism', 'cacr', 'mlm'):
         if getattr(m, k) < 0: raise XlnbError(f"clism: the weight {k} must not be negative, but is {getattr(m, k)}")
-    if not any(m.weights.values()):
-        raise XlnbError("clism: all weights are zero, so there is nothing to learn: give one of clism, cacr, mlm a "
-                        "weight")
-    if m.cacr and m.spans == 'recurring':
-        raise XlnbError("clism: recurring spans stand in texts of one language, which have no translation to contrast "
-                        "with: set cacr=0")
-    if odd := set(m.terms) - {*TERMS}:
-        raise XlnbError(f"clism: the contrast has no term {min(odd)!r}: choose among {', '.join(TERMS)}")
-    if odd := set(m.asks) - {'span', 'tags'}:
-        raise XlnbError(f"clism: tasks of kind {min(odd)!r} have no place for a [QUE]: choose asks among 'span' and "
-                        f"'tags'")
-    if m.head not in POINTERS:
-        raise XlnbError(f"clism: head={m.head!r} is unknown: choose {' or '.join(map(repr, POINTERS))}")
-    if m.mlm and not 0 < m.mask < 1:
-        raise XlnbError(f"clism: mask must be a share between 0 and 1, not {m.mask}; to do without, set mlm=0")
-    if m.batch_size % m.accumulate:
-        raise XlnbError(f"clism: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
+    if not any(m.weights.values()): raise XlnbError("clism: all weights are zero, so there is nothing to learn: give one of clism, cacr, mlm a weight")
+    if m.cacr and m.spans == 'recurring': raise XlnbError("clism: recurring spans stand in texts of one language, which have no translation to contrast with: set cacr=0")
+    if odd := set(m.terms) - {*TERMS}: raise XlnbError(f"clism: the contrast has no term {min(odd)!r}: choose among {', '.join(TERMS)}")
+    if odd := set(m.asks) - {*query_kinds()}: raise XlnbError(f"clism: tasks of kind {min(odd)!r} have no place for a [QUE]: choose asks among {query_kinds()}")
+    if m.head not in POINTERS: raise XlnbError(f"clism: head={m.head!r} is unknown: choose {' or '.join(map(repr, POINTERS))}")
+    if m.mlm and not 0 < m.mask < 1: raise XlnbError(f"clism: mask must be a share between 0 and 1, not {m.mask}; to do without, set mlm=0")
+    if m.batch_size % m.accumulate: raise XlnbError(f"clism: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cell-14
 LAB_PAIRS = 2000 # per language, where amount is None
@@ -115,30 +100,22 @@ def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
     "Pairs of each language, with gold in the laboratory"
     wanted = [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
     if m.text is None:
-        if not task.name.startswith('lab-'):
-            raise XlnbError(f"clism needs parallel text for {task.name!r}: give text= a ParallelText, the path of "
-                            f"aligned rows, or a list of these")
+        if not task.name.startswith('lab-'): raise XlnbError(f"clism needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or a list of these")
         return {l: _from_lab(l, m.amount or LAB_PAIRS) for l in wanted}
     texts = parallel_texts(m.text)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
-    if m.langs and len(there) < len(wanted):
-        raise XlnbError(f"clism: the parallel text has no {_some([l for l in wanted if l not in there])}: leave it out "
-                        f"of langs=, or add text")
-    if not there:
-        raise XlnbError(f"clism: the parallel text has none of {_some(wanted)}: give text in one of the languages that "
-                        f"are evaluated")
+    if m.langs and len(there) < len(wanted): raise XlnbError(f"clism: the parallel text has no {some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
+    if not there: raise XlnbError(f"clism: the parallel text has none of {some(wanted)}: give text in one of the languages that are evaluated")
     rows = sentence_pairs(texts, there, m.amount, False, task.source, seed)
     where = {l: [i for i, k in enumerate(rows['lang'][:]) if k == l] for l in there}
-    return {l: Dataset.from_list([dict(id=f'{l}-{j:06}', source=r['source'], target=r['target']) for j,
-                                  r in enumerate(rows.select(at))]) for l, at in where.items()}
+    return {l: Dataset.from_list([dict(id=f'{l}-{j:06}', source=r['source'], target=r['target']) for j, r in enumerate(rows.select(at))]) for l, at in where.items()}
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cell-15
 def _finder(m, texts, lab, seed=0):
     "Who finds what is asked for; None: the gold that the pairs bring"
     if m.spans == 'random': return RandomSpans(seed=seed)
     if m.entities in (None, 'gold') and lab: return None
-    if m.entities == 'gold':
-        raise XlnbError("clism: only the laboratory has gold entities: take entities='spacy' or 'capitals'")
+    if m.entities == 'gold': raise XlnbError("clism: only the laboratory has gold entities: take entities='spacy' or 'capitals'")
     if m.entities != 'capitals':
         try: return SpacyEntities()
         except XlnbError:
@@ -148,8 +125,7 @@ def _finder(m, texts, lab, seed=0):
 def _aligner(m, lab):
     "How words are aligned; None: by the gold links that the pairs bring"
     if m.links in (None, 'gold') and lab: return None
-    if m.links == 'gold':
-        raise XlnbError("clism: only the laboratory has gold links: take links='counts', or the name of an encoder")
+    if m.links == 'gold': raise XlnbError("clism: only the laboratory has gold links: take links='counts', or the name of an encoder")
     return align_words if m.links in (None, 'counts') else partial(align_words, encoder=m.links)
 
 def _pairs(m, ctx):
@@ -173,17 +149,14 @@ def _prepare(m, model, ctx):
 def _inputs_of(m, ctx):
     room = min(m.max_length, ctx.tokenizer.model_max_length)
     if m.spans != 'recurring': return span_inputs(m.pairs(ctx), ctx.tokenizer, room, m.empty)
-    return recurring_inputs(recurring_spans(_passages(m, ctx, room), ctx.tokenizer, m.longest, seed=ctx.seed),
-                            ctx.tokenizer, room, m.empty)
+    return recurring_inputs(recurring_spans(_passages(m, ctx, room), ctx.tokenizer, m.longest, seed=ctx.seed), ctx.tokenizer, room, m.empty)
 
 def _passages(m, ctx, room) -> list: # of texts
     "English passages, as many as there would be pairs: documents of the laboratory, else sentences one after the other"
     parts = _sentences(m, ctx.task, ctx.langs, ctx.seed)
     if m.text is None: return Lab().corpus(ctx.task.source, sum(map(len, parts.values())))
     out, size, drawn = [], 0, {s for p in parts.values() for s in p['source']}
-    # as they follow each other there
-    for s in dict.fromkeys(s for t in parallel_texts(m.text) for _, s, _ in text_pairs(t, ctx.task.source,
-        ctx.task.source) if s in drawn):
+    for s in dict.fromkeys(s for t in parallel_texts(m.text) for _, s, _ in text_pairs(t, ctx.task.source, ctx.task.source) if s in drawn): # as they follow each other there
         n = len(ctx.tokenizer(s, add_special_tokens=False)['input_ids'])
         if out and size + n <= room - 8: out[-1] += ' ' + s; size += n
         else: out.append(s); size = n
@@ -191,36 +164,29 @@ def _passages(m, ctx, room) -> list: # of texts
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cell-22
 def _args(m, model, ctx):
-    return dict(learning_rate=m.lr or learning_rate(model) / 2, warmup_steps=m.warmup, weight_decay=m.weight_decay,
-                num_train_epochs=m.epochs, max_steps=m.steps or -1,
+    return dict(learning_rate=m.lr or learning_rate(model) / 2, warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=m.steps or -1,
                 per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate)
 
 def _stages(m, model, ctx):
     m.prepare(model, ctx)
     rows = m.inputs(ctx)
-    if not rows:
-        raise XlnbError("clism: nothing is asked in any pair: give more text, or other entities=, links= or spans=")
-    if 'span' not in m.asks:
-        model.pointer = Pointer(model.config.hidden_size, m.head, ctx.seed).to(model.device)  # for this stage only
+    if not rows: raise XlnbError("clism: nothing is asked in any pair: give more text, or other entities=, links= or spans=")
+    if 'span' not in m.asks: model.pointer = Pointer(model.config.hidden_size, m.head, ctx.seed).to(model.device)  # for this stage only
     with pointed(model, SpanObjective(m.weights, m.scale, m.gather)) as pointing:
         contrast = any(pointing._objective.weights.get(t) for t in TERMS)
-        yield Stage('spans', Dataset.from_list(rows), SpanCollator(ctx.tokenizer, contrast, m.mask if m.mlm else 0.,
-            m.one_pass), span_loss, args=_args(m, model, ctx))
+        yield Stage('spans', Dataset.from_list(rows), SpanCollator(ctx.tokenizer, contrast, m.mask if m.mlm else 0., m.one_pass), span_loss, args=_args(m, model, ctx))
     if 'span' not in m.asks: drop_pointer(model)
     elif not m.keep: model.pointer = Pointer(model.config.hidden_size, m.head, ctx.seed).to(model.device)
-    if ctx.out and int(os.environ.get('RANK', 0)) == 0:
-        save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')  # one process writes
+    if ctx.out and int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')  # one process writes
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cell-23
 @lru_cache(32)
-def _mark(lang, n):
-    return hashlib.blake2b(json.dumps(_from_lab(lang, n).to_dict(), sort_keys=True).encode(), digest_size=8).hexdigest()
+def _mark(lang, n): return hashlib.blake2b(json.dumps(_from_lab(lang, n).to_dict(), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 def _fingerprint(m, cell):
     "What the result depends on beside options and encoder: the pairs, and who found entities and links"
     lab = m.text is None
-    rows = [_mark(l, len(p)) for l, p in _sentences(m, cell.task, cell.langs,
-        cell.seed).items()] if lab else [t._fingerprint for t in parallel_texts(m.text)]
+    rows = [_mark(l, len(p)) for l, p in _sentences(m, cell.task, cell.langs, cell.seed).items()] if lab else [t.fingerprint for t in parallel_texts(m.text)]
     find = None if m.spans != 'entities' else _finder(m, [], lab)
     nlp = getattr(find, 'nlp', None)
     who = [type(find).__name__, getattr(find, 'name', None), getattr(nlp, 'meta', {}).get('version')]

@@ -18,11 +18,10 @@ from transformers import PreTrainedModel
 from .candidates import MaskedCandidates, vocabularies
 from ...models.encoders import load_encoder
 from ...evaluation.predict import validation
-from ...data.features import collator, featurize
+from ...data.kinds.base import collator, featurize, kind_of
 from ...core import XlnbError
 from .mixup import draw_weights
-from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision,
-                                     read_dictionary, switch_rates,
+from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision, read_dictionary, switch_rates,
     switch_table, task_texts)
 from .collator import SwitchedCollator, switched_loss
 from ...training.losses import task_loss
@@ -67,26 +66,20 @@ class SALT(Tuning):
     def fingerprint(self, cell): return _fingerprint(self, cell)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-13
-_CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'),
-                context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
+_CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), generator=('pretrained', 'current'), context=('masked', 'beside', 'prompt'), control=('vocabulary', 'prompt', 'none'),
     vocabulary=('both', 'statistics', 'script'), per=('word', 'text', 'row'), mixup=('hard', 'soft', 'expected'))
 
 def _check(m):
     for k, known in _CHOICES.items():
-        if getattr(m, k) not in known:
-            raise XlnbError(f"salt: {k}={getattr(m, k)!r} is unknown: choose {', '.join(map(repr, known))}")
+        if getattr(m, k) not in known: raise XlnbError(f"salt: {k}={getattr(m, k)!r} is unknown: choose {', '.join(map(repr, known))}")
     for k in ('copies', 'top_k', 'together', 'contrast'):
         if (v := getattr(m, k)) is not None and v <= 0: raise XlnbError(f"salt: {k} must be positive, not {v}")
     for k in ('rate', 'floor', 'warm'):
-        if not 0 <= getattr(m, k) <= 1 or k == 'warm' and m.warm == 1:
-            raise XlnbError(f"salt: {k} must be a share between 0 and 1, not {getattr(m, k)}")
+        if not 0 <= getattr(m, k) <= 1 or k == 'warm' and m.warm == 1: raise XlnbError(f"salt: {k} must be a share between 0 and 1, not {getattr(m, k)}")
     for k in ('augmented', 'consistency', 'layer'):
         if getattr(m, k) < 0: raise XlnbError(f"salt: {k} must not be negative, but is {getattr(m, k)}")
-    if (m.candidates == 'dictionary') != (m.dictionary is not None):
-        raise XlnbError("salt: candidates='dictionary' and dictionary= belong together: give a folder of MUSE pairs, "
-                        "or 'lab', with it")
-    if m.layer and m.mixup == 'hard':
-        raise XlnbError("salt: hard switches mix nothing, so layer has no meaning: choose mixup='soft' or 'expected'")
+    if (m.candidates == 'dictionary') != (m.dictionary is not None): raise XlnbError("salt: candidates='dictionary' and dictionary= belong together: give a folder of MUSE pairs, or 'lab', with it")
+    if m.layer and m.mixup == 'hard': raise XlnbError("salt: hard switches mix nothing, so layer has no meaning: choose mixup='soft' or 'expected'")
     draw_weights(0, m.weight, m.weight_value, m.weight_per)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-17
@@ -95,9 +88,7 @@ def _targets(m, ctx):
     if not found: raise XlnbError("salt: there is no target language to switch into: name some with langs")
     return found
 
-def _needs_text(m):
-    return m.candidates != 'dictionary' and m.vocabulary != 'script' and (m.control == 'vocabulary'
-        or m.candidates in ('random', 'english'))
+def _needs_text(m): return m.candidates != 'dictionary' and m.vocabulary != 'script' and (m.control == 'vocabulary' or m.candidates in ('random', 'english'))
 
 def _generator(m, model, ctx):
     "The masked language model that makes candidates"
@@ -116,16 +107,13 @@ def candidate_source(
 ): # places -> candidates
     "Where candidates come from."
     task, langs = ctx.task, _targets(m, ctx)
-    if m.candidates == 'dictionary':
-        return DictionaryCandidates(read_dictionary(m.dictionary, langs, getattr(task.loader, 'lab', None)))
+    if m.candidates == 'dictionary': return DictionaryCandidates(read_dictionary(m.dictionary, langs, getattr(task.loader, 'lab', None)))
     texts = task_texts(task, [task.source, *langs], data=ctx.data, limit=1000) if _needs_text(m) else None
     wanted = [] if m.candidates == 'english' else langs
-    vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast,
-                          rivals=m.rivals) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
+    vocabs = vocabularies(ctx.tokenizer, wanted, texts, task.source, m.vocabulary, contrast=m.contrast, rivals=m.rivals) if m.control == 'vocabulary' or m.candidates != 'encoder' else {}
     if m.candidates == 'random': return RandomCandidates(ctx.tokenizer, vocabs, m.top_k, ctx.seed)
     control = 'vocabulary' if m.candidates == 'english' else m.control
-    return MaskedCandidates(_generator(m, model, ctx), ctx.tokenizer, vocabs, m.context, control, top_k=m.top_k,
-                            top_p=m.top_p, floor=m.floor, pieces=m.pieces, together=m.together)
+    return MaskedCandidates(_generator(m, model, ctx), ctx.tokenizer, vocabs, m.context, control, top_k=m.top_k, top_p=m.top_p, floor=m.floor, pieces=m.pieces, together=m.together)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-18
 def make_table(
@@ -138,24 +126,19 @@ def make_table(
     "The switch table that a run trains on."
     if m.rate == 0: return _dataset([]) # nothing is asked for, so no encoder is read
     langs = (ctx.task.source,) if m.candidates == 'english' else _targets(m, ctx)
-    return switch_table(ctx.task, ctx.rows('train') if rows is None else rows, candidate_source(m, model, ctx),
-                        ctx.tokenizer, langs, m.rate, m.copies, m.per, m.names, m.source_pieces,
+    return switch_table(ctx.task, ctx.rows('train') if rows is None else rows, candidate_source(m, model, ctx), ctx.tokenizer, langs, m.rate, m.copies, m.per, m.names, m.source_pieces,
                         ctx.seed, Path(ctx.out)/'switches' if ctx.out else None, progress=progress)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-22
 def _stages(m, model, ctx):
-    if ctx.task.kind == 'cloze': return # a probe asks the encoder as it is
+    if not kind_of(ctx.task).trains: return # a probe asks the encoder as it is
     rows = ctx.rows('train')
     data = featurize(ctx.task, rows, ctx.tokenizer, ctx.budget.max_length, train=True)
     choose = validation(ctx, m.select)
-    if m.warm:
-        yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, **m.training(model, ctx, len(data),
-            m.warm), **choose)
+    if m.warm: yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, **m.training(model, ctx, len(data), m.warm), **choose)
     table = make_table(m, model, ctx, rows, progress=len(rows) > 20_000)
-    collate = SwitchedCollator(ctx.task, ctx.tokenizer, rows.to_list(), table, ctx.budget.max_length, m.mixup,
-                               (m.weight, m.weight_value, m.weight_per), m.resample)
-    yield Stage('salt', data.add_column('switches', [True] * len(data)), collate,
-                switched_loss(ctx.task.kind, m.layer, m.augmented, m.consistency),
+    collate = SwitchedCollator(ctx.task, ctx.tokenizer, rows.to_list(), table, ctx.budget.max_length, m.mixup, (m.weight, m.weight_value, m.weight_per), m.resample)
+    yield Stage('salt', data.add_column('switches', [True] * len(data)), collate, switched_loss(ctx.task.kind, m.layer, m.augmented, m.consistency),
                 **m.training(model, ctx, len(data), 1 - m.warm), **choose)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-24
@@ -163,12 +146,10 @@ def _fingerprint(m, cell):
     "What the result depends on beside options, training rows and encoder"
     task, out = cell.task, []
     langs = [l for l in (m.langs or cell.langs) if l != task.source]
-    if m.rate and _needs_text(m) and task.kind != 'cloze':
-        out += [task.fingerprint(l, 'validation', data=cell.data) for l in langs]
+    if m.rate and _needs_text(m) and kind_of(task).trains: out += [task.fingerprint(l, 'validation', data=cell.data) for l in langs]
     if m.dictionary and m.dictionary != 'lab':
         h = hashlib.sha256()
-        for f in sorted(p for l in langs for p in (Path(m.dictionary).expanduser()/f'en-{l}').glob('*')):
-            h.update(f.name.encode() + f.read_bytes())
+        for f in sorted(p for l in langs for p in (Path(m.dictionary).expanduser()/f'en-{l}').glob('*')): h.update(f.name.encode() + f.read_bytes())
         out.append(h.hexdigest()[:16])
     return out
 
@@ -186,13 +167,10 @@ def controls(
     dictionary: str | None = None, # a folder of MUSE pairs, or 'lab'; no upper control if None
 ) -> dict: # {what it is: recipe}
     "Recipes to compare with, on the same number of updates but for twice the epochs."
-    out = {'SALT': _spelled(m, 'salt'), 'plain': _spelled(m, 'finetune', _SHARED),
-           'twice the batch': _spelled(m, 'finetune', _SHARED, batch_size=2 * m.batch_size, epochs=2 * m.epochs),
-           'twice the epochs': _spelled(m, 'finetune', _SHARED, epochs=2 * m.epochs),
-           'random words': _spelled(m, 'salt', candidates='random'),
+    out = {'SALT': _spelled(m, 'salt'), 'plain': _spelled(m, 'finetune', _SHARED), 'twice the batch': _spelled(m, 'finetune', _SHARED, batch_size=2 * m.batch_size, epochs=2 * m.epochs),
+           'twice the epochs': _spelled(m, 'finetune', _SHARED, epochs=2 * m.epochs), 'random words': _spelled(m, 'salt', candidates='random'),
            'English words': _spelled(m, 'salt', candidates='english')}
-    return out | ({'dictionary': _spelled(m, 'salt', candidates='dictionary', dictionary=dictionary)} if dictionary
-                  else {})
+    return out | ({'dictionary': _spelled(m, 'salt', candidates='dictionary', dictionary=dictionary)} if dictionary else {})
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-39
 def mechanism(
