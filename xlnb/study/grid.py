@@ -29,7 +29,9 @@ from .version import changed_modules, provenance
 from ..training.stage import Budget
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
-def listed(value): return [value] if isinstance(value, (str, Path, Recipe, Budget)) or not hasattr(value, '__iter__') else list(value)
+def listed(value) -> list:
+    "One or several things as a list."
+    return [value] if isinstance(value, (str, Path, Recipe, Budget)) or not hasattr(value, '__iter__') else list(value)
 
 def _absolute(name) -> str:
     "A folder by its whole path, so that a study means the same from any place"
