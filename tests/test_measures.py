@@ -63,3 +63,13 @@ def test_a_ruined_encoder_finds_no_translations():
     found, aer = at(retrieval_measure(cell("lab-inference", bad, good))), at(alignment_error_measure(cell("lab-inference", bad, good)))
     assert found["end"] < found["start"] and aer["end"] > aer["start"]
     with pytest.raises(XlnbError, match="no gold alignment"): alignment_error_measure(cell("xnli", good, good))
+
+
+def test_a_study_records_them(tmp_path):
+    from xlnb.study.cell import Cell, run_cell
+    from xlnb.study.recipe import recipe
+    few = Cell(get_task("lab-inference"), "lab", recipe("finetune(epochs=1)"), 0, Budget(train_examples=32, eval_examples=8), ("en", "qal"))
+    names = ["retrieval", "alignment_error", "calibration", "probability_change"]
+    measures = run_cell(few, tmp_path, measures=names)[1]["measures"]
+    assert set(measures) == set(names) and all(measures.values())
+    assert any(r["value"] > 0 for r in measures["probability_change"] if r["measure"] == "probability_change")
