@@ -220,6 +220,14 @@ def prefix_key(self: CellRun, n: int) -> str:
     made = provenance()
     return digest([what, code_version(cell.code(methods)), made['versions'], made['machine']])
 
+# %% ../../nbs/study/91_cell.ipynb #c924d53e
+@patch
+def start(self: CellRun):
+    "The model before the last method of the recipe, with its head: what measures of a change compare with"
+    n = len(self.cell.recipe.methods) - 1
+    if n >= self.trained: return self.made(n)[0]
+    return self.head(self.made(n)[0] if self.cell.recipe.before else None)
+
 # %% ../../nbs/study/91_cell.ipynb #7f5f77ec
 @patch
 def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest first
