@@ -137,10 +137,9 @@ def _metrics(args) -> dict:
 
 def _with_steps(recipes, steps) -> list:
     "Recipes whose fine-tuning takes so many steps"
-    from dataclasses import replace
-    from xlnb.study.recipe import recipe
-    made = [recipe(r) for r in ([recipes] if isinstance(recipes, str) else recipes)]
-    return [replace(r, during=replace(r.during, steps=steps)) for r in made] if steps else made
+    from xlnb.study.recipe import recipe, with_steps
+    recipes = [recipes] if isinstance(recipes, str) else recipes
+    return [with_steps(r, steps) if steps else recipe(r) for r in recipes]
 
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core import XlnbError, atomic, plain
 from ..evaluation.statistics import compare, score_table, scores, summary, transfer_summary
-from .cell import Cell, budget_label, encoder_label
+from .cell import Cell, encoder_label
 from .version import changed_modules
 
 # %% ../../nbs/study/92_store.ipynb #cell-07
@@ -89,7 +89,7 @@ class Store(Results):
         recipe = '+'.join(m.name for m in cell.recipe.methods)
         name = _slug(f'{cell.task.name}-{encoder_label(cell.encoder)}-{recipe}-seed{cell.seed}')
         names = dict(encoder_name=encoder_label(cell.encoder), recipe_name=str(cell.recipe),
-                     budget_name=budget_label(cell.budget))
+                     budget_name=cell.budget.label)
         self.root.mkdir(parents=True, exist_ok=True)
         return self.write(self.root/f'{name}-{key}.parquet', items, dict(key=key, cell=identity | names) | info)
 
