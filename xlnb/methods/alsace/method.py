@@ -83,7 +83,7 @@ def _fingerprint(self, cell) -> str|None: # for a study: the rows that decide a 
     "Changes when the unlabelled text changes"
     if self.objective == 'none' or not kind_of(cell.task).one_label: return None
     if self.text is None or isinstance(self.text, str) and self.text in SPLITS: return str(self.text)
-    return parallel_text(self.text, cell.task)._fingerprint
+    return parallel_text(self.text, cell.task).fingerprint
 
 ALSACE.unlabelled, ALSACE.fingerprint = _unlabelled, _fingerprint
 

@@ -186,7 +186,7 @@ def _mark(lang, n): return hashlib.blake2b(json.dumps(_from_lab(lang, n).to_dict
 def _fingerprint(m, cell):
     "What the result depends on beside options and encoder: the pairs, and who found entities and links"
     lab = m.text is None
-    rows = [_mark(l, len(p)) for l, p in _sentences(m, cell.task, cell.langs, cell.seed).items()] if lab else [t._fingerprint for t in parallel_texts(m.text)]
+    rows = [_mark(l, len(p)) for l, p in _sentences(m, cell.task, cell.langs, cell.seed).items()] if lab else [t.fingerprint for t in parallel_texts(m.text)]
     find = None if m.spans != 'entities' else _finder(m, [], lab)
     nlp = getattr(find, 'nlp', None)
     who = [type(find).__name__, getattr(find, 'name', None), getattr(nlp, 'meta', {}).get('version')]

@@ -143,7 +143,7 @@ def _stages(m, model, ctx):
 
 def _fingerprint(m, cell):
     "What the result depends on beside options and student: the pairs and the teacher"
-    lab, rows = cell.task.name.startswith('lab-'), [t._fingerprint for t in _parallel(m, cell.task, cell.langs)[0]]
+    lab, rows = cell.task.name.startswith('lab-'), [t.fingerprint for t in _parallel(m, cell.task, cell.langs)[0]]
     if m.teacher == 'student' or m.levels == ('token',): return rows
     if lab and not m.teacher: return [*rows, json.dumps(LAB_TEACHER), encoder_fingerprint(lab_teacher())]
     return [*rows, encoder_fingerprint(m.teacher or 'google-bert/bert-base-cased')]
