@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
 from datasets import Dataset
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from xlnb.core import XlnbError
@@ -40,7 +40,7 @@ def answer(context, text, question='who ?'): return dict(id='1', question=questi
 def found(row, tok, **fields):
     "What is decoded where the model is sure of the right tokens"
     task = Task('t', 'span', **fields)
-    feats = featurize(task, Dataset.from_list([row]), tok, 64).to_list()
+    feats = featurize(task, Dataset.from_list([row]), tok, 128).to_list()
     at = [(np.eye(len(f['input_ids']))[f['start_positions']], np.eye(len(f['input_ids']))[f['end_positions']]) for f in feats]
     return decode(task, at, feats, [row])[0]
 
@@ -134,12 +134,13 @@ def test_a_decomposed_answer_keeps_its_marks(text):
     assert found(answer(context, text), tok) == text
 
 
-def test_an_answer_without_tokens_is_named(lab):
+def test_an_answer_without_tokens_is_named():
     "It is not too long: the vocabulary has nothing for it"
     rows = [answer('the dog \ufffd sleeps', '\ufffd'), answer('the dog sleeps', 'dog')]
-    tok = train_tokenizer(TEXTS, 80)
-    ids = tok('\ufffd', add_special_tokens=False)
-    rows[0]['context'] = rows[0]['context'].replace('\ufffd', '\u200b'); rows[0]['answers'] = dict(text=['\u200b'], answer_start=[8])
+    tok = Tokenizer(models.WordPiece({w: i for i, w in enumerate(['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'the', 'dog', 'sleeps', 'who', '?'])}, unk_token='[UNK]'))
+    tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    tok = PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]')
     with pytest.warns(UserWarning, match='1 of 2 training rows, their answer has no token'): kept = featurize(SPAN, Dataset.from_list(rows), tok, 64, train=True)
     assert set(kept['row']) == {1}
 
