@@ -19,7 +19,6 @@ from fastcore.basics import patch
 from ..core import XlnbError, drawn, some
 from .kinds.base import kind_of
 from .parallel import ParallelText
-from .words import cut_run, is_unspaced
 from .words import is_unspaced, split_words
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-07
@@ -112,7 +111,7 @@ def word_spans(
     text: str,
     words: str = 'spaces', # 'spaces': runs without white space, cut into words where a script has none; 'bert': as BERT's tokenizer has it
 ) -> list: # of (start, end), in characters
-    "Where the words of a text are; in scripts that set no spaces every letter is one, with its marks."
+    "Where the words of a text are; those of scripts without spaces come from `split_words`."
     if words not in WORDS: raise XlnbError(f"words={words!r} is unknown: choose 'spaces' or 'bert'")
     out, start = [], None
     for i, c in enumerate(text + ' '):
@@ -121,10 +120,10 @@ def word_spans(
             out += [(start, i)] if words == 'bert' else _letters(text, start, i); start = None
         if alone: out.append((i, i + 1))
         elif start is None and not c.isspace(): start = i
-    return [w for a, b in out for w in (cut_run(text, a, b) if is_unspaced(text[a:b]) else [(a, b)])]
+    return out
 
 def _letters(text, start, end):
-    "A run without spaces as it is, or cut into letters; punctuation stays with the letter before it"
+    "A run without spaces as it is, or cut into words; punctuation stays with the word before it"
     if not is_unspaced(text[start:end]): return [(start, end)]
     cuts = sorted({start} | {start + a for a, _ in split_words(text[start:end])})
     return list(zip(cuts, [*cuts[1:], end]))
