@@ -32,6 +32,7 @@ class Task:
     tested: tuple = () # those that a study tests unless it names others; all of them if empty
     source: str = 'en' # language of the training rows
     metric: str = '' # a metric of the kind, such as 'squad' or 'mlqa', 'strict' or 'conll'; the first one if empty
+    options: dict = field(default_factory=dict, hash=False) # of the kind, such as longest=60 for spans or label_on='real' for tags
     path: str = '' # Hub id; empty if the Hub does not have it
     folder: str = '' # folder in a mirror; the last part of `path` if empty
     config: str = '{code}' # pattern of the config names, with {code}, {flores}, {ntrex} or {iso639_3}; empty if there is only one
@@ -51,6 +52,10 @@ class Task:
     citation: str = '' # BibTeX
 
     def __post_init__(self): _complete(self)
+
+    def identity(self) -> dict:
+        "What decides a score besides rows and model, for the keys of results"
+        return {k: getattr(self, k) for k in ('name', 'labels', 'metric', 'source', 'options')} | dict(kind=str(self.kind))
 
     def load(self, lang: str, split: str, data=None, limit: int | None = None, seed: int = 0) -> Dataset:
         "Rows of one language and split, checked and in the canonical columns"
@@ -73,6 +78,7 @@ def _complete(task: Task):
     if kind.needs_labels and len(set(task.labels)) < 2:
         raise XlnbError(f"Task '{task.name}' is of kind '{task.kind}' and needs labels=(...) with at least two different names.")
     if lost := set(task.label_names.values()) - set(task.labels): raise XlnbError(f"Task '{task.name}' names a label {min(lost)!r} in label_names, which is not one of {some(task.labels)}.")
+    kind.check_options(task.options)
     source = language(task.source).code
     codes = dict.fromkeys([source, *(language(o).code for o in task.langs)])
     tested = dict.fromkeys([source, *(language(o).code for o in task.tested)]) if task.tested else ()
