@@ -97,8 +97,7 @@ def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdef
 # %% ../../nbs/study/91_cell.ipynb #2c249758
 def task_fields(task) -> dict:
     "What a key says of a task; its rows are hashed"
-    return dict(name=task.name, kind=str(task.kind), labels=task.labels, source=task.source,
-                metric=task.metric)
+    return task.identity()
 
 def encoder_label(encoder: str) -> str:
     "A folder goes by its own name, so that no result tells where it lies"
