@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 import torch
 from safetensors.torch import load_model, save_model
 
-from ...core import XlnbError, some
+from ...core import XlnbError, device, some
 from .losses import alsace_loss, language_pairs, prediction_entropy
 from ...data.parallel import ParallelText, lab_text, parallel_text, split_text, warn_if_evaluation
 from ...data.schema import SPLITS
@@ -225,7 +225,7 @@ def _plan(self, model, ctx: Context) -> Plan|None: # None where there is nothing
 
 def _placed(model):
     "On the GPU if there is one and this process is alone"
-    if torch.cuda.is_available() and int(os.environ.get('WORLD_SIZE', 1)) == 1: model.to('cuda')
+    if device() != 'cpu' and int(os.environ.get('WORLD_SIZE', 1)) == 1: model.to(device())
     return model
 
 ALSACE.plan = _plan

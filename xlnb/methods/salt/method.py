@@ -19,7 +19,7 @@ from .candidates import MaskedCandidates, vocabularies
 from ...models.encoders import load_encoder
 from ...evaluation.predict import validation
 from ...data.kinds.base import collator, featurize, kind_of
-from ...core import XlnbError
+from ...core import XlnbError, device
 from .mixup import draw_weights
 from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision, read_dictionary, switch_rates,
     switch_table, task_texts)
@@ -98,7 +98,7 @@ def _generator(m, model, ctx):
         state = {k: v.detach().clone() for k, v in model.base_model.state_dict().items() if 'pooler' not in k}
         if isinstance(ctx.encoder, PreTrainedModel): import copy; mlm = copy.deepcopy(mlm)
         mlm.base_model.load_state_dict(state, strict=False)
-    return mlm.to('cuda') if torch.cuda.is_available() else mlm
+    return mlm.to(device()) if device() != 'cpu' else mlm
 
 def candidate_source(
     m: SALT,      # the method
