@@ -392,3 +392,73 @@ def test_batches_beat_one_pipeline_call_per_word():
     plain = clock(lambda: [fill(t, top_k=5) for t in asked]) / len(asked)
     print(f"{plain * len(targets) / whole:.0f} times the plain way over {len(targets)} languages, {whole / bare:.2f} times the forward passes")
     assert plain * len(targets) / whole > 20 and whole / bare < 2.5
+
+
+# --- words of any tokenizer, questions of any length, encoders with [QUE] -----------------------------------------------
+def trained_tokenizer(pre, **special):
+    "A small BPE tokenizer with that pre-tokenizer"
+    from tokenizers import Tokenizer, decoders, models, trainers
+    from transformers import PreTrainedTokenizerFast
+    tok = Tokenizer(models.BPE(unk_token="<unk>"))
+    tok.pre_tokenizer, tok.decoder = pre, (decoders.ByteLevel if "ByteLevel" in str(type(pre)) else decoders.Metaspace)()
+    text = ["the hound sees Zoë and the café", "der Hund sieht Zoë", "le chien voit le café à Zoë"] * 40
+    tok.train_from_iterator(text, trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False, **special))
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
+
+
+def test_one_piece_that_looks_like_wordpiece_changes_nothing():
+    from tokenizers import AddedToken, pre_tokenizers
+    tok = trained_tokenizer(pre_tokenizers.Metaspace())
+    before = Segmenter(tok)
+    tok.add_tokens([AddedToken("##", normalized=False)])
+    after = Segmenter(tok)
+    assert after.surface[:-1] == before.surface and (after.starts[:-1] == before.starts).all() and before.starts.sum() < len(before.starts) / 2
+
+
+def test_byte_level_words_are_letters_and_are_read_as_in_running_text():
+    from tokenizers import pre_tokenizers
+    tok = trained_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False), initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    seg = Segmenter(tok)
+    text = "the hound sees Zoë and café"
+    (ids, _), = seg.pieces([text])
+    units = {text[u.start:u.end]: ids[u.first:u.last] for u in seg.units(text)}
+    assert "".join(seg.surface[i] for i in units["café"]) == "café" and "".join(seg.surface[i] for i in units["Zoë"]) == "Zoë"
+    vocabs = vocabularies(tok, ["fr"], dict(en=["the hound sees Zoë"] * 5, fr=["le chien voit le café"] * 5))
+    assert "café" in {seg.surface[i] for i in vocabs["fr"].single}
+    collate = SwitchedCollator(small("lab-inference"), tok, [], Dataset.from_dict(dict(row=[], copy=[])))
+    assert collate.pieces("café") == units["café"] and collate.pieces("hound") == units["hound"]
+
+
+def test_soft_mixing_hits_the_right_words_after_a_long_question(lab):
+    tokenizer, _, _ = lab
+    task = Task("anything", "span")
+    row = dict(id="0", question="which big queen of the village sold rice " * 5, context="the dog slept. a queen cooked rice in the boat. " * 4, answers=dict(text=["dog"], answer_start=[4]))
+    rows, word = Dataset.from_list([row]), "boat"
+    at = row["context"].index(word)
+    switch = dict(row=0, id="0", copy=0, field="context", position=0, start=at, end=at + len(word), word=word, language="qal", candidates=["rice"], probabilities=[1.0], chosen=0)
+    feats = [f | dict(switches=True) for f in featurize(task, rows, tokenizer, 64)][:1]
+    batch = SwitchedCollator(task, tokenizer, [row], Dataset.from_list([switch]), 64, weight=("fixed", 0.5, "word"))(feats)
+    mixed = (batch["switched_mix_weight"][0] < 1).nonzero()[:, 0].tolist()
+    ids = batch["switched_input_ids"][0][mixed]
+    assert mixed and tokenizer.decode(ids).strip() == word
+
+
+def test_current_generator_of_an_encoder_that_got_a_token(lab):
+    "CLISM adds [QUE]: the checkpoint's head must take the larger vocabulary"
+    ctx = context(lab, "lab-spans", train_examples=8)
+    model = with_head(lab[1], ctx.task)
+    plain = make_table(SALT(generator="current"), model, ctx)
+    model.resize_token_embeddings(len(lab[0]) + 1, mean_resizing=False)
+    enlarged = make_table(SALT(generator="current"), model, ctx)
+    assert len(plain) and plain["candidates"][:] == enlarged["candidates"][:]
+    assert lab[1].get_input_embeddings().num_embeddings == len(lab[0]), "the checkpoint stays as it was"
+
+
+def test_every_method_is_written_in_its_class():
+    "What is assigned to a class from outside is hidden from readers, and from whoever looks for changed code"
+    import ast
+    for file in sorted(Path(languages.__file__).parent.glob("methods/salt/*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            stores = [t for t in getattr(node, "targets", []) for t in ast.walk(t) if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name) and t.value.id[:1].isupper()]
+            assert called != "setattr" and not stores, f"{file.name}, line {node.lineno}"
