@@ -37,7 +37,7 @@ $(VENV)/.run: settings.ini setup.py $(LOCK) | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and pages need"
-	@$(PIP) --no-build-isolation -e '.[dev,docs]'
+	@$(PIP) --no-build-isolation -e '.[dev,docs,real]'
 	@touch $@
 
 # --- the two commands ------------------------------------------------------------------------------------------------

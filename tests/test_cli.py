@@ -71,11 +71,8 @@ def own_task(folder, rows, **described):
 
 
 def mistakes(encoder, here):
-    body = here / "body"
-    if not body.exists():
-        from transformers import AutoModel, AutoTokenizer
-        AutoModel.from_pretrained(encoder).save_pretrained(body)
-        AutoTokenizer.from_pretrained(encoder).save_pretrained(body)
+    from transformers import GPT2Config
+    GPT2Config().save_pretrained(here / "decoder")
     half = here / "half"
     half.mkdir()
     for f in Path(encoder).iterdir(): (half / f.name).write_bytes(f.read_bytes()[:3000] if f.suffix == ".safetensors" else f.read_bytes())
@@ -89,7 +86,7 @@ def mistakes(encoder, here):
         "unknown recipe": (lab + [encoder, "--recipe", "finetone"], "finetune"),
         "unknown option": (lab + [encoder, "--recipe", "finetune(rate=1)"], "no option 'rate'"),
         "no encoder": (lab + ["./nowhere"], "no such folder"),
-        "an encoder without a head": (lab + [body], "no masked-LM head"),
+        "no encoder but a decoder": (lab + [here / "decoder"], "left to right"),
         "half an encoder": (lab + [half], "half-written"),
         "no network for the encoder": (lab + ["someone/some-encoder"], "the network"),
         "no network for the data": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "hub"], "mirror"),

@@ -16,7 +16,8 @@ from toy_stage import two_processes
 from xlnb.models.word_alignment import align_words
 from xlnb.study.cell import Cell, run_cell
 from xlnb.methods.clism.baselines import clism_controls, projection_table, watch_contrast
-from xlnb.models.encoders import (encoder_fingerprint, load_encoder, load_finetuned, load_tokenizer, save_encoder, with_head)
+from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokenizer
+from xlnb.models.heads import POINTERS, Pointer, give_pointer, load_finetuned, pointer_logits, save_encoder, with_head
 from xlnb.evaluation.predict import evaluate_model
 from xlnb.data.features import featurize
 from xlnb.study.few_shot import FewShot, few_task
@@ -25,7 +26,7 @@ from xlnb.core import XlnbError
 from xlnb.methods.clism.method import CLISM, _passages
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
-from xlnb.models.pointer import POINTERS, QUE, Pointer, asks, give_pointer, pointer_logits
+from xlnb.models.pointer import QUE, asks
 from xlnb.study.recipe import METHODS, plain_recipes, recipe
 from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
 from xlnb.methods.clism.spans import add_query, lab_pairs, span_inputs, span_pairs, split_words

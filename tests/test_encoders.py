@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from datasets import Dataset
 from transformers import BertConfig, BertModel, XLMRobertaConfig
-from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
+from xlnb.data.tasks import Task
+from xlnb.models.encoders import (body, encoder_fingerprint, encoder_revision, layers, load_encoder, load_tokenizer, masked_lm_head,
+                                  masked_logits)
+from xlnb.models.heads import load_finetuned, save_encoder, with_head
 from xlnb.data.features import cloze_scores, featurize
 from xlnb.models.pretraining import pack, pretrain, train_tokenizer
 from xlnb.core import XlnbError
@@ -116,8 +119,6 @@ def test_bad_checkpoints(run, tmp_path, monkeypatch):
     with pytest.raises(XlnbError, match='no such folder'): load_encoder(tmp_path/'none')
     with pytest.raises(XlnbError, match='config.json'): load_encoder(tmp_path)
     with pytest.raises(XlnbError, match='Hub'): load_encoder('no-such-org-xlnb/no-such-model')
-    BertModel(BertConfig(vocab_size=80, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)).save_pretrained(tmp_path/'headless')
-    with pytest.raises(XlnbError, match='no masked-LM head'): load_encoder(tmp_path/'headless')
 
 def test_weights_that_would_need_unpickling_are_refused(run, tmp_path):
     out, _ = run; bad = tmp_path/'pickled'; shutil.copytree(out, bad, ignore=shutil.ignore_patterns('checkpoints'))
@@ -145,3 +146,132 @@ def test_padding_does_not_change_cloze_scores(run, tok):
     rows = [dict(id=str(i), text=t, choices=['cat', 'big red dog'], label=0) for i, t in enumerate(["the {mask} sleeps", "a {mask} eats the fish on the big mat"])]
     both = cloze_scores(enc, tok, Dataset.from_list(rows)); one = [cloze_scores(enc, tok, Dataset.from_list([r]))[0] for r in rows]
     assert np.allclose(np.stack(both), np.stack(one), atol=1e-4)
+
+TINY = dict(vocab_size=80, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+
+def saved(model, tok, folder):
+    model.save_pretrained(folder); tok.save_pretrained(folder)
+    return folder
+
+def test_every_recipe_starts_from_the_pooler_of_the_checkpoint(tok, tmp_path):
+    "Whether a method has acted before fine-tuning (an encoder in memory, or saved by it) or not (a name)"
+    from transformers import BertForPreTraining
+    bert = BertForPreTraining(BertConfig(**TINY | dict(vocab_size=len(tok)))); saved(bert, tok, tmp_path/'bert')
+    task, want = Task('t', 'pair', ('a', 'b')), bert.bert.pooler.state_dict()
+    taught = load_encoder(tmp_path/'bert')
+    with torch.no_grad(): taught.base_model.encoder.layer[0].output.dense.weight.add_(1)
+    save_encoder(taught, tok, tmp_path/'taught')
+    for encoder in (tmp_path/'bert', taught, tmp_path/'taught'):
+        got = with_head(encoder, task).bert.pooler
+        assert all(torch.equal(v, got.state_dict()[k]) and p.requires_grad for (k, v), p in zip(want.items(), got.parameters()))
+    from transformers import AutoModelForMaskedLM
+    x = tok('the cat', return_tensors='pt')
+    assert torch.equal(AutoModelForMaskedLM.from_pretrained(tmp_path/'bert')(**x).logits, load_encoder(tmp_path/'bert')(**x).logits)
+
+def bodies():
+    from transformers import DebertaV2Config, DebertaV2Model, ElectraConfig, ElectraForPreTraining, XLMRobertaModel
+    return dict(bert=lambda: BertModel(BertConfig(**TINY)), xlmr=lambda: XLMRobertaModel(XLMRobertaConfig(**TINY | dict(max_position_embeddings=66))),
+                deberta=lambda: DebertaV2Model(DebertaV2Config(**TINY, position_buckets=8, relative_attention=True)),
+                electra=lambda: ElectraForPreTraining(ElectraConfig(**TINY, embedding_size=32)))
+
+@pytest.mark.parametrize('which', ['bert', 'xlmr', 'deberta', 'electra'])
+def test_plain_fine_tuning_needs_the_body_only(which, tok, tmp_path):
+    model = bodies()[which]().eval(); folder = saved(model, tok, tmp_path/which)
+    encoder = load_encoder(folder)
+    body, want = encoder.base_model.state_dict(), model.base_model.state_dict()
+    assert all(torch.equal(v, body[k]) for k, v in want.items())
+    for task in (Task('t', 'pair', ('a', 'b')), Task('s', 'span'), Task('n', 'tags', ('O', 'B-X'))):
+        got = with_head(folder, task).base_model.state_dict()
+        assert all(torch.equal(v, got[k]) for k, v in want.items() if k in got)
+    for ask in (lambda: load_encoder(folder, 'masked_lm'), lambda: with_head(folder, Task('c', 'cloze')), lambda: masked_lm_head(encoder)):
+        with pytest.raises(XlnbError, match='no masked-LM head'): ask()
+    again = load_encoder(save_encoder(encoder, tok, tmp_path/'again')).base_model.state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in want.items())
+
+def test_a_masked_lm_head_under_the_names_of_deberta(tok, tmp_path):
+    "mDeBERTa-v3 calls it lm_predictions, which Transformers reads only where it is told to"
+    from transformers import DebertaV2Config, DebertaV2ForMaskedLM
+    model = DebertaV2ForMaskedLM(DebertaV2Config(**TINY, legacy=False)).eval(); folder = saved(model, tok, tmp_path/'mdeberta')
+    import json
+    file = folder/'config.json'; said = json.loads(file.read_text()); said.pop('legacy'); file.write_text(json.dumps(said))
+    x = tok('the cat', return_tensors='pt')
+    encoder = load_encoder(folder, 'masked_lm')
+    assert torch.equal(encoder(**x).logits, model(**x).logits)
+    states = encoder.base_model(**x).last_hidden_state[0]
+    assert torch.allclose(masked_logits(encoder, states), model(**x).logits[0], atol=1e-6)
+
+@pytest.mark.parametrize('name', ['albert', 'distilbert', 'electra', 'modernbert', 'mpnet', 'bert', 'roberta', 'camembert'])
+def test_the_masked_lm_head_at_some_positions_is_that_at_all(name, tok):
+    from transformers import AutoConfig, AutoModelForMaskedLM
+    names = dict(distilbert=dict(dim=32, hidden_dim=64, n_layers=1, n_heads=2), albert=dict(embedding_size=16), modernbert=dict(global_attn_every_n_layers=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2)).get(name, {})
+    with torch.random.fork_rng():
+        torch.manual_seed(0); model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(name, **TINY | names)).eval()
+    x = dict(input_ids=torch.randint(4, 80, (2, 7)), attention_mask=torch.ones(2, 7, dtype=int))
+    assert torch.allclose(masked_logits(model, body(model, **x)[:, 3]), model(**x).logits[:, 3], atol=1e-5)
+    if name != 'albert': assert len(layers(model)) == model.config.num_hidden_layers  # ALBERT's layers share their weights
+
+def test_the_mean_of_all_pieces_as_a_sentence(tok, tmp_path):
+    "By default where the encoder was made for it, kept with the fine-tuned model"
+    from transformers import XLMRobertaModel
+    import json
+    task = Task('t', 'pair', ('a', 'b')); x = tok(['the cat sleeps', 'a dog'], padding=True, return_tensors='pt')
+    plain = saved(XLMRobertaModel(XLMRobertaConfig(**TINY | dict(vocab_size=len(tok), max_position_embeddings=66, pad_token_id=1))), tok, tmp_path/'plain')
+    e5 = tmp_path/'multilingual-e5-tiny'; shutil.copytree(plain, e5)
+    told = tmp_path/'sentences'; shutil.copytree(plain, told); (told/'1_Pooling').mkdir()
+    (told/'1_Pooling'/'config.json').write_text(json.dumps(dict(pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)))
+    assert 'Mean' not in type(with_head(plain, task)).__name__
+    mean = with_head(plain, task, pooling='mean')
+    for folder in (e5, told): assert type(with_head(folder, task)) is type(mean)
+    assert type(with_head(e5, task, pooling='first')) is type(with_head(plain, task))
+    state = body(mean, **x); m = x['attention_mask'][..., None]
+    want = mean.classifier(((state * m).sum(1) / m.sum(1))[:, None])
+    out = mean(**x, labels=torch.tensor([0, 1]))
+    assert torch.allclose(out.logits, want, atol=1e-6) and torch.allclose(out.loss, torch.nn.functional.cross_entropy(want, torch.tensor([0, 1])))
+    back = load_finetuned(save_encoder(mean, tok, tmp_path/'tuned'), task)
+    assert type(back) is type(mean) and torch.equal(back(**x).logits, mean(**x).logits)
+    with pytest.raises(XlnbError, match="choose 'first' or 'mean'"): with_head(plain, task, pooling='max')
+
+@pytest.mark.parametrize('which', ['bert', 'deberta', 'electra'])
+def test_the_mean_goes_through_the_head_of_every_architecture(which, tok, tmp_path):
+    folder = saved(bodies()[which](), tok, tmp_path/which); task = Task('t', 'sentence', ('a', 'b', 'c'))
+    first, mean = with_head(folder, task, pooling='first'), with_head(folder, task, pooling='mean')
+    one = dict(input_ids=torch.tensor([[5]]), attention_mask=torch.tensor([[1]]))  # of a single piece first and mean are the same
+    assert torch.allclose(first(**one).logits, mean(**one).logits, atol=1e-6)
+
+def test_what_is_no_encoder_says_what_it_is(run, tok, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+    saved(GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=80)), tok, tmp_path/'gpt')
+    saved(T5ForConditionalGeneration(T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=80)), tok, tmp_path/'t5')
+    with pytest.raises(XlnbError, match='gpt2.*left to right'): load_encoder(tmp_path/'gpt')
+    with pytest.raises(XlnbError, match='encoder-decoder'): load_encoder(tmp_path/'t5')
+
+def test_a_tokenizer_that_does_not_fit(run, tok, tmp_path):
+    out, _ = run; copy = lambda name: shutil.copytree(out, tmp_path/name, ignore=shutil.ignore_patterns('checkpoints'))
+    large = copy('large'); bigger = load_tokenizer(out); bigger.add_tokens(['zebra', 'gnu']); bigger.save_pretrained(large)
+    with pytest.raises(XlnbError, match=f'{len(tok) + 2} pieces.*embeddings of {len(tok)}'): load_tokenizer(large)
+    bare = copy('bare')
+    for f in bare.glob('*token*'): f.unlink()
+    with pytest.raises(XlnbError, match='no tokenizer'): load_tokenizer(bare)
+
+def test_only_pickled_weights_name_the_way_out(run, tmp_path, monkeypatch):
+    out, _ = run; bad = tmp_path/'pickled'; shutil.copytree(out, bad, ignore=shutil.ignore_patterns('checkpoints'))
+    torch.save(load_encoder(out).state_dict(), bad/'pytorch_model.bin'); (bad/'model.safetensors').unlink()
+    with pytest.raises(XlnbError, match='pytorch_model.bin.*safetensors'): load_encoder(bad)
+    import huggingface_hub, transformers
+    talks = [SimpleNamespace(num=3, title='Adding `safetensors` variant of this model'), SimpleNamespace(num=7, title='Fix a typo')]
+    monkeypatch.setattr(huggingface_hub.HfApi, 'get_repo_discussions', lambda *a, **k: iter(talks))
+    monkeypatch.setattr(transformers.AutoConfig, 'from_pretrained', lambda *a, **k: XLMRobertaConfig())
+    def gone(*a, **k): raise OSError("some/model does not appear to have a file named model.safetensors")
+    monkeypatch.setattr(transformers.AutoModelForMaskedLM, 'from_pretrained', gone)
+    with pytest.raises(XlnbError, match='some/model@refs/pr/3'): load_encoder('some/model')
+
+def test_a_revision_goes_with_the_name(monkeypatch):
+    import transformers
+    seen = []
+    def read(name, **kw): seen.append((name, kw.get('revision'))); raise OSError('no network here')
+    for cls in ('AutoConfig', 'AutoTokenizer'): monkeypatch.setattr(getattr(transformers, cls), 'from_pretrained', read)
+    for load in (load_encoder, load_tokenizer):
+        with pytest.raises(XlnbError, match='Hub'): load('some/model@refs/pr/3')
+    assert set(seen) == {('some/model', 'refs/pr/3')}
+    assert encoder_revision('lab') is None
+    with pytest.raises(XlnbError, match='revision'): load_encoder('lab@main')

@@ -107,7 +107,7 @@ def tiny():
 
 @pytest.mark.parametrize("kind", ["sentence", "pair", "choice", "span", "tags", "cloze"])
 def test_every_kind_end_to_end(tiny, kind):
-    from xlnb.models.encoders import with_head
+    from xlnb.models.heads import with_head
     tok, encoder = tiny
     data = {l: {"test": list(_rows(kind))} for l in ("en", "de")}
     task = own_task(f"tiny-{kind}", kind, data, **(dict(labels=("O", "B-X", "I-X")) if kind == "tags" else dict(labels=("no", "yes")) if kind in ("sentence", "pair") else {}))
@@ -119,7 +119,7 @@ def test_every_kind_end_to_end(tiny, kind):
 
 
 def test_controls_stand_beside_a_model(tiny):
-    from xlnb.models.encoders import with_head
+    from xlnb.models.heads import with_head
     tok, encoder = tiny
     data = {l: {s: list(_rows("pair")) for s in ("train", "test")} for l in ("en", "de")}
     task = own_task("tiny-controls", "pair", data, labels=("no", "yes"))

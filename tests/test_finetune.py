@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from xlnb.models.encoders import with_head
+from xlnb.models.heads import with_head
 from xlnb.core import XlnbError
 from xlnb.evaluation.predict import validation
 from xlnb.methods.finetune import FineTune

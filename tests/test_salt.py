@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM, pipeline
 
 from xlnb import languages
-from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, _limit, names_in, switchable, vocabularies, words_of)
-from xlnb.models.encoders import load_encoder, load_tokenizer, with_head
+from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, names_in, switchable, vocabularies, words_of)
+from xlnb.models.encoders import load_encoder, load_tokenizer, longest_input
+from xlnb.models.heads import with_head
 from xlnb.data.features import collator, featurize
 from xlnb.core import XlnbError
 from xlnb.methods.finetune import FineTune
@@ -143,7 +144,8 @@ SPY = """
 import sys, os
 from pathlib import Path
 encoder, out = sys.argv[1:3]
-from xlnb.models.encoders import load_tokenizer, with_head
+from xlnb.models.encoders import load_tokenizer
+from xlnb.models.heads import with_head
 from xlnb.methods.salt.method import SALT
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Context, run_method
@@ -275,7 +277,7 @@ def test_tables_of_any_text(lab, context, text):
         assert len(s["candidates"]) == len(s["probabilities"]) <= 5 and set(s["candidates"]) <= known[s["language"]]
         assert s["word"].casefold() not in [c.casefold() for c in s["candidates"]]
     for s in table.select(range(min(3, len(table)))):
-        assert len(find.ask(Place(text, s["start"], s["end"], ("qal",)), 1, None)[0]) <= _limit(mlm, tokenizer)
+        assert len(find.ask(Place(text, s["start"], s["end"], ("qal",)), 1, None)[0]) <= longest_input(mlm, tokenizer)
     new = switched_row(task, rows[0], table.to_list())["text"]
     if not len(table): assert new == text
     rates, _ = switch_rates(table, task, rows, tokenizer)

@@ -10,10 +10,11 @@ from hypothesis import given, settings, strategies as st
 from nltk.translate import Alignment, alignment_error_rate
 
 from xlnb.models.word_alignment import (GOLD, align_words, alignment_error, embedding_links, gold_links, statistical_links)
-from xlnb.models.encoders import _where, load_encoder, load_tokenizer
+from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
-from xlnb.models.pointer import give_pointer
+from xlnb.models.encoders import located
+from xlnb.models.heads import give_pointer
 from xlnb.methods.clism.spans import (QUE, CapitalEntities, SpacyEntities, add_query, lab_pairs, project, show_spans, span_inputs,
     span_pairs, span_precision, span_statistics, split_words)
 
@@ -90,7 +91,7 @@ def test_matching_is_that_of_simalign(lab, tok, mlm):
     from simalign import SentenceAligner
     g = lab.aligned(12, 'en', lab.langs[1], split='few')
     s, t = g['source'][:], g['target'][:]
-    theirs = SentenceAligner(_where('lab'), token_type='word', matching_methods='aim', layer=2)
+    theirs = SentenceAligner(located("lab")[0], token_type='word', matching_methods='aim', layer=2)
     want = [theirs.get_word_aligns(a, b) for a, b in zip(s, t)]
     for ours, name in (('inter', 'inter'), ('itermax', 'itermax'), ('mwmf', 'mwmf')):
         got = [embedding_links(s, t, (mlm, tok), layer=2, matching=ours, batch_size=n) for n in (1, 5, 64)]

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from toy_stage import tell
-from xlnb.models.encoders import with_head
+from xlnb.models.heads import with_head
 from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text

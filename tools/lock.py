@@ -19,7 +19,7 @@ def wanted():
     cfg = configparser.ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     groups = "requirements", "dev_requirements", "docs_requirements"
-    return [r for g in groups for r in cfg["DEFAULT"][g].split()]
+    return [r for g in groups for r in cfg["DEFAULT"][g].split()] + [cfg["DEFAULT"]["real_requirements"].split(";")[0]]
 
 
 def resolve():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'XlnbError', 'some', 'nearest', 'rng', 'drawn', 'plain', 'digest', 'file_digest', 'atomic', 'write_json',
-           'claim', 'seal', 'sealed']
+           'cache_folder', 'claim', 'seal', 'sealed']
 
 # %% ../nbs/00_core.ipynb #cell-03
 import difflib, hashlib, json, os, random, re, shutil, warnings
@@ -46,7 +46,7 @@ def drawn(
     seed: int,
     among=None,        # ids that may be drawn; all if None
 ) -> list[int]: # row numbers, in the order of the rows
-    "The rows with the smallest hash of seed, split and id: the same rows whatever the order, and more of them with a larger limit."
+    "The rows with the smallest hash of seed, split and id: the same whatever the order; a larger limit adds rows."
     rank = lambda i: hashlib.blake2b(f'{seed}|{split}|{ids[i]}'.encode(), digest_size=8).digest()
     if limit is None: return list(range(len(ids)))
     return sorted(sorted((i for i, o in enumerate(ids) if among is None or o in among), key=rank)[:limit])
@@ -55,8 +55,9 @@ def drawn(
 def plain(
     value, # what JSON cannot write
 ):
-    "The same as something that JSON can write: a dataclass by its fields, an array as a list, an object by its `fingerprint` or its name."
-    if is_dataclass(value) and not isinstance(value, type): return {'class': type(value).__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
+    "The same for JSON: a dataclass by its fields, an array as a list, an object by its `fingerprint` or its name."
+    if is_dataclass(value) and not isinstance(value, type):
+        return {'class': type(value).__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
     mark = getattr(value, 'fingerprint', None)
     if isinstance(mark, str): return mark
     return value.tolist() if hasattr(value, 'tolist') else str(value)
@@ -99,7 +100,16 @@ def write_json(
     indent=None,   # as in `json.dumps`
 ):
     "Write JSON in one go."
-    with atomic(path) as part: part.write_text(json.dumps(value, indent=indent, default=plain, ensure_ascii=False), encoding='utf-8')
+    with atomic(path) as part:
+        part.write_text(json.dumps(value, indent=indent, default=plain, ensure_ascii=False), encoding='utf-8')
+
+# %% ../nbs/00_core.ipynb #53ff13bf
+def cache_folder(
+    *parts, # folders within the cache
+) -> Path: # which need not exist yet
+    "Where things lie that can be made again: the folder `XLNB_CACHE`, or `~/.cache/xlnb`."
+    home = os.environ.get('XLNB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')/'xlnb'
+    return Path(home).expanduser().joinpath(*parts)
 
 # %% ../nbs/00_core.ipynb #cell-23
 MARK = 'mark.json'
@@ -139,5 +149,7 @@ def sealed(
     folder,
 ) -> bool:
     "Is the folder as complete as it was when it was sealed?"
-    try: return all((Path(folder)/n).stat().st_size == size for n, size in json.loads((Path(folder)/_SEAL).read_text()).items())
+    try:
+        return all((Path(folder)/n).stat().st_size == size for n,
+                   size in json.loads((Path(folder)/_SEAL).read_text()).items())
     except (OSError, ValueError): return False

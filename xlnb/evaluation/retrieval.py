@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ..models.word_alignment import align_words, alignment_error, gold_links
 from ..core import XlnbError
 from ..data.parallel import ParallelText
-from ..methods.mmkd.teacher import pooled
+from ..models.encoders import pooled
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-06
 @torch.no_grad()
@@ -34,7 +34,7 @@ def sentence_vectors(
     model,                 # an encoder, or a model with a head
     tokenizer,
     texts: list,           # strings
-    pooling: str = 'mean', # 'mean' over all pieces, or 'cls'
+    pooling: str = 'mean', # 'mean' over all pieces, or 'first'
     layer: int = -1,       # 0: embeddings; -1: the last
     max_length: int = 128,
     batch_size: int = 64,

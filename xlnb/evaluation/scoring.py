@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ..models.encoders import _load
+from ..models.encoders import body, from_checkpoint, masked_logits
 from ..data.features import collator, featurize
 from ..core import XlnbError
 from ..data.schema import _some
@@ -195,9 +195,9 @@ class _Masked:
         real = pieces >= 0
         place = (seq[..., None] * input_ids.shape[1] + at)[real]           # positions in the flat batch
         place, back = place.unique(return_inverse=True)
-        head = getattr(self, 'lm_head', None) or getattr(self, 'cls', None)
-        if head is None: vocab = super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs).logits.flatten(0, 1)[place]
-        else: vocab = head(self.base_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)[0].flatten(0, 1)[place])
+        inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        vocab = masked_logits(self, body(self, **inputs).flatten(0, 1)[place])
+        if vocab is None: vocab = super().forward(**inputs).logits.flatten(0, 1)[place]
         return _scored(vocab.float().log_softmax(-1)[back], pieces, real, labels)
 
 def _scored(logp, pieces, real, labels):
@@ -257,7 +257,7 @@ def load_seq2seq(
     name: str, # Hub id or folder of an encoder-decoder such as google/mt5-small
 ): # the model, in evaluation mode
     "An encoder-decoder that scores labels"
-    return as_label_scorer(_load(AutoModelForSeq2SeqLM, name, use_safetensors=True, dtype=torch.float32)).eval()
+    return as_label_scorer(from_checkpoint(AutoModelForSeq2SeqLM, name, use_safetensors=True, dtype=torch.float32)).eval()
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-46
 def label_logits(

@@ -12,7 +12,7 @@ import numpy as np, torch
 from datasets import Dataset
 from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments,
     XLMRobertaConfig, XLMRobertaForMaskedLM)
-from .encoders import _load, load_encoder, load_tokenizer
+from .encoders import from_checkpoint, load_encoder, load_tokenizer, masked_lm_head
 from ..data.features import _checked
 from ..core import XlnbError
 
@@ -101,8 +101,8 @@ class _MLMTrainer(Trainer):
     def __init__(self, *args, freeze_body_steps=0, body_lr=None, **kw):
         super().__init__(*args, **kw)
         self.model_accepts_loss_kwargs, self.freeze_body_steps, self.body_lr, self._hit = False, freeze_body_steps, body_lr, None
-        head = getattr(self.model, 'lm_head', getattr(self.model, 'cls', None))
-        if head is None: raise XlnbError(f"can't find the masked-LM head of a {type(self.model).__name__}: pretrain knows BERT- and RoBERTa-like models")
+        head = masked_lm_head(self.model)
+        if not isinstance(head, torch.nn.Module): raise XlnbError(f"can't find the masked-LM head of a {type(self.model).__name__}: pretrain knows BERT- and RoBERTa-like models")
         head.register_forward_pre_hook(lambda _, args: args if self._hit is None else (args[0][self._hit],))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -131,7 +131,7 @@ def _body(model):
 # %% ../../nbs/models/27_pretraining.ipynb #cell-25
 def _new_embeddings(init, tokenizer, overlap=True, seed=0):
     "An XLM-R-like masked language model: the layers of BERT-like checkpoint `init` under embeddings for `tokenizer`"
-    old = _load(AutoModel, init, use_safetensors=True, dtype=torch.float32); c = old.config
+    old = from_checkpoint(AutoModel, init, use_safetensors=True, dtype=torch.float32); c = old.config
     names = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act', 'layer_norm_eps')
     config = XLMRobertaConfig(**{k: getattr(c, k) for k in names}, vocab_size=len(tokenizer), type_vocab_size=1, pad_token_id=1,
                               max_position_embeddings=c.max_position_embeddings + 2 * (c.model_type == 'bert'))
@@ -234,7 +234,7 @@ def _check_options(mask, positions):
 
 def _same_vocabulary(init, tokenizer):
     "Is `init` a masked language model with this very vocabulary?"
-    heads = getattr(_load(AutoConfig, init), 'architectures', None) or ()
+    heads = getattr(from_checkpoint(AutoConfig, init), 'architectures', None) or ()
     return any(a.endswith('ForMaskedLM') for a in heads) and load_tokenizer(init).get_vocab() == tokenizer.get_vocab()
 
 def _start(tokenizer, config, init, overlap, block_size, seed, positions='sinusoidal'):

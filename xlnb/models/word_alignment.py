@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..core import XlnbError
+from .encoders import load_encoder, load_tokenizer, longest_input
 from ..data.schema import _some
 from ..data.tasks import Task, _load_folder, _place
 
@@ -82,13 +83,12 @@ def embedding_links(
     "Word links by the similarity of an encoder's states"
     if matching not in MATCHING: raise XlnbError(f"matching={matching!r} is unknown: choose one of {', '.join(MATCHING)}")
     if isinstance(encoder, str):
-        from xlnb.models.encoders import load_encoder, load_tokenizer
         encoder = load_encoder(encoder), load_tokenizer(encoder)
     model, tokenizer = encoder
     n = model.config.num_hidden_layers
     layer = round(2 * n / 3) if layer is None else layer
     if not 0 <= layer <= n: raise XlnbError(f"layer={layer} is not one of 0 to {n}: the encoder has {n} layers")
-    args = layer, batch_size, min(max_length, getattr(model.config, 'max_position_embeddings', max_length) - 2)
+    args = layer, batch_size, min(max_length, longest_input(model, tokenizer))
     was = model.training; model.eval()
     x, y = (_word_vectors(model, tokenizer, side, *args) for side in (source, target))
     model.train(was)

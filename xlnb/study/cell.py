@@ -18,7 +18,8 @@ from filelock import FileLock
 from safetensors.torch import load_model, save_model
 
 from .. import __version__
-from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, with_head
+from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
+from ..models.heads import with_head
 from ..evaluation.predict import evaluate_model
 from .recipe import Recipe
 from ..training.stage import Context, run_method
@@ -167,7 +168,7 @@ def run_cell(
     "Train and test one cell"
     task, start = cell.task, time.time()
     tokenizer, before, model = load_tokenizer(cell.encoder), cell.recipe.before, load_encoder(cell.encoder)
-    budget = dataclasses.replace(cell.budget, max_length=min(cell.budget.max_length, tokenizer.model_max_length, _positions(model)))
+    budget = dataclasses.replace(cell.budget, max_length=min(cell.budget.max_length, longest_input(model, tokenizer)))
     ctx = Context(task=task, encoder=cell.encoder, tokenizer=tokenizer, seed=cell.seed, budget=budget, data=cell.data, langs=cell.langs)
     for m in before:  # what must be there before weights can be read
         if hasattr(m, 'prepare'): m.prepare(model, ctx)
@@ -185,13 +186,6 @@ def run_cell(
     for i, (name, value) in enumerate(names.items()): items.insert(i, name, value)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     return items, dict(stages=records, seconds=seconds, parameters=model.num_parameters())
-
-# %% ../../nbs/study/91_cell.ipynb #cell-28
-def _positions(model) -> int:
-    "The longest input that a model takes"
-    config = model.config
-    taken = (config.pad_token_id or 0) + 1 if 'roberta' in config.model_type else 0  # RoBERTa counts positions from there
-    return getattr(config, 'max_position_embeddings', 1 << 20) - taken
 
 # %% ../../nbs/study/91_cell.ipynb #cell-30
 def _made_once(cell, budget, model, shared, run) -> list:

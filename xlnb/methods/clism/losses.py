@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from ...core import XlnbError
-from ...models.pointer import _full, pointer_logits
+from ..mmkd.losses import _full
+from ...models.heads import pointer_logits
 _all_ = ['pointer_logits']
 
 # %% ../../../nbs/methods/clism/83_losses.ipynb #cell-07

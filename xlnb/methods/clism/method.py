@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Iterator, Literal
 from datasets import Dataset, concatenate_datasets
 
 from ...models.word_alignment import align_words
-from ...models.encoders import encoder_fingerprint, save_encoder
+from ...models.encoders import encoder_fingerprint
 from ...lab.worlds import Lab
 from ...core import XlnbError
 from ...data.parallel import parallel_texts
-from ...models.pointer import POINTERS, Pointer, asks, drop_pointer, give_pointer
+from ...models.heads import POINTERS, Pointer, drop_pointer, give_pointer, save_encoder
+from ...models.pointer import asks
 from ...data.schema import _some
 from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
 from .spans import CapitalEntities, SpacyEntities, add_query, lab_pairs, span_inputs, span_pairs

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from ...data.features import _frame
 from ...core import XlnbError
 from ..mmkd.losses import gathered, token_loss, weighted
-from ..mmkd.objective import _body, masked_logits
+from ...models.encoders import body, masked_logits
 from ...models.pointer import QUE
 from ...data.pairs import inputs_of, mask_tokens
 from .losses import cacr_loss, contrast, mean_state, pointer_loss
@@ -87,13 +87,13 @@ class SpanObjective:
 
     def parts(self, model, batch) -> dict:
         "{part: loss} of a batch"
-        out, pair = {}, _body(model, **inputs_of(batch, 'pair'))
+        out, pair = {}, body(model, **inputs_of(batch, 'pair'))
         if 'clism' in self.used:
             logits = model.pointer(pair, batch['rows'], batch['places'], batch['pair_attention_mask'])
             out['clism'] = pointer_loss(*logits, batch['starts'], batch['ends']) * _share(len(batch['starts']), pair)
         if {*TERMS} & {*self.used}: out |= self._contrast(model, batch, pair)
         if 'mlm' in self.used:
-            hit, states = batch['mlm_labels'] != -100, _body(model, **inputs_of(batch, 'mlm')) if 'mlm_input_ids' in batch else pair
+            hit, states = batch['mlm_labels'] != -100, body(model, **inputs_of(batch, 'mlm')) if 'mlm_input_ids' in batch else pair
             logits = masked_logits(model, states[hit])
             if logits is None: logits = type(model).forward(model, **inputs_of(batch, 'mlm' if 'mlm_input_ids' in batch else 'pair')).logits[hit]
             out['mlm'] = token_loss(logits, batch['mlm_labels'][hit]) * _share(int(hit.sum()), pair)
@@ -101,7 +101,7 @@ class SpanObjective:
 
     def _contrast(self, model, batch, pair):
         masked, target = (mean_state(pair, batch[f'{k}_mask']) for k in ('source', 'target'))
-        plain = mean_state(_body(model, **inputs_of(batch, 'plain')), batch['plain_mask'])
+        plain = mean_state(body(model, **inputs_of(batch, 'plain')), batch['plain_mask'])
         every = [gathered(masked), gathered(plain)] if self.gather else None
         first = dist.get_rank() * len(masked) if every and every[0] is not masked else 0
         return {k: v for k, v in cacr_loss(masked, target, plain, self.scale, every, first)[1].items() if k in self.used}
@@ -150,7 +150,7 @@ def shortcut_table(
                                   token_type_ids=[0] * (r[k][1] - r[k][0] + len(before + behind)), queries=[], starts=[], ends=[]) for r in some]
     def mean(some, k):
         b = {n: v.to(model.device) for n, v in collate(some).items()}
-        return mean_state(_body(model, **{n: v for n, v in inputs_of(b, 'pair').items() if n != 'token_type_ids' or 'token_type_ids' in rows[0]}), b[f'{k}_mask'])
+        return mean_state(body(model, **{n: v for n, v in inputs_of(b, 'pair').items() if n != 'token_type_ids' or 'token_type_ids' in rows[0]}), b[f'{k}_mask'])
     model.eval()
     found = {'one pass': [], 'apart': []}
     for i in range(0, len(rows) - batch_size + 1, batch_size):

@@ -10,9 +10,9 @@ import math, time
 import torch
 
 from .losses import sentence_alignment, structure_loss, token_loss, weighted, word_contrast
-from .objective import LevelObjective, _body, level_loss, taught
+from .objective import LevelObjective, level_loss, taught
 from ...data.pairs import inputs_of
-from .teacher import pooled
+from ...models.encoders import body, pooled
 
 # %% ../../../nbs/methods/mmkd/74_cost.ipynb #cell-07
 def seven_passes(
@@ -22,9 +22,9 @@ def seven_passes(
 ) -> tuple: # the loss, {level: value}
     "Four passes of the student and three of the teacher"
     o, heads, texts = objective, model.level_heads, [objective.english[i] for i in batch['english'].tolist()]
-    target = lambda: pooled(_body(model, **inputs_of(batch, 'target')), batch['target_attention_mask'], o.pooling)
+    target = lambda: pooled(body(model, **inputs_of(batch, 'target')), batch['target_attention_mask'], o.pooling)
     parts = {'sentence': sentence_alignment(heads.sentence_student(target()), heads.sentence_teacher(o.teacher.batch(texts)['teacher_sentence']))}
-    said, own = o.teacher.batch(texts, batch['word_keys']), _body(model, **inputs_of(batch, 'word'))
+    said, own = o.teacher.batch(texts, batch['word_keys']), body(model, **inputs_of(batch, 'word'))
     own = heads.word_student(own.gather(1, batch['word_at'][..., None].expand(-1, -1, own.shape[-1])))
     parts['word'] = word_contrast(said['teacher_words'], own, batch['word_scored'], said['teacher_there'], o.similarity, o.word_temperature)
     parts['token'] = token_loss(model(**inputs_of(batch, 'token')).logits, batch['token_labels'])

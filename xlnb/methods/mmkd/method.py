@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Iterator, Literal
 
 from datasets import Dataset
 
-from ...models.encoders import encoder_fingerprint, save_encoder
+from ...models.encoders import encoder_fingerprint
+from ...models.heads import save_encoder
 from ...lab.worlds import Lab
 from ...core import XlnbError, some
 from .objective import LevelHeads, LevelObjective, level_loss, taught
@@ -46,7 +47,7 @@ class MMKD:
     mask_diagonal: bool = False          # of the structure: leave out each sentence's similarity with itself
     gather: bool = False                 # of the structure: over the batch of all processes
     teacher_head: Literal['random', 'identity', 'trained'] = 'random' # behind the teacher
-    pooling: Literal['cls', 'mean'] = 'cls' # sentence vectors of student and teacher
+    pooling: Literal['first', 'mean'] = 'first' # sentence vectors of student and teacher
     mask: float = .15                    # share of pieces, and of words, that are hidden; of words a quarter at most
     release: bool = False                # keep the slips of the authors' code; the teacher then reads along, with dropout
     cache: bool = True                   # read the teacher's vectors from files; False: the teacher reads along

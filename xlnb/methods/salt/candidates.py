@@ -15,6 +15,7 @@ import numpy as np, torch
 from tqdm.auto import tqdm
 
 from ...core import XlnbError
+from ...models.encoders import body, longest_input, masked_logits
 from ...languages import language
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-07
@@ -258,12 +259,6 @@ class _Asker:
         return *(self.frame.pair(ids, copy) if self.context == 'beside' else self.frame.single(copy)), tuple(skip + i for i in at)
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-37
-def _limit(mlm, tokenizer):
-    "The longest input that model and tokenizer take"
-    c = mlm.config
-    taken = (c.pad_token_id or 0) + 1 if 'roberta' in c.model_type else 0
-    return min(getattr(c, 'max_position_embeddings', 1 << 20) - taken, tokenizer.model_max_length)
-
 def _pad(rows, pad):
     n = max(len(r) for r in rows)
     return torch.tensor([r + [pad] * (n - len(r)) for r in rows])
@@ -278,14 +273,14 @@ def mask_logits(
     rows=None, # the row of each position; one position per row, in order, if None
 ) -> torch.Tensor: # (positions, vocabulary)
     "Logits at some positions, the head applied there alone."
-    device, body, head = mlm.device, mlm.base_model, getattr(mlm, 'lm_head', getattr(mlm, 'cls', None))
+    device = mlm.device
     x = _pad(ids, pad).to(device)
     lens = torch.tensor([len(r) for r in ids], device=device)
     batch = dict(input_ids=x, attention_mask=(torch.arange(x.shape[1], device=device) < lens[:, None]).long())
     if types is not None and getattr(mlm.config, 'type_vocab_size', 0) > 1: batch['token_type_ids'] = _pad(types, 0).to(device)
     i, at = torch.tensor(range(len(ids)) if rows is None else rows, device=device), torch.tensor(at, device=device)
-    if head is None: return mlm(**batch).logits[i, at].float()
-    return head(body(**batch)[0][i, at]).float()
+    logits = masked_logits(mlm, body(mlm, **batch)[i, at])
+    return (mlm(**batch).logits[i, at] if logits is None else logits).float()
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-39
 class _Read(NamedTuple):
@@ -339,7 +334,7 @@ class MaskedCandidates:
         if min(top_k, together) < 1 or not 1 <= pieces <= 3 or not 0 <= floor < 1 or not 0 < (top_p or 1) <= 1: raise XlnbError("candidates need top_k and together >= 1, pieces from 1 to 3, 0 <= floor < 1 and 0 < top_p <= 1")
         self.mlm, self.tok, self.vocabs, self.seg = mlm.eval(), tokenizer, vocabs, Segmenter(tokenizer)
         self.top_k, self.top_p, self.floor, self.pieces, self.identity, self.names, self.together, self.batch_tokens = top_k, top_p, floor, pieces, identity, names, together, batch_tokens
-        limit = min(max_length or 1 << 20, _limit(mlm, tokenizer))
+        limit = min(max_length or 1 << 20, longest_input(mlm, tokenizer))
         self.ask, self.control = _Asker(self.seg, limit, context, control, prompt), control
         self.wide = (top_k if top_p is None else max(top_k, 50)) + 4 # room for what the filters remove
         if control != 'vocabulary': self.vocabs = {None: Vocabulary(*map(np.flatnonzero, _roles(self.seg)))}

@@ -103,7 +103,7 @@ def _needs_text(m): return m.candidates != 'dictionary' and m.vocabulary != 'scr
 def _generator(m, model, ctx):
     "The masked language model that makes candidates"
     if isinstance(ctx.encoder, PreTrainedModel): mlm = ctx.encoder.eval()
-    else: mlm = load_encoder(ctx.encoder)
+    else: mlm = load_encoder(ctx.encoder, 'masked_lm')
     if m.generator == 'current':
         state = {k: v.detach().clone() for k, v in model.base_model.state_dict().items() if 'pooler' not in k}
         if isinstance(ctx.encoder, PreTrainedModel): import copy; mlm = copy.deepcopy(mlm)

@@ -13,6 +13,7 @@ import numpy as np, torch
 from transformers import PreTrainedModel
 
 from ...core import XlnbError
+from ...models.encoders import layers
 from ...models.pointer import last_query
 
 # %% ../../../nbs/methods/salt/54_mixup.ipynb #cell-07
@@ -101,15 +102,6 @@ def embedded(
 # %% ../../../nbs/methods/salt/54_mixup.ipynb #cell-23
 class _Enough(Exception): pass
 
-def _layers(model):
-    "The layers of an encoder"
-    body = _inner(model).base_model
-    for path in ('encoder.layer', 'transformer.layer', 'layers'):
-        at = body
-        for name in path.split('.'): at = getattr(at, name, None)
-        if at is not None: return at
-    raise XlnbError(f"can't find the layers of a {type(model).__name__}: mix at layer 0, the word embeddings")
-
 @contextmanager
 def _after(layer, change):
     "Change what a layer gives"
@@ -122,7 +114,7 @@ def _states(model, inputs, layer):
     "Hidden states after a layer; what comes behind it is not computed"
     got = []
     def stop(h): got.append(h); raise _Enough
-    with _after(_layers(model)[layer - 1], stop):
+    with _after(layers(model)[layer - 1], stop):
         try: _inner(model)(**inputs)
         except _Enough: return got[0]
 
@@ -134,9 +126,9 @@ def mixed_forward(
 ): # the model's output
     "The model on mixed inputs."
     if layer == 0: return model(**embedded(model, batch))
-    n = len(_layers(model))
+    n = len(layers(model))
     if not 0 < layer <= n: raise XlnbError(f"there is no layer {layer} to mix at: the model has {n}, and 0 stands for the word embeddings")
     plain, lam = {k: v for k, v in batch.items() if k not in _MIX}, batch['mix_weight']
     hard = dict(batch, mix_weight=(lam == 1).to(lam.dtype))
     other = _states(model, embedded(model, {k: v for k, v in hard.items() if k not in ('labels', 'start_positions', 'end_positions')}), layer)
-    with _after(_layers(model)[layer - 1], lambda h: mix(h, other, lam.view(h.shape[:2]))): return model(**plain)
+    with _after(layers(model)[layer - 1], lambda h: mix(h, other, lam.view(h.shape[:2]))): return model(**plain)
