@@ -19,21 +19,21 @@ from xlnb.methods.clism.baselines import clism_controls, projection_table, watch
 from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokenizer
 from xlnb.models.heads import POINTERS, Pointer, give_pointer, load_finetuned, pointer_logits, save_encoder, with_head
 from xlnb.evaluation.predict import evaluate_model
-from xlnb.data.features import featurize
+from xlnb.data.kinds.base import featurize
 from xlnb.study.few_shot import FewShot, few_task
 from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
 from xlnb.methods.clism.method import CLISM, _passages
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
-from xlnb.models.pointer import QUE, asks
+from xlnb.data.kinds.query import QUE, add_query, uses_query
 from xlnb.study.recipe import METHODS, plain_recipes, recipe
 from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
-from xlnb.methods.clism.spans import add_query, lab_pairs, span_inputs, span_pairs, split_words
+from xlnb.methods.clism.spans import lab_pairs, span_inputs, span_pairs
+from xlnb.data.words import split_words
 from xlnb.methods.clism.span_sources import RandomSpans, recurring_inputs, recurring_spans
 from xlnb.methods.clism.objective import TERMS, SpanCollator, SpanObjective, pointed, shortcut_table, span_loss
 from xlnb.study.grid import Study
-from xlnb.methods.salt.collator import token_map
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Method, make_encoder, run_method, run_stage
 
@@ -174,7 +174,7 @@ def test_question_and_tags_of_switched_rows_stay_in_step():
     tok.init_kwargs["query_kinds"] = ["span", "tags"]
     task = get_task("lab-spans")
     rows = task.load("en", "validation", limit=20)
-    for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, token_map(task, list(rows), tok, 256)):
+    for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, task.kind.token_map(task, list(rows), tok, 256)):
         assert [list(o[1:]) for o in where["context"]] == [list(f["offsets"][o[0]]) for o in where["context"]]
 
 
@@ -295,7 +295,7 @@ def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
     assert torch.equal(plain.eval()(**x).logits, own(**x).logits) and plain.config.vocab_size == len(tok) == own.get_input_embeddings().num_embeddings
     assert (x["input_ids"] == tok.convert_tokens_to_ids(QUE)).sum() == 1 and not hasattr(plain, "pointer") and own.pointer.kind == "linear"
     model, task = with_head(folder, get_task("lab-spans")), get_task("lab-spans")
-    assert same(model.pointer.state_dict(), own.pointer.state_dict()) and asks(load_tokenizer(folder), "span")
+    assert same(model.pointer.state_dict(), own.pointer.state_dict()) and uses_query(load_tokenizer(folder), "span")
     items = evaluate_model(task, model, load_tokenizer(folder), ("qal",), budget=Budget(eval_examples=10))
     assert len(items) == 10 and encoder_fingerprint(folder) != encoder_fingerprint(name)
     again, _ = make_encoder(folder, small(), tmp_path / "more", langs=("qal",), budget=Budget(steps=1))  # goes on from there

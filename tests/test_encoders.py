@@ -9,7 +9,8 @@ from xlnb.data.tasks import Task
 from xlnb.models.encoders import (body, encoder_fingerprint, encoder_revision, layers, load_encoder, load_tokenizer, masked_lm_head,
                                   masked_logits)
 from xlnb.models.heads import load_finetuned, save_encoder, with_head
-from xlnb.data.features import cloze_scores, featurize
+from xlnb.data.kinds.base import featurize
+from xlnb.evaluation.predict import cloze_scores
 from xlnb.models.pretraining import pack, pretrain, train_tokenizer
 from xlnb.core import XlnbError
 
@@ -111,7 +112,7 @@ def test_text_files_and_datasets(tok, tmp_path):
 
 def test_bad_checkpoints(run, tmp_path, monkeypatch):
     out, _ = run
-    with pytest.raises(XlnbError, match='no head'): with_head(out, SimpleNamespace(kind='poem', labels=()))
+    with pytest.raises(XlnbError, match='unknown kind'): with_head(out, SimpleNamespace(kind='poem', labels=()))
     for name, size in (('model.safetensors', 1000), ('config.json', 20), ('tokenizer.json', 50)):
         bad = tmp_path/name; shutil.copytree(out, bad, ignore=shutil.ignore_patterns('checkpoints'))
         (bad/name).write_bytes((bad/name).read_bytes()[:size])

@@ -10,7 +10,8 @@ from torchmetrics.functional.text import squad
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from types import SimpleNamespace
 
-from xlnb.evaluation.predict import (decode, evaluate_model, item_scores, majority_control, normal_answer, tfidf_control)
+from xlnb.evaluation.predict import (decode, evaluate_model, item_scores, majority_control, tfidf_control)
+from xlnb.data.kinds.spans import normal_answer
 from xlnb.core import XlnbError
 from xlnb.evaluation.statistics import METRICS, metric_of, score_table
 from xlnb.data.tasks import own_task

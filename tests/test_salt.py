@@ -10,16 +10,17 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM, pipeline
 
 from xlnb import languages
-from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, names_in, switchable, vocabularies, words_of)
+from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, switchable, vocabularies)
+from xlnb.data.words import names_in, words_of
 from xlnb.models.encoders import load_encoder, load_tokenizer, longest_input
 from xlnb.models.heads import with_head
-from xlnb.data.features import collator, featurize
+from xlnb.data.kinds.base import collator, featurize, get_kind
 from xlnb.core import XlnbError
 from xlnb.methods.finetune import FineTune
 from xlnb.methods.salt.method import SALT, controls, make_table
 from xlnb.methods.salt.mixup import mixed_forward
 from xlnb.study.recipe import METHODS, recipe
-from xlnb.methods.salt.table import (DictionaryCandidates, RandomCandidates, _with_answer, candidate_precision, load_table,
+from xlnb.methods.salt.table import (DictionaryCandidates, RandomCandidates, candidate_precision, load_table,
     read_dictionary, show_switches, switch_rates, switch_table, switched_row, task_texts)
 from xlnb.methods.salt.collator import SwitchedCollator, switched_loss
 from xlnb.data.tasks import Task, get_task
@@ -215,7 +216,7 @@ def test_tags_and_answers_follow_their_words(lab):
 
 def test_a_switch_across_the_edge_of_an_answer_is_left_out():
     row = dict(context="New Yorkers win", answers=dict(text=["York"], answer_start=[4]))
-    new = _with_answer(row, [(4, 11, "Leute"), (0, 3, "Neu"), (12, 15, "siegen")])
+    new = get_kind("span").edit(None, row, {"context": [(4, 11, "Leute"), (0, 3, "Neu"), (12, 15, "siegen")]})
     assert new["context"] == "Neu Yorkers siegen" and new["answers"] == dict(text=["York"], answer_start=[4])
 
 
@@ -344,7 +345,7 @@ def test_answers_are_found_again(words, data):
     i = data.draw(st.integers(0, len(spans) - 1)); j = data.draw(st.integers(i, len(spans) - 1))
     start, end = spans[i][0], spans[j][1]
     edits = [(*s, data.draw(st.sampled_from(["x", "longer", "新", "ein wort"]))) for s in spans if data.draw(st.booleans())]
-    new = _with_answer(dict(context=text, answers=dict(text=[text[start:end]], answer_start=[start])), edits)
+    new = get_kind("span").edit(None, dict(context=text, answers=dict(text=[text[start:end]], answer_start=[start])), {"context": edits})
     (answer,), (at,) = new["answers"]["text"], new["answers"]["answer_start"]
     changed = {s: w for *s, w in edits for s in [tuple(s)]}
     assert new["context"][at:at + len(answer)] == answer == " ".join(changed.get(s, text[s[0]:s[1]]) for s in spans[i:j + 1])

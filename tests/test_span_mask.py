@@ -15,8 +15,10 @@ from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
 from xlnb.models.encoders import located
 from xlnb.models.heads import give_pointer
-from xlnb.methods.clism.spans import (QUE, CapitalEntities, SpacyEntities, add_query, lab_pairs, project, show_spans, span_inputs,
-    span_pairs, span_precision, span_statistics, split_words)
+from xlnb.methods.clism.spans import (CapitalEntities, SpacyEntities, lab_pairs, project, show_spans, span_inputs,
+    span_pairs, span_precision, span_statistics)
+from xlnb.data.kinds.query import QUE, add_query
+from xlnb.data.words import split_words
 
 mirror = pytest.mark.skipif(not os.environ.get('XLNB_DATA'), reason='XLNB_DATA is not set: the mirror is not at hand')
 quick = settings(max_examples=60, deadline=None)

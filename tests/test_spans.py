@@ -9,8 +9,9 @@ from seqeval.metrics import f1_score
 
 from xlnb.data import tasks
 from xlnb.models.encoders import load_tokenizer
-from xlnb.evaluation.predict import answer_scores, decode, item_scores
-from xlnb.data.features import featurize
+from xlnb.data.kinds.spans import answer_scores
+from xlnb.evaluation.predict import decode, item_scores
+from xlnb.data.kinds.base import featurize
 from xlnb.core import XlnbError
 from xlnb.evaluation.statistics import METRICS
 from xlnb.data.tasks import TASKS, Task, get_task, own_task
@@ -92,7 +93,7 @@ def test_scores_are_those_of_the_scripts(lang):
             want = [mlqa_reference(p, row['answers']['text'], lang) for p, row in zip(words, some)]
             ds_ = ds.select(keep)
         else: ds_, words, want = ds, said, [ref(p, row['answers']['text']) for p, row in zip(said, rows)]
-        items = item_scores(SimpleNamespace(name='t', kind='span', labels=(), scorer=rule), ds_, words, lang)
+        items = item_scores(SimpleNamespace(name='t', kind='span', labels=(), metric=rule), ds_, words, lang)
         assert list(zip(items.em, items.f1)) == want
         for metric, k in (('exact match', 0), ('F1', 1)):
             official = 100. * sum(x[k] for x in want) / len(want)
@@ -107,10 +108,10 @@ def test_several_answers_count_at_their_best():
 
 
 def test_the_scorer_belongs_to_the_task():
-    assert {o.name: o.scorer for o in TASKS.values() if o.kind == 'span'}.items() >= dict(xquad='squad', squad='squad', tydiqa='squad', mlqa='mlqa', **{'lab-spans': 'squad', 'mlqa-dev': 'mlqa'}).items()
-    assert (TASKS['wikiann'].scorer, TASKS['conll'].scorer, TASKS['lab-tags'].scorer, TASKS['xnli'].scorer) == ('conll', 'conll', 'strict', '')
-    for bad in dict(kind='span', scorer='strict'), dict(kind='cloze', scorer='squad'):
-        with pytest.raises(XlnbError, match='no scorer'): Task('t', **bad)
+    assert {o.name: o.metric for o in TASKS.values() if o.kind == 'span'}.items() >= dict(xquad='squad', squad='squad', tydiqa='squad', mlqa='mlqa', **{'lab-spans': 'squad', 'mlqa-dev': 'mlqa'}).items()
+    assert (TASKS['wikiann'].metric, TASKS['conll'].metric, TASKS['lab-tags'].metric, TASKS['xnli'].metric) == ('conll', 'conll', 'strict', 'accuracy')
+    for bad in dict(kind='span', metric='strict'), dict(kind='cloze', metric='squad'):
+        with pytest.raises(XlnbError, match='no metric'): Task('t', **bad)
 
 
 def test_entities_as_the_shared_task_reads_them():
@@ -121,9 +122,9 @@ def test_entities_as_the_shared_task_reads_them():
     said = [[*(s * 12)[:len(g)]] if r.random() < .5 else g for g, s in zip(gold, said)]
     names = [[[labels[t] for t in row] for row in x] for x in (gold, said)]
     ds = pd.DataFrame(dict(id=range(len(gold)), tags=gold))
-    of = lambda rule: METRICS['entity F1'](item_scores(SimpleNamespace(name='t', kind='tags', labels=labels, scorer=rule), ds, names[1]))
+    of = lambda rule: METRICS['entity F1'](item_scores(SimpleNamespace(name='t', kind='tags', labels=labels, metric=rule), ds, names[1]))
     assert of('conll') == pytest.approx(f1_score(*names), abs=1e-15) and of('conll') != of('strict')
-    one = item_scores(SimpleNamespace(name='t', kind='tags', labels=labels, scorer='conll'), pd.DataFrame(dict(id=[0], tags=[[1, 2, 0]])), [['I-PER', 'I-PER', 'O']])
+    one = item_scores(SimpleNamespace(name='t', kind='tags', labels=labels, metric='conll'), pd.DataFrame(dict(id=[0], tags=[[1, 2, 0]])), [['I-PER', 'I-PER', 'O']])
     assert one[['tp', 'fp', 'fn']].values.tolist() == [[1, 0, 0]]
 
 
@@ -214,8 +215,8 @@ def test_a_model_with_segments():
     "BERT's token types: the question and the context differ, as its tokenizer has them"
     class Typed:
         model_input_names = ['input_ids', 'token_type_ids', 'attention_mask']
-    from xlnb.data.features import _input
-    assert _input(Typed, ([2, 5, 3], 0), ([7, 3], 1)) == dict(input_ids=[2, 5, 3, 7, 3], attention_mask=[1] * 5, token_type_ids=[0, 0, 0, 1, 1])
+    from xlnb.data.kinds.base import model_input
+    assert modelmodel_input(Typed, ([2, 5, 3], 0), ([7, 3], 1)) == dict(input_ids=[2, 5, 3, 7, 3], attention_mask=[1] * 5, token_type_ids=[0, 0, 0, 1, 1])
 
 
 # ---------------------------------------------------------------- entries
@@ -242,7 +243,7 @@ def test_training_rows_of_several_sets():
 def test_entries_of_the_mirror(name, lang):
     t = get_task(name)
     ds = t.load(lang, 'test', limit=30)
-    assert len(ds) == 30 and tuple(ds.column_names) == (*tasks.COLUMNS[t.kind], *t.extra)
+    assert len(ds) == 30 and tuple(ds.column_names) == (*t.kind.columns, *t.extra)
 
 
 @mirror

@@ -12,7 +12,8 @@ from xlnb.data import tasks
 from xlnb.lab.worlds import LAB_TASKS, Lab
 from xlnb.core import XlnbError
 from xlnb.languages import language
-from xlnb.data.tasks import (COLUMNS, TASKS, Task, align_rows, check_parallel, get_task, lab_task, list_tasks, own_task,
+from xlnb.data.kinds.base import KINDS
+from xlnb.data.tasks import (TASKS, Task, align_rows, check_parallel, get_task, lab_task, list_tasks, own_task,
     register_task, show_batch)
 
 DATA = os.environ.get('XLNB_DATA')
@@ -206,7 +207,7 @@ def test_canonical_rows(name):
     t = get_task(name)
     for lang in t.langs[:5]:
         ds = t.load(lang, 'validation')
-        assert tuple(ds.column_names) == COLUMNS[t.kind] and ds.features['label'].names == list(t.labels)
+        assert tuple(ds.column_names) == t.kind.columns and ds.features['label'].names == list(t.labels)
         assert len(set(ds['id'])) == len(ds) and {*ds['label']} == {*range(len(t.labels))}
 
 
@@ -242,7 +243,7 @@ def test_a_limit_draws_the_same_ids(name, limit, seed, draw):
 def test_another_benchmark_is_an_entry(task):
     for lang in task.langs[-2:]:
         ds = task.load(lang, 'test', limit=7)
-        assert ds.column_names == [*COLUMNS[task.kind], *task.extra] and len(ds) == 7
+        assert ds.column_names == [*task.kind.columns, *task.extra] and len(ds) == 7
     assert show_batch(task, task.langs[-2:], 'test', 2).to_html()
 
 
@@ -372,7 +373,7 @@ def test_aligned_rows_line_up(sets):
 # ---------------------------------------------------------------- rows of one's own
 
 def test_own_rows_of_every_kind():
-    for kind in COLUMNS: assert tuple(one(kind).column_names) == COLUMNS[kind]
+    for kind in KINDS: assert tuple(one(kind).column_names) == KINDS[kind].columns
 
 
 def test_label_names_are_found():
@@ -420,7 +421,7 @@ def test_laboratory_rows(name):
     assert t.langs[0] == t.source == 'en' and len(t.langs) >= 9
     ds = {lang: t.load(lang, 'validation') for lang in (t.langs[0], t.langs[1], t.langs[-1])}
     check_parallel(ds)
-    assert all(tuple(o.column_names)[:len(COLUMNS[t.kind])] == COLUMNS[t.kind] for o in ds.values())
+    assert all(tuple(o.column_names)[:len(t.kind.columns)] == t.kind.columns for o in ds.values())
     if t.kind in ('pair', 'tags'): assert getattr(ds['en'].features['tags' if t.kind == 'tags' else 'label'], 'feature', ds['en'].features.get('label')).names == list(t.labels)
     first = {lang: t.load(lang, 'test', limit=9, seed=3)['id'][:] for lang in t.langs}
     assert len({tuple(o) for o in first.values()}) == 1

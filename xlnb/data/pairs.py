@@ -17,6 +17,7 @@ from datasets import Dataset
 from fastcore.basics import patch
 
 from ..core import XlnbError, drawn, some
+from .kinds.base import kind_of
 from .parallel import ParallelText
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-07
@@ -68,11 +69,6 @@ def _in_turns(lists, identity, source):
         if identity: yield dict(lang=source, source=(e := lists[left[i % len(left)]][i][1]), target=e)
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-14
-def _strings(v):
-    "All strings of a column, flat"
-    if isinstance(v, str): return [v]
-    return [s for x in v for s in _strings(x)] if isinstance(v, (list, tuple)) else []
-
 def read_before(
     pairs: Dataset, # from `sentence_pairs`
     task,           # what is to be evaluated
@@ -83,9 +79,7 @@ def read_before(
     for split in [s for s in task.splits if s != 'train']:
         try: rows = task.load(task.source, split, data=data)
         except XlnbError: continue  # a split that is not there can not be read
-        short = ('id', 'label') if task.kind == 'span' else ('id', 'label', 'question')
-        texts = [c for c in rows.column_names if c not in short]
-        theirs = {s.strip().casefold() for c in texts for v in rows[c][:] for s in _strings(v)}
+        theirs = {s.strip().casefold() for row in rows.to_list() for s, _ in kind_of(task).texts(task, row).values()}
         out[split] = len(mine & theirs) / max(min(len(mine), len(theirs)), 1)
     return out
 

@@ -16,21 +16,21 @@ from datasets.load import dataset_module_factory, get_dataset_builder_class
 from ..lab.grammar import FAMILY
 from ..lab.worlds import LAB_TASKS, Lab
 from ..languages import Language, _FLORES, code_in, language
-from ..core import XlnbError
-from xlnb.data.schema import (COLUMNS, SPLITS, _METRIC, _drawn, _nearest, _some, align_rows, canonical_rows, check_parallel,
-    show_rows)
+from ..core import XlnbError, drawn, nearest, some
+from .kinds.base import KINDS, get_kind
+from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-07
 @dataclass(frozen=True)
 class Task:
     "A benchmark: its kind, its labels, its languages, and where its rows are"
     name: str # how it is called here
-    kind: str # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
+    kind: object # a `Kind`, or its name: 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
     labels: tuple = () # label names; empty for choice, span and cloze
     langs: tuple = ('en',) # languages in any code form; canonical codes with the source first once made
     tested: tuple = () # those that a study tests unless it names others; all of them if empty
     source: str = 'en' # language of the training rows
-    metric: str = '' # 'accuracy' or 'f1'; that of the kind if empty
+    metric: str = '' # a metric of the kind, such as 'squad' or 'mlqa', 'strict' or 'conll'; the first one if empty
     path: str = '' # Hub id; empty if the Hub does not have it
     folder: str = '' # folder in a mirror; the last part of `path` if empty
     config: str = '{code}' # pattern of the config names, with {code}, {flores}, {ntrex} or {iso639_3}; empty if there is only one
@@ -44,7 +44,6 @@ class Task:
     extra: tuple = () # further columns to keep where they exist
     rows_of: dict = field(default_factory=dict, hash=False) # {language: name of the task that has its rows}, where another one has them
     train_from: str = '' # name of the task that the training rows come from, if another one; several joined by '+'
-    scorer: str = '' # rules of the score: 'squad' or 'mlqa' for spans, 'strict' or 'conll' for tags; the first if empty
     loader: object = field(default=None, repr=False, compare=False) # function (language code, split) -> rows, instead of Hub and mirror
     title: str = '' # full name
     licence: str = 'not stated' # licence of the data
@@ -65,22 +64,19 @@ class Task:
         return _with_train(self, other)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-08
-_SCORERS = dict(span=('squad', 'mlqa'), tags=('strict', 'conll'))
-
 def _complete(task: Task):
     "Check a new task and fill in what follows from the rest"
     if not re.fullmatch(r'[\w.-]+(:[\w./+-]+)?', task.name): raise XlnbError(f"{task.name!r} can not name a task: use letters, digits, '-', '_' and '.'.")
-    if task.kind not in COLUMNS: raise XlnbError(f"Task '{task.name}' is of an unknown kind {task.kind!r}: {_nearest(task.kind, COLUMNS)}The kinds are {_some(COLUMNS)}.")
-    if task.kind in ('sentence', 'pair', 'tags') and len(set(task.labels)) < 2:
+    try: kind = get_kind(task.kind)
+    except XlnbError as e: raise XlnbError(f"Task '{task.name}': {e}.") from None
+    if kind.needs_labels and len(set(task.labels)) < 2:
         raise XlnbError(f"Task '{task.name}' is of kind '{task.kind}' and needs labels=(...) with at least two different names.")
-    if lost := set(task.label_names.values()) - set(task.labels): raise XlnbError(f"Task '{task.name}' names a label {min(lost)!r} in label_names, which is not one of {_some(task.labels)}.")
-    rules = _SCORERS.get(task.kind, ('',))
-    if (task.scorer or rules[0]) not in rules: raise XlnbError(f"Task '{task.name}' is of kind '{task.kind}', which has no scorer {task.scorer!r}: choose {' or '.join(map(repr, rules))}.")
+    if lost := set(task.label_names.values()) - set(task.labels): raise XlnbError(f"Task '{task.name}' names a label {min(lost)!r} in label_names, which is not one of {some(task.labels)}.")
     source = language(task.source).code
     codes = dict.fromkeys([source, *(language(o).code for o in task.langs)])
     tested = dict.fromkeys([source, *(language(o).code for o in task.tested)]) if task.tested else ()
-    if lost := set(tested) - set(codes): raise XlnbError(f"Task '{task.name}' is to be tested in {min(lost)!r}, which is not one of its languages: {_some(codes, 20)}.")
-    for k, v in dict(source=source, langs=tuple(codes), tested=tuple(tested), labels=tuple(task.labels), metric=task.metric or _METRIC[task.kind], scorer=task.scorer or rules[0],
+    if lost := set(tested) - set(codes): raise XlnbError(f"Task '{task.name}' is to be tested in {min(lost)!r}, which is not one of its languages: {some(codes, 20)}.")
+    for k, v in dict(source=source, langs=tuple(codes), tested=tuple(tested), labels=tuple(task.labels), kind=kind, metric=kind.metric(task).name,
                      folder=task.folder or task.path.rsplit('/', 1)[-1], title=task.title or task.name).items(): object.__setattr__(task, k, v)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-13
@@ -148,12 +144,12 @@ TASKS |= {o.name: o for o in [
     Task('tydiqa', 'span', langs='ar bn en fi id ko ru sw te'.split(), path='google-research-datasets/tydiqa', folder='tydiqa_goldp', config='secondary_task', mirror_config='{code}',
          keep=_of_tydi, splits=_DEV, parallel=False, title='TyDi QA, gold passage', licence='Apache-2.0', citation=_BIB['tydiqa']),
     Task('mlqa', 'span', langs='ar de en es hi vi zh'.split(), path='facebook/mlqa', config='mlqa.{code}.{code}', splits=dict(validation='validation', test='test'), parallel=False,
-         scorer='mlqa', title='Multilingual Question Answering', licence='CC BY-SA 3.0', citation=_BIB['mlqa']),
-    Task('wikiann', 'tags', _ENTITIES, _WIKIANN, tested=[o for o in _XNLI if o != 'th'], path='unimelb-nlp/wikiann', columns=dict(tags='ner_tags'), parallel=False, scorer='conll',
+         metric='mlqa', title='Multilingual Question Answering', licence='CC BY-SA 3.0', citation=_BIB['mlqa']),
+    Task('wikiann', 'tags', _ENTITIES, _WIKIANN, tested=[o for o in _XNLI if o != 'th'], path='unimelb-nlp/wikiann', columns=dict(tags='ner_tags'), parallel=False, metric='conll',
          title='WikiANN entities', licence='none stated; text CC BY-SA (Wikipedia)', citation=_BIB['wikiann']),
-    Task('conll2002', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('es', 'nl'), source='es', path='eriktks/conll2002', columns=dict(tags='ner_tags'), keep=_has_words, parallel=False, scorer='conll',
+    Task('conll2002', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('es', 'nl'), source='es', path='eriktks/conll2002', columns=dict(tags='ner_tags'), keep=_has_words, parallel=False, metric='conll',
          title='CoNLL-2002 entities', licence='none stated; for research', citation=_BIB['conll2002']),
-    Task('conll2003', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('en',), path='eriktks/conll2003', config='conll2003', columns=dict(tags='ner_tags'), keep=_has_words, scorer='conll',
+    Task('conll2003', 'tags', (*_ENTITIES, 'B-MISC', 'I-MISC'), ('en',), path='eriktks/conll2003', config='conll2003', columns=dict(tags='ner_tags'), keep=_has_words, metric='conll',
          title='CoNLL-2003 entities, English', licence='none stated; for research', citation=_BIB['conll2003']),
     Task('copa', 'choice', path='aps/super_glue', folder='copa', config='copa', columns=dict(id='idx', choices=('choice1', 'choice2')),
          title='Choice of Plausible Alternatives', licence='BSD 2-Clause', citation=_BIB['copa']),
@@ -187,9 +183,9 @@ def lab_task(
     lab: Lab | None = None # a laboratory of your own; the usual one if None
 ) -> Task:
     "A task of the laboratory"
-    if name not in LAB_TASKS: raise XlnbError(f"The laboratory has no task {name!r}: {_nearest(name, LAB_TASKS)}Its tasks are {_some(LAB_TASKS)}.")
+    if name not in LAB_TASKS: raise XlnbError(f"The laboratory has no task {name!r}: {nearest(name, LAB_TASKS)}Its tasks are {some(LAB_TASKS)}.")
     kind, labels, *_ = LAB_TASKS[name]
-    splits = {o: o for o in SPLITS if o != 'train' or kind != 'cloze'} # a probe asks the encoder as it is
+    splits = {o: o for o in SPLITS if o != 'train' or get_kind(kind).trains} # a probe asks the encoder as it is
     return Task(name, kind, labels, tuple(lab.family if lab else FAMILY), splits=splits, loader=_FromLab(name, lab), title=name.replace('lab-', 'Laboratory: '),
                 extra=('attribute', 'home', 'stated'), licence='Apache-2.0 (generated)')
 
@@ -216,12 +212,12 @@ def get_task(
     if train: return get_task(base).with_train(train)
     if base in TASKS: return TASKS[base]
     if os.path.isfile(os.path.join(base, 'task.json')): return _task_in(Path(base))
-    raise XlnbError(f"Unknown task {base!r}: {_nearest(base, TASKS)}The tasks are {_some(TASKS)}; a task of your own is made with "
+    raise XlnbError(f"Unknown task {base!r}: {nearest(base, TASKS)}The tasks are {some(TASKS)}; a task of your own is made with "
                     "own_task(...), or is a folder with a task.json.")
 
 def list_tasks() -> pd.DataFrame:
     "All registered tasks, one row each"
-    rows = [dict(task=o.name, kind=o.kind, labels=len(o.labels) or '', languages=len(o.langs), tested=len(o.tested or o.langs), metric=o.metric, title=o.title, licence=o.licence,
+    rows = [dict(task=o.name, kind=str(o.kind), labels=len(o.labels) or '', languages=len(o.langs), tested=len(o.tested or o.langs), metric=o.metric, title=o.title, licence=o.licence,
                  hub=o.path) for o in TASKS.values()]
     return pd.DataFrame(rows).set_index('task')
 
@@ -236,7 +232,7 @@ def _place(task: Task, data) -> tuple[str, str]: # what load_dataset needs, and 
     if not root.is_dir(): raise XlnbError(f"The data folder '{data}' does not exist: give the folder of a mirror as XLNB_DATA, data= or --data, or 'hub' to read from the Hub.")
     if not (root/task.folder).is_dir():
         there = sorted(o.name for o in root.iterdir() if o.is_dir())
-        raise XlnbError(f"The data folder '{data}' has no '{task.folder}', which '{task.name}' needs (there: {_some(there)}): add it, or say data='hub' to read from the Hub.")
+        raise XlnbError(f"The data folder '{data}' has no '{task.folder}', which '{task.name}' needs (there: {some(there)}): add it, or say data='hub' to read from the Hub.")
     return str((root/task.folder).resolve()), f"the data folder ('{task.folder}')"
 
 def _config(task: Task, lang: Language, local: bool = True) -> str | None: # 'sw', 'swh_Latn', 'xquad.sw'
@@ -298,12 +294,12 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
 # %% ../../nbs/data/12_tasks.ipynb #cell-31
 def _no_split(task: Task, lang: Language, split: str, place: str, there) -> XlnbError:
     "The error for a missing split: what is there, and what to do"
-    what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {_some(there)}."
+    what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {some(there)}."
     if split == 'test' and f'{task.name}-dev' in TASKS: return XlnbError(f"{what} The task '{task.name}-dev' tests on its development part.")
     if split != 'train': return XlnbError(f"{what} Choose one of these.")
     if lang.code != task.source: return XlnbError(f"{what} Training rows are in the source language ('{task.source}').")
     fit = [o.name for o in TASKS.values() if o.name != task.name and 'train' in o.splits and not isinstance(o.loader, _FromLab) and (o.kind, o.labels, o.source) == (task.kind, task.labels, task.source)]
-    if fit: what += f" Take the training rows of another set: '{task.name}:{fit[0]}' (in Python also with_train)" + (f"; sets that fit: {_some(fit)}." if fit[1:] else '.')
+    if fit: what += f" Take the training rows of another set: '{task.name}:{fit[0]}' (in Python also with_train)" + (f"; sets that fit: {some(fit)}." if fit[1:] else '.')
     else: what += " Bring your own labelled set with own_task and name it after a colon ('task:your_set')."
     return XlnbError(what)
 
@@ -313,7 +309,7 @@ def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception
     if text.startswith('Unknown split'): return _no_split(task, lang, split, place, [k for k, v in task.splits.items() if f"'{v}'" in text.split('one of')[-1]])
     if 'BuilderConfig' in text:
         there = re.findall(r"'([^']+)'", text.partition('Available')[2])
-        return XlnbError(f"'{task.name}' has no data for {lang.name} ('{_config(task, lang)}') in {place}; there: {_some(there)}. Leave this language out (langs=, --langs), or add its data.")
+        return XlnbError(f"'{task.name}' has no data for {lang.name} ('{_config(task, lang)}') in {place}; there: {some(there)}. Leave this language out (langs=, --langs), or add its data.")
     if place.startswith('the Hub') and kinds & {'ConnectionError', 'DatasetNotFoundError', 'OfflineModeIsEnabled', 'HTTPError', 'HfHubHTTPError', 'Timeout'}:
         return XlnbError(f"Can't reach {place}: check the network, or point XLNB_DATA (or data=, --data) at a local mirror with the folder '{task.folder}'.")
     return XlnbError(f"Can't read the {split} split of '{task.name}' ({lang.name}) in {place}: {type(e).__name__}: {' '.join(text.split())[:200]}. The files may be damaged; copy them again.")
@@ -333,13 +329,13 @@ def _load(
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1): raise XlnbError(f"limit must be a whole number above zero, not {limit!r}.")
     ds = _rows(task, lang, split, data)
     shared = _shared_ids(task, split, data) if limit and _has_gaps(task) and split != 'train' else None
-    return ds.select(_drawn(ds['id'][:], split, limit, seed, shared))
+    return ds.select(drawn(ds['id'][:], split, limit, seed, shared))
 
 def _in_task(task: Task, lang) -> Language:
     "The language, if the task has it"
     lang = language(lang)
     if lang.code in task.langs: return lang
-    raise XlnbError(f"'{task.name}' has no {lang.name} ('{lang.code}'); its languages are {_some(task.langs, 20)}.")
+    raise XlnbError(f"'{task.name}' has no {lang.name} ('{lang.code}'); its languages are {some(task.langs, 20)}.")
 
 def _borrows(task: Task, split: str) -> bool:
     "Do the rows come from the training set of another task?"
@@ -349,7 +345,7 @@ def _check_split(task: Task, split: str, lang: Language):
     "Is there a split of that name?"
     if split in task.splits or _borrows(task, split): return
     if split == 'train' and task.path: raise _no_split(task, lang, split, 'any source', task.splits)
-    raise XlnbError(f"'{task.name}' has no split {split!r}: {_nearest(split, task.splits)}The splits are {_some(task.splits)}.")
+    raise XlnbError(f"'{task.name}' has no split {split!r}: {nearest(split, task.splits)}The splits are {some(task.splits)}.")
 
 def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
@@ -359,17 +355,17 @@ def _has_gaps(task: Task) -> bool:
 def _rows(task: Task, lang: Language, split: str, data) -> Dataset:
     "All rows, from wherever they are"
     if _borrows(task, split): return _borrowed(task, lang, split, data)
-    if other := task.rows_of.get(lang.code): return get_task(other).load(lang.code, split, data).select_columns(list(COLUMNS[task.kind]))
+    if other := task.rows_of.get(lang.code): return get_task(other).load(lang.code, split, data).select_columns(list(task.kind.columns))
     ds = canonical_rows(task, _read(task, lang, split, data), f"'{task.name}' ({lang.code}, {split})")
     if split == 'test' or task.splits.get('train') != task.splits.get('validation'): return ds
-    held = [hashlib.blake2b(o.encode(), digest_size=1).digest()[0] < 16 for o in ds['context' if task.kind == 'span' else 'id'][:]]
+    held = [hashlib.blake2b(o.encode(), digest_size=1).digest()[0] < 16 for o in ds[task.kind.group_column][:]]
     return ds.select([i for i, o in enumerate(held) if o == (split == 'validation')])
 
 def _borrowed(task: Task, lang: Language, split: str, data) -> Dataset:
     "Rows of the sets that a task trains on, one after the other"
     if lang.code != task.source: raise XlnbError(f"'{task.name}' has {'training' if split == 'train' else split} rows in the source language ('{task.source}') only, not in {lang.name}.")
     names = task.train_from.split('+')
-    parts = [get_task(o).load(lang.code, split, data).select_columns(list(COLUMNS[task.kind])) for o in names]
+    parts = [get_task(o).load(lang.code, split, data).select_columns(list(task.kind.columns)) for o in names]
     if len(parts) == 1: return parts[0]
     return concatenate_datasets([Dataset.from_dict(o.to_dict() | {'id': [f'{name}/{i}' for i in o['id'][:]]}, features=o.features) for name, o in zip(names, parts)])
 
@@ -403,7 +399,7 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
     "Changes when the rows change"
     if _borrows(task, split) and '+' not in task.train_from: return get_task(task.train_from).fingerprint(lang, split, data)
     def make():
-        digest = hashlib.sha256(json.dumps([task.kind, task.labels]).encode())
+        digest = hashlib.sha256(json.dumps([str(task.kind), task.labels]).encode())
         for batch in _load(task, lang, split, data).iter(1000): digest.update(json.dumps(batch, ensure_ascii=False, sort_keys=True, default=str).encode())
         return digest.hexdigest()[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data, split), make)
@@ -422,9 +418,9 @@ def _with_train(
 def _trains(task: Task, other: Task):
     "Can a task train on the rows of another one?"
     if (other.kind, other.labels) != (task.kind, task.labels):
-        raise XlnbError(f"'{task.name}' can't train on '{other.name}': its kind and labels are {other.kind} ({_some(other.labels)}), and {task.kind} ({_some(task.labels)}) are needed.")
+        raise XlnbError(f"'{task.name}' can't train on '{other.name}': its kind and labels are {other.kind} ({some(other.labels)}), and {task.kind} ({some(task.labels)}) are needed.")
     if task.source not in other.langs: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no rows in '{task.source}'.")
-    if 'train' not in other.splits: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no training rows (its splits are {_some(other.splits)}).")
+    if 'train' not in other.splits: raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no training rows (its splits are {some(other.splits)}).")
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-45
 def show_batch(
@@ -450,7 +446,7 @@ def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
     found: dict = {}
     for o in sorted([*folder.glob('*/*'), *folder.glob('*')]):
         if o.suffix in _READERS and o.stem in SPLITS: found.setdefault(source if o.parent == folder else language(o.parent.name).code, {})[o.stem] = o
-    if not found: raise XlnbError(f"The folder '{folder}' has no rows: put files such as sw/test.jsonl or en/train.parquet there (splits: {_some(SPLITS)}; endings: {_some(_READERS)}).")
+    if not found: raise XlnbError(f"The folder '{folder}' has no rows: put files such as sw/test.jsonl or en/train.parquet there (splits: {some(SPLITS)}; endings: {some(_READERS)}).")
     return found
 
 def _as_dataset(rows, where: str) -> Dataset:
@@ -474,21 +470,21 @@ class _Own:
 
 def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label names
     "The labels that stand in the rows"
-    column, found = columns.get('tags' if kind == 'tags' else 'label', 'tags' if kind == 'tags' else 'label'), set()
+    column, found = columns.get(get_kind(kind).label_column, get_kind(kind).label_column), set()
     for code, splits in table.items():
         for split in splits:
             ds = read(code, split)
-            if not isinstance(column, str) or column not in ds.column_names: raise XlnbError(f"'{read.name}' ({code}, {split}) has no column '{column}' (there: {_some(ds.column_names)}): name the right one in columns=dict(label=...).")
+            if not isinstance(column, str) or column not in ds.column_names: raise XlnbError(f"'{read.name}' ({code}, {split}) has no column '{column}' (there: {some(ds.column_names)}): name the right one in columns=dict(label=...).")
             kind_of = getattr(ds.features[column], 'feature', ds.features[column])
             if isinstance(kind_of, ClassLabel): return tuple(kind_of.names)
-            found |= {o for row in ds[column][:] for o in (row if kind == 'tags' else [row])}
-    if not all(isinstance(o, str) for o in found): raise XlnbError(f"The labels of '{read.name}' are not names ({_some(map(str, sorted(map(str, found))), 5)}): give labels=(...) in the order of the numbers.")
+            found |= {o for row in ds[column][:] for o in (row if isinstance(row, list) else [row])}
+    if not all(isinstance(o, str) for o in found): raise XlnbError(f"The labels of '{read.name}' are not names ({some(map(str, sorted(map(str, found))), 5)}): give labels=(...) in the order of the numbers.")
     return tuple(sorted(found, key=lambda o: (o != 'O', o)))
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-57
 def own_task(
     name: str, # how to call it
-    kind: str, # 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
+    kind, # a `Kind`, or its name: 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
     data, # a folder, or {language: {split: rows}} with rows as Dataset, DataFrame, list of dicts or dict of lists
     labels=None, # label names; those that stand in the rows if None
     source: str = 'en', # language of the training rows
@@ -500,9 +496,9 @@ def own_task(
     table = _files_in(Path(data).expanduser(), source) if isinstance(data, (str, Path)) else {language(k).code: dict(v) for k, v in data.items()}
     for splits in table.values():
         for o in splits:
-            if o not in SPLITS: raise XlnbError(f"Unknown split {o!r} in '{name}': {_nearest(o, SPLITS)}The splits are {_some(SPLITS)}.")
+            if o not in SPLITS: raise XlnbError(f"Unknown split {o!r} in '{name}': {nearest(o, SPLITS)}The splits are {some(SPLITS)}.")
     read = _Own(name, table)
-    if labels is None: labels = _names_of(kind, table, read, columns) if kind in ('sentence', 'pair', 'tags') else ()
+    if labels is None: labels = _names_of(kind, table, read, columns) if get_kind(kind).needs_labels else ()
     task = Task(name, kind, tuple(labels), tuple(table), source=source, columns=columns, loader=read, **fields)
     return register_task(task, replace=isinstance(getattr(TASKS.get(name), 'loader', None), _Own))
 

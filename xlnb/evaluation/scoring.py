@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBALISERS', 'MISSING', 'HeadScorer', 'Verbaliser', 'ClozeScorer', 'as_label_scorer', 'Seq2SeqScorer',
-           'load_seq2seq', 'label_logits', 'label_probs', 'scorer_stage']
+           'load_seq2seq', 'default_scorer', 'label_logits', 'label_probs', 'scorer_stage']
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-03
 import re
@@ -18,9 +18,8 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import body, from_checkpoint, masked_logits
-from ..data.features import collator, featurize
-from ..core import XlnbError
-from ..data.schema import _some
+from ..data.kinds.base import collator, featurize, kind_of
+from ..core import XlnbError, some
 from ..training.trainer import Stage, predict, task_loss
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-07
@@ -32,7 +31,8 @@ class HeadScorer:
     max_length: int = 128  # longest input in pieces
 
     def __post_init__(self):
-        if self.task.kind not in ('sentence', 'pair', 'choice'): raise XlnbError(f"a task of kind {self.task.kind!r} has no head with one label per instance: the kinds are sentence, pair and choice")
+        kind = kind_of(self.task)
+        if not kind.one_label or not kind.trains: raise XlnbError(f"a task of kind {kind.name!r} has no head with one label per instance: the kinds are sentence, pair and choice")
         self._collate = collator(self.task, self.tokenizer)
 
     def prepare(self, model): return model
@@ -59,7 +59,7 @@ class Verbaliser:
         for t in (self.template, *self.templates.values()):
             if t.count('{mask}') != 1: raise XlnbError(f"a template needs exactly one {{mask}}: {t!r}")
         for l, w in (('the default', self.words), *self.label_words.items()):
-            if len(w) != len(self.words) or len(set(w)) < len(w): raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {_some(w)}")
+            if len(w) != len(self.words) or len(set(w)) < len(w): raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {some(w)}")
 
     def of(self, lang=None) -> tuple: # (template, words)
         "Template and label words of a language"
@@ -92,7 +92,7 @@ VERBALISERS = {
 def _fill(template, row):
     "The text before the gap, and after it"
     def put(m):
-        if m[1] not in row: raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {_some(row)})")
+        if m[1] not in row: raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(row)})")
         return row[m[1]]
     before, after = template.split('{mask}')
     return tuple(re.sub(r'\{(\w+)\}', put, part) for part in (before, after))
@@ -142,9 +142,10 @@ class ClozeScorer:
     max_length: int = 128             # longest input in pieces
 
     def __post_init__(self):
-        if self.task.kind not in ('sentence', 'pair', 'cloze'): raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {self.task.kind!r}")
-        if (self.task.kind == 'cloze') == (self.verbaliser is not None): raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a verbaliser=Verbaliser(template, words)")
-        if self.verbaliser and len(self.verbaliser.words) != len(self.task.labels): raise XlnbError(f"{len(self.verbaliser.words)} label words for the {len(self.task.labels)} labels {_some(self.task.labels)}: give one each, in this order")
+        kind = kind_of(self.task)
+        if kind.head not in ('classification', 'masked_lm'): raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {kind.name!r}")
+        if kind.trains != (self.verbaliser is not None): raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a verbaliser=Verbaliser(template, words)")
+        if self.verbaliser and len(self.verbaliser.words) != len(self.task.labels): raise XlnbError(f"{len(self.verbaliser.words)} label words for the {len(self.task.labels)} labels {some(self.task.labels)}: give one each, in this order")
         self._check()
 
     def _check(self):
@@ -258,6 +259,15 @@ def load_seq2seq(
 ): # the model, in evaluation mode
     "An encoder-decoder that scores labels"
     return as_label_scorer(from_checkpoint(AutoModelForSeq2SeqLM, name, use_safetensors=True, dtype=torch.float32)).eval()
+
+# %% ../../nbs/evaluation/41_scoring.ipynb #f0633659
+def default_scorer(
+    task,                  # a `Task` with one label per instance
+    tokenizer,             # of the model
+    max_length: int = 128, # longest input in tokens
+): # `HeadScorer`; `ClozeScorer` for a probe
+    "The scorer that needs no choice."
+    return (HeadScorer if kind_of(task).trains else ClozeScorer)(task, tokenizer, max_length=max_length)
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-46
 def label_logits(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAUSE_OF', 'EFFECT_OF', 'FACTS', 'TAGS', 'LAB_TASKS', 'SIZES', 'World', 'follows', 'Lab', 'corpus', 'meanings',
-           'parallel', 'aligned', 'dictionary', 'items', 'dataset']
+           'parallel', 'aligned', 'dictionary', 'items', 'unlabelled', 'dataset']
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-03
 from functools import lru_cache
@@ -383,11 +383,12 @@ def _row_cloze(lab, x, k):
                 attribute=x['attribute'], home=x['home'], stated=x['stated'])
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-53
-LAB_TASKS = {  # name: kind, labels, maker of an item, writer of a row
+LAB_TASKS = {  # name: kind of the task, labels, maker of an item, writer of a row
     'lab-inference': ('pair', ('entailment', 'neutral', 'contradiction'), _inference, _row_pair),
     'lab-paraphrase': ('pair', ('different', 'paraphrase'), _paraphrase, _row_pair),
     'lab-choice': ('choice', (), _choices, _row_choice), 'lab-spans': ('span', (), _spans, _row_span),
     'lab-tags': ('tags', TAGS, _tags, _row_tags), 'lab-probe': ('cloze', (), _probe, _row_cloze)}
+_WHOLE = {'lab-choice': lambda lab, r, names, n, split: _choices(lab, r, names, n), 'lab-probe': lambda lab, r, names, n, split: _probe(lab, split)} # tasks whose items are made together
 SIZES = dict(train=6000, validation=500, test=1000)
 
 def items(self: Lab, task: str, split: str) -> list: # of dict
@@ -399,12 +400,23 @@ def items(self: Lab, task: str, split: str) -> list: # of dict
     return self._cache[task, split]
 
 def _make(lab, task, split):
-    kind, labels, make, _ = LAB_TASKS[task]
+    _, labels, make, _ = LAB_TASKS[task]
     r, n, names = _rng(lab.seed, task, split), SIZES[split], lab.names.known() if split == 'train' else lab.names
-    if kind == 'cloze': return make(lab, split)
-    if kind == 'choice': return make(lab, r, names, n)
+    if task in _WHOLE: return _WHOLE[task](lab, r, names, n, split)
     ys = [i % len(labels or (0, 1)) for i in range(n)]; r.shuffle(ys)
     return [make(lab, r, names, y) for y in ys]
+
+def unlabelled(self: Lab,
+    task: str, # a task with one label per instance
+    n: int,    # items
+) -> list: # of dict
+    "New items of a task from a random stream of their own; a probe has no others than those of its facts"
+    _, labels, make, _ = LAB_TASKS[task]
+    r, names = _rng(self.seed, task, 'unlabelled'), self.names.known()
+    if task in _WHOLE: return _WHOLE[task](self, r, names, n, 'validation')[:n]
+    return [make(self, r, names, r.randrange(len(labels))) for _ in range(n)]
+
+Lab.unlabelled = unlabelled
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-54
 def dataset(self: Lab,

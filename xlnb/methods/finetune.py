@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Iterator
 
 from ..evaluation.predict import validation
-from ..data.features import collator, featurize
+from ..data.kinds.base import collator, featurize, kind_of
 from ..core import XlnbError
 from ..training.stage import Context, Stage, finetune_args, task_loss
 
@@ -40,7 +40,7 @@ class FineTune:
         ctx: Context, # task, tokenizer, seed and budget
     ) -> Iterator[Stage]: # one stage, or none for a cloze
         "One stage on the source's training rows."
-        if ctx.task.kind == 'cloze': return
+        if not kind_of(ctx.task).trains: return
         data = featurize(ctx.task, ctx.rows('train'), ctx.tokenizer, ctx.budget.max_length, train=True)
         yield Stage('finetune', data, collator(ctx.task, ctx.tokenizer), task_loss, finetune_args(self, model, ctx, len(data)),
                     patience=None if self.select == 'last' else self.patience, **validation(ctx, self.select))

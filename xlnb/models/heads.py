@@ -25,7 +25,8 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 
 from ..core import XlnbError, some
 from .encoders import POOLINGS, beside, body, from_checkpoint, load_encoder, masked_lm_head, pooled
-from .pointer import QUE, last_query
+from ..data.kinds.base import kind_of, query_kinds
+from ..data.kinds.query import QUE, last_query
 
 # %% ../../nbs/models/26_heads.ipynb #40b9358b
 class _MeanPooled:
@@ -75,11 +76,9 @@ def head_of(
     task, # a `Task`
 ) -> Head:
     "The head that a task needs"
-    name = getattr(task.kind, 'head', None) or _HEAD_OF_KIND.get(str(task.kind))
+    name = kind_of(task).head
     if name not in HEADS: raise XlnbError(f"no head {name!r} for tasks of kind {str(task.kind)!r}: the heads are {some(HEADS)}")
     return HEADS[name]
-
-_HEAD_OF_KIND = dict(sentence='classification', pair='classification', choice='multiple_choice', span='span', tags='token', cloze='masked_lm')
 
 # %% ../../nbs/models/26_heads.ipynb #00b16eff
 def with_head(
@@ -190,8 +189,8 @@ def give_pointer(
     seed: int = 0,     # of the head
 ):
     "Make an encoder one that points"
-    if odd := set(kinds) - {'span', 'tags'}:
-        raise XlnbError(f"tasks of kind {min(odd)!r} have no place for a [QUE]: choose among 'span' and 'tags'")
+    if odd := set(kinds) - {*query_kinds()}:
+        raise XlnbError(f"tasks of kind {min(odd)!r} have no place for a [QUE]: choose among {some(query_kinds())}")
     if (q := tokenizer.get_vocab().get(QUE)) is None: raise XlnbError("the tokenizer has no [QUE]: call add_query first")
     tokenizer.init_kwargs['query_kinds'] = list(kinds)
     model.config.query_kinds, model.config.query_token_id = list(kinds), q

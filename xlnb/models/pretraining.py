@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments,
     XLMRobertaConfig, XLMRobertaForMaskedLM)
 from .encoders import from_checkpoint, load_encoder, load_tokenizer, masked_lm_head
-from ..data.features import _checked
+from ..data.kinds.base import checked_text
 from ..core import XlnbError
 
 # %% ../../nbs/models/27_pretraining.ipynb #cell-08
@@ -34,7 +34,7 @@ def train_tokenizer(texts,                   # strings, or an iterable of them
     apart = [pre.Punctuation('isolated'), pre.WhitespaceSplit()] if bpe else []
     tok.pre_tokenizer, tok.decoder = pre.Sequence([*apart, pre.Metaspace()]), decoders.Metaspace()
     trainer = trainers.BpeTrainer(**size) if bpe else trainers.UnigramTrainer(unk_token='<unk>', **size)
-    tok.train_from_iterator((_checked(t) for t in texts), trainer)
+    tok.train_from_iterator((checked_text(t) for t in texts), trainer)
     ids = [(t, tok.token_to_id(t)) for t in ('<s>', '</s>')]
     tok.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=ids)
     return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', sep_token='</s>', cls_token='<s>',
@@ -45,7 +45,7 @@ def train_tokenizer(texts,                   # strings, or an iterable of them
 def _texts(texts):
     "A dict of lists of strings, one list per language"
     if isinstance(texts, dict): return {k: _texts(v)[''] for k, v in texts.items()}
-    if isinstance(texts, Dataset): return {'': [_checked(t) for t in texts['text']]}
+    if isinstance(texts, Dataset): return {'': [checked_text(t) for t in texts['text']]}
     if isinstance(texts, (str, Path)): texts = [texts]
     texts = list(texts)
     if texts and all(isinstance(t, Path) for t in texts) or (len(texts) == 1 and os.path.exists(str(texts[0]))):
@@ -53,7 +53,7 @@ def _texts(texts):
             if not Path(f).is_file(): raise XlnbError(f"no such file: {f} (give text files with one text per line)")
         texts = [l.strip() for f in texts for l in open(f, encoding='utf-8') if l.strip()]
     if not texts: raise XlnbError("there is no text to pre-train on: give at least one non-empty text")
-    return {'': [_checked(t) for t in texts]}
+    return {'': [checked_text(t) for t in texts]}
 
 # %% ../../nbs/models/27_pretraining.ipynb #cell-16
 def pack(texts: list,       # strings

@@ -11,9 +11,8 @@ from typing import Sequence
 import numpy as np
 from datasets import Dataset
 
-from ..core import XlnbError
+from ..core import XlnbError, some
 from .encoders import load_encoder, load_tokenizer, longest_input
-from ..data.schema import _some
 from ..data.tasks import Task, _load_folder, _place
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-07

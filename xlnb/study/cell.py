@@ -21,6 +21,7 @@ from .. import __version__
 from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
 from ..models.heads import with_head
 from ..evaluation.predict import evaluate_model
+from ..data.kinds.base import kind_of
 from .recipe import Recipe
 from ..training.stage import Context, run_method
 
@@ -42,7 +43,7 @@ def data_fingerprint(
     data=None,  # Where the task is read from
 ) -> str:  # A hash of every row that a cell reads
     "Hash of the rows: training and validation of the source, test of every language"
-    trains = task.kind != 'cloze'  # a probe asks the encoder as it is
+    trains = kind_of(task).trains  # a probe asks the encoder as it is
     splits = [(task.source, 'train', budget.train_examples), (task.source, 'validation', budget.eval_examples)] if trains else []
     splits += [(lang, 'test', budget.eval_examples) for lang in langs]
     return _digest([[lang, split, _digest(task.load(lang, split, data=data, limit=limit).to_dict())] for lang, split, limit in splits])
@@ -137,7 +138,7 @@ class Cell:
         memo, task, methods = {} if memo is None else memo, self.task, self.recipe.methods
         once = lambda k, f, *args: memo[k] if k in memo else memo.setdefault(k, f(*args))
         rows = once((task, self.langs, self.budget, self.data), data_fingerprint, task, self.langs, self.budget, self.data)
-        return dict(task={k: getattr(task, k) for k in ('name', 'kind', 'labels', 'metric', 'source')}, data=rows,
+        return dict(task={k: getattr(task, k) for k in ('name', 'labels', 'metric', 'source')} | {'kind': str(task.kind)}, data=rows,
                     encoder=once(self.encoder, encoder_fingerprint, self.encoder), recipe=[{'method': m.name} | _plain(m) for m in methods],
                     more=[m.fingerprint(self) for m in methods if hasattr(m, 'fingerprint')], budget=_plain(self.budget), seed=self.seed, langs=self.langs)
 

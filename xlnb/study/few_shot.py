@@ -12,7 +12,6 @@ import pandas as pd
 
 from ..core import XlnbError
 from ..evaluation.plots import plot_curve
-from ..data.schema import COLUMNS
 from ..evaluation.statistics import transfer_summary
 from .grid import Study
 from ..data.tasks import _borrows, _has_gaps, get_task

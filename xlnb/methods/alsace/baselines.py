@@ -17,7 +17,7 @@ from xlnb.methods.alsace.diagnostics import (calibration_change, fact_movement, 
     vote_accuracy)
 from .method import ALSACE, Distilled, distil
 from ...data.schema import align_rows
-from ...evaluation.scoring import ClozeScorer, HeadScorer, label_logits, label_probs
+from ...evaluation.scoring import default_scorer, label_logits, label_probs
 from ...training.stage import Budget, Context
 
 # %% ../../../nbs/methods/alsace/64_baselines.ipynb #cell-07
@@ -69,7 +69,7 @@ def explain_run(
     "The vote against the truth, confidence against accuracy, calibration before and after"
     if done.report is None: raise XlnbError("there was no vote in this run: explain a run of the objective 'distillation'")
     task, langs = ctx.task, done.report.langs
-    scorer = scorer or (ClozeScorer if task.kind == 'cloze' else HeadScorer)(task, ctx.tokenizer, max_length=ctx.budget.max_length)
+    scorer = scorer or default_scorer(task, ctx.tokenizer, max_length=ctx.budget.max_length)
     rows = align_rows({l: task.load(l, split, data=ctx.data, limit=ctx.budget.eval_examples) for l in langs})
     probs, mask = label_probs(label_logits(scorer.prepare(before), scorer, rows, ctx.budget.eval_batch_size))
     vote = vote_accuracy(probs, rows[langs[0]]['label'][:], langs, mask)

@@ -11,7 +11,7 @@ import numpy as np, pandas as pd
 
 from ...evaluation.predict import item_scores
 from ...core import XlnbError
-from ...evaluation.scoring import ClozeScorer, HeadScorer, label_logits, label_probs
+from ...evaluation.scoring import default_scorer, label_logits, label_probs
 from .vote import TeacherReport, _distributions, vote
 
 # %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #cell-07
@@ -24,7 +24,7 @@ def score_items(
 ) -> pd.DataFrame: # one row per item and language, with the probability of the predicted label
     "Predict every row of a split in every language"
     task, frames = ctx.task, []
-    scorer = scorer or (ClozeScorer if task.kind == 'cloze' else HeadScorer)(task, ctx.tokenizer, max_length=ctx.budget.max_length)
+    scorer = scorer or default_scorer(task, ctx.tokenizer, max_length=ctx.budget.max_length)
     scorer.prepare(model)
     for lang in ctx.langs or task.langs:
         rows = task.load(lang, split, data=ctx.data, limit=ctx.budget.eval_examples)

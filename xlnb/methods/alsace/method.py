@@ -15,11 +15,12 @@ import numpy as np, pandas as pd
 import torch
 from safetensors.torch import load_model, save_model
 
-from ...core import XlnbError
+from ...core import XlnbError, some
 from .losses import alsace_loss, language_pairs, prediction_entropy
-from ...data.parallel import TEXT_COLUMNS, ParallelText, lab_text, parallel_text, split_text, warn_if_evaluation
-from ...data.schema import SPLITS, _some
-from ...evaluation.scoring import MISSING, ClozeScorer, HeadScorer, label_logits, label_probs
+from ...data.parallel import ParallelText, lab_text, parallel_text, split_text, warn_if_evaluation
+from ...data.schema import SPLITS
+from ...data.kinds.base import kind_of
+from ...evaluation.scoring import MISSING, default_scorer, label_logits, label_probs
 from .vote import TeacherReport, random_teachers, select_teachers
 from ...training.stage import Context, Stage, StageResult, predict, run_stage, task_loss
 
@@ -69,18 +70,18 @@ class ALSACE:
 def _unlabelled(self, ctx) -> ParallelText:
     "The parallel text of a run, in the languages that take part, cut to the amount"
     task, wanted = ctx.task, list(self.langs or ctx.langs or ctx.task.langs)
-    if self.text is None and not task.name.startswith('lab-'): raise XlnbError(f"alsace needs unlabelled parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or one of its splits ({_some(task.splits)})")
+    if self.text is None and not task.name.startswith('lab-'): raise XlnbError(f"alsace needs unlabelled parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or one of its splits ({some(task.splits)})")
     if self.text is None: text = lab_text(task, self.amount, wanted)
     elif isinstance(self.text, str) and self.text in SPLITS: text = split_text(task, self.text, wanted, ctx.data)
     else: text = parallel_text(self.text, task)
     there = [l for l in wanted if l in text.rows]
-    if len(there) < 2: raise XlnbError(f"the parallel text has {_some(text.rows)}, but {_some(wanted)} are evaluated: at least two of these must be there")
-    if len(there) < len(wanted): warnings.warn(f"alsace: the parallel text has no {_some([l for l in wanted if l not in there])}; these languages take no part")
+    if len(there) < 2: raise XlnbError(f"the parallel text has {some(text.rows)}, but {some(wanted)} are evaluated: at least two of these must be there")
+    if len(there) < len(wanted): warnings.warn(f"alsace: the parallel text has no {some([l for l in wanted if l not in there])}; these languages take no part")
     return text.only(there).take(self.amount, ctx.seed)
 
 def _fingerprint(self, cell) -> str|None: # for a study: the rows that decide a result beside the task's own
     "Changes when the unlabelled text changes"
-    if self.objective == 'none' or cell.task.kind not in TEXT_COLUMNS: return None
+    if self.objective == 'none' or not kind_of(cell.task).one_label: return None
     if self.text is None or isinstance(self.text, str) and self.text in SPLITS: return str(self.text)
     return parallel_text(self.text, cell.task)._fingerprint
 
@@ -207,10 +208,10 @@ class Plan:
 def _plan(self, model, ctx: Context) -> Plan|None: # None where there is nothing to do
     "Read the text, let the languages vote, and set up the stage"
     if self.objective == 'none': return None
-    if ctx.task.kind not in TEXT_COLUMNS:
-        warnings.warn(f"alsace has nothing to distil for {ctx.task.name!r}: a task of kind {ctx.task.kind!r} has no distribution over labels per instance; the model stays as it is")
+    if not kind_of(ctx.task).one_label:
+        warnings.warn(f"alsace has nothing to distil for {ctx.task.name!r}: a task of kind {str(ctx.task.kind)!r} has no distribution over labels per instance; the model stays as it is")
         return None
-    scorer = self.scorer or (ClozeScorer if ctx.task.kind == 'cloze' else HeadScorer)(ctx.task, ctx.tokenizer, max_length=ctx.budget.max_length)
+    scorer = self.scorer or default_scorer(ctx.task, ctx.tokenizer, max_length=ctx.budget.max_length)
     model = _placed(scorer.prepare(model))
     whole = self.unlabelled(ctx)
     warn_if_evaluation(whole, ctx.task, ctx.data)

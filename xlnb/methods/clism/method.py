@@ -17,13 +17,13 @@ from datasets import Dataset, concatenate_datasets
 from ...models.word_alignment import align_words
 from ...models.encoders import encoder_fingerprint
 from ...lab.worlds import Lab
-from ...core import XlnbError
+from ...core import XlnbError, some
 from ...data.parallel import parallel_texts
 from ...models.heads import POINTERS, Pointer, drop_pointer, give_pointer, save_encoder
-from ...models.pointer import asks
-from ...data.schema import _some
+from ...data.kinds.base import query_kinds
+from ...data.kinds.query import add_query, uses_query
 from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
-from .spans import CapitalEntities, SpacyEntities, add_query, lab_pairs, span_inputs, span_pairs
+from .spans import CapitalEntities, SpacyEntities, lab_pairs, span_inputs, span_pairs
 from .span_sources import RandomSpans, recurring_inputs, recurring_spans
 from .objective import TERMS, SpanCollator, SpanObjective, pointed, span_loss
 from ...training.stage import Context, Stage, learning_rate
@@ -85,7 +85,7 @@ def _check(m):
     if not any(m.weights.values()): raise XlnbError("clism: all weights are zero, so there is nothing to learn: give one of clism, cacr, mlm a weight")
     if m.cacr and m.spans == 'recurring': raise XlnbError("clism: recurring spans stand in texts of one language, which have no translation to contrast with: set cacr=0")
     if odd := set(m.terms) - {*TERMS}: raise XlnbError(f"clism: the contrast has no term {min(odd)!r}: choose among {', '.join(TERMS)}")
-    if odd := set(m.asks) - {'span', 'tags'}: raise XlnbError(f"clism: tasks of kind {min(odd)!r} have no place for a [QUE]: choose asks among 'span' and 'tags'")
+    if odd := set(m.asks) - {*query_kinds()}: raise XlnbError(f"clism: tasks of kind {min(odd)!r} have no place for a [QUE]: choose asks among {query_kinds()}")
     if m.head not in POINTERS: raise XlnbError(f"clism: head={m.head!r} is unknown: choose {' or '.join(map(repr, POINTERS))}")
     if m.mlm and not 0 < m.mask < 1: raise XlnbError(f"clism: mask must be a share between 0 and 1, not {m.mask}; to do without, set mlm=0")
     if m.batch_size % m.accumulate: raise XlnbError(f"clism: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
@@ -104,8 +104,8 @@ def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
         return {l: _from_lab(l, m.amount or LAB_PAIRS) for l in wanted}
     texts = parallel_texts(m.text)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
-    if m.langs and len(there) < len(wanted): raise XlnbError(f"clism: the parallel text has no {_some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
-    if not there: raise XlnbError(f"clism: the parallel text has none of {_some(wanted)}: give text in one of the languages that are evaluated")
+    if m.langs and len(there) < len(wanted): raise XlnbError(f"clism: the parallel text has no {some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
+    if not there: raise XlnbError(f"clism: the parallel text has none of {some(wanted)}: give text in one of the languages that are evaluated")
     rows = sentence_pairs(texts, there, m.amount, False, task.source, seed)
     where = {l: [i for i, k in enumerate(rows['lang'][:]) if k == l] for l in there}
     return {l: Dataset.from_list([dict(id=f'{l}-{j:06}', source=r['source'], target=r['target']) for j, r in enumerate(rows.select(at))]) for l, at in where.items()}

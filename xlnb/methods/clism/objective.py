@@ -13,11 +13,11 @@ from types import MethodType
 import numpy as np, pandas as pd, torch
 import torch.distributed as dist
 
-from ...data.features import _frame
+from ...data.kinds.base import special_frame
 from ...core import XlnbError
 from ..mmkd.losses import gathered, token_loss, weighted
 from ...models.encoders import body, masked_logits
-from ...models.pointer import QUE
+from ...data.kinds.query import QUE
 from ...data.pairs import inputs_of, mask_tokens
 from .losses import cacr_loss, contrast, mean_state, pointer_loss
 
@@ -145,7 +145,7 @@ def shortcut_table(
 ) -> pd.DataFrame: # the loss of the contrast between target and masked source, and how often the right one is nearest
     "The first term of CACR as it is trained, and with both sentences encoded apart"
     if len(rows) < batch_size: raise XlnbError(f"{len(rows)} rows are fewer than batch_size={batch_size}: give more rows, or a smaller batch")
-    (before, behind), collate, was = _frame(tokenizer, False), SpanCollator(tokenizer, plain=False, mask=0), model.training
+    (before, behind), collate, was = special_frame(tokenizer, False), SpanCollator(tokenizer, plain=False, mask=0), model.training
     alone = lambda some, k: [dict(r, input_ids=before + list(r['input_ids'][slice(*r[k])]) + behind, target=[len(before), len(before) + r[k][1] - r[k][0]], source=[0, 0],
                                   token_type_ids=[0] * (r[k][1] - r[k][0] + len(before + behind)), queries=[], starts=[], ends=[]) for r in some]
     def mean(some, k):

@@ -10,10 +10,10 @@ import random
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from ..salt.candidates import words_of
-from ...data.features import _frame, _input
+from ...data.words import words_of
+from ...data.kinds.base import model_input, special_frame
 from ...core import XlnbError
-from ...models.pointer import QUE
+from ...data.kinds.query import QUE
 from .spans import _masked
 
 # %% ../../../nbs/methods/clism/82_span_sources.ipynb #cell-07
@@ -91,7 +91,7 @@ def recurring_inputs(
 ) -> list: # of dict, as from `span_inputs`
     "Token ids with the places of questions and answers"
     if QUE not in tokenizer.get_vocab(): raise XlnbError("the tokenizer has no [QUE]: call add_query first")
-    (before, behind), q, out = _frame(tokenizer, False), tokenizer.convert_tokens_to_ids(QUE), []
+    (before, behind), q, out = special_frame(tokenizer, False), tokenizer.convert_tokens_to_ids(QUE), []
     room = max_length - len(before + behind)
     if room < 2: raise XlnbError(f"max_length={max_length} leaves no room for a passage: raise it")
     enc = tokenizer([p['masked'] for p in passages], add_special_tokens=False, return_offsets_mapping=True, verbose=False) if passages else dict(input_ids=[])
@@ -103,6 +103,6 @@ def recurring_inputs(
             if hit and max(t, hit[-1]) < room: asked.append((len(before) + t, len(before) + hit[0], len(before) + hit[-1]))
         if not asked and not empty: continue
         whole = [len(before), len(before) + len(ids[:room])]
-        f = _input(tokenizer, (before + ids[:room] + behind, 0)) | dict(zip(('queries', 'starts', 'ends'), map(list, zip(*asked)) if asked else ([], [], [])))
+        f = model_input(tokenizer, (before + ids[:room] + behind, 0)) | dict(zip(('queries', 'starts', 'ends'), map(list, zip(*asked)) if asked else ([], [], [])))
         out.append(f | dict(source=whole, target=whole, plain=before + behind, row=i, length=len(f['input_ids'])))
     return out

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .candidates import MaskedCandidates, vocabularies
 from ...models.encoders import load_encoder
 from ...evaluation.predict import validation
-from ...data.features import collator, featurize
+from ...data.kinds.base import collator, featurize, kind_of
 from ...core import XlnbError
 from .mixup import draw_weights
 from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision, read_dictionary, switch_rates,
@@ -141,7 +141,7 @@ def make_table(
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-22
 def _stages(m, model, ctx):
-    if ctx.task.kind == 'cloze': return # a probe asks the encoder as it is
+    if not kind_of(ctx.task).trains: return # a probe asks the encoder as it is
     rows = ctx.rows('train')
     data = featurize(ctx.task, rows, ctx.tokenizer, ctx.budget.max_length, train=True)
     choose = dict(patience=None if m.select == 'last' else m.patience, **validation(ctx, m.select))
@@ -156,7 +156,7 @@ def _fingerprint(m, cell):
     "What the result depends on beside options, training rows and encoder"
     task, out = cell.task, []
     langs = [l for l in (m.langs or cell.langs) if l != task.source]
-    if m.rate and _needs_text(m) and task.kind != 'cloze': out += [task.fingerprint(l, 'validation', data=cell.data) for l in langs]
+    if m.rate and _needs_text(m) and kind_of(task).trains: out += [task.fingerprint(l, 'validation', data=cell.data) for l in langs]
     if m.dictionary and m.dictionary != 'lab':
         h = hashlib.sha256()
         for f in sorted(p for l in langs for p in (Path(m.dictionary).expanduser()/f'en-{l}').glob('*')): h.update(f.name.encode() + f.read_bytes())

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ...core import XlnbError
 from ...models.encoders import layers
-from ...models.pointer import last_query
+from ...data.kinds.query import last_query
 
 # %% ../../../nbs/methods/salt/54_mixup.ipynb #cell-07
 def opposite(

@@ -15,26 +15,20 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value, load_dataset
 from tqdm.auto import tqdm
 
-from .candidates import MaskedCandidates, Place, Segmenter, names_in, switchable, words_of
+from .candidates import MaskedCandidates, Place, Segmenter, switchable
+from ...data.kinds.base import kind_of
+from ...data.words import names_in, words_of
 from ...core import XlnbError
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-07
-_FIELDS = dict(sentence=('text',), pair=('text_a', 'text_b'), choice=('premise', 'choices'), span=('question', 'context'), tags=('tokens',))
-
 def texts_of(
     task,      # a `Task`
     row: dict, # in the canonical columns
 ) -> dict: # {field: (text, word spans or None)}; a choice is the field 'choices.0', ...
     "The texts of a row."
-    if task.kind not in _FIELDS: raise XlnbError(f"tasks of kind {task.kind!r} are not trained, so nothing is switched in them: choose one of {', '.join(_FIELDS)}")
-    out = {}
-    for f in _FIELDS[task.kind]:
-        if f == 'choices': out |= {f'choices.{i}': (t, None) for i, t in enumerate(row[f])}
-        elif f == 'tokens':
-            ends = np.cumsum([len(w) + 1 for w in row[f]]).tolist()
-            out[f] = ' '.join(row[f]), [(e - 1 - len(w), e - 1) for w, e in zip(row[f], ends)]
-        else: out[f] = row[f], None
-    return out
+    kind = kind_of(task)
+    if not kind.trains: raise XlnbError(f"tasks of kind {kind.name!r} are not trained, so nothing is switched in them: choose a task with training rows")
+    return kind.texts(task, row)
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-10
 def task_texts(
@@ -171,7 +165,7 @@ def switch_table(
     if per not in ('word', 'text', 'row'): raise XlnbError(f"per={per!r} is unknown: choose 'word', 'text' or 'row'")
     if not langs: raise XlnbError("there is no language to switch into: give langs, or evaluate on some target language")
     plain = rows.to_list()
-    keep = set() if names or task.kind not in _FIELDS else names_in(_texts(task, plain))
+    keep = set() if names or not kind_of(task).trains else names_in(_texts(task, plain))
     opts = dict(langs=list(langs), rate=rate, copies=copies, per=per, names=keep, source_pieces=source_pieces, seg=Segmenter(tokenizer))
     mark = _stamp([{k: v for k, v in opts.items() if k != 'seg'} | dict(names=sorted(keep)), seed, part, plain, _whose(find)])
     folder = out and _folder(out, mark)
@@ -215,16 +209,6 @@ def load_table(
     return _join([pq.read_table(f) for f in files])
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-36
-def _put(text, edits):
-    "Text with (start, end, new) edits made, and a function old position -> new position"
-    out, at, moved = [], 0, []
-    for a, b, new in sorted(edits):
-        if a > 0 and text[a-1].isalpha(): new = ' ' + new
-        if b < len(text) and text[b].isalpha(): new += ' '
-        out += [text[at:a], new]; at = b
-        moved.append((b, len(new) - (b - a)))
-    return ''.join([*out, text[at:]]), lambda i: i + sum(d for b, d in moved if b <= i)
-
 def switched_row(
     task,           # a `Task`
     row: dict,      # in the canonical columns
@@ -232,29 +216,11 @@ def switched_row(
     draw=None,      # function (switch) -> index of the candidate; that in the table if None
 ) -> dict: # the row with words switched
     "A row with its words switched and its labels kept."
-    res, by = dict(row), {}
+    by = {}
     for s in switches:
         k = s['chosen'] if draw is None or not s['candidates'] else draw(s)
         if k >= 0: by.setdefault(s['field'], []).append((s['start'], s['end'], s['candidates'][k]))
-    for field, edits in by.items():
-        name, _, i = field.partition('.')
-        text, spans = texts_of(task, row)[field]
-        if spans: new = {a: w for a, _, w in edits}; res[name] = [new.get(a, w) for w, (a, _) in zip(row[name], spans)]
-        elif name == 'choices': res[name] = [_put(text, edits)[0] if j == int(i) else t for j, t in enumerate(res[name])]
-        elif task.kind == 'span' and name == 'context': res |= _with_answer(row, edits)
-        else: res[name] = _put(text, edits)[0]
-    return res
-
-def _with_answer(row, edits):
-    "Context with edits, and the answers where they are now"
-    ends = [(a, a + len(t)) for a, t in zip(row['answers']['answer_start'], row['answers']['text'])]
-    edits = [e for e in edits if not any(e[0] < x < e[1] for s in ends for x in s)]
-    text, move = _put(row['context'], edits)
-    def found(a, b): # where an answer went; spaces that were put around its edge do not belong to it
-        a, b = move(a) + (len(text[move(a):]) - len(text[move(a):].lstrip())), move(b)
-        return a, text[a:b].rstrip()
-    now = [found(*s) for s in ends]
-    return dict(context=text, answers=dict(text=[t for _, t in now], answer_start=[a for a, _ in now]))
+    return kind_of(task).edit(task, row, by)
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-42
 def _marked(text, switches):
