@@ -1,5 +1,11 @@
 """What every test leaves as it found it."""
+import os
+import tempfile
+
 import pytest
+
+_CACHE = tempfile.TemporaryDirectory(prefix="xlnb-test-")
+os.environ["XLNB_CACHE"] = _CACHE.name   # no test reads what an earlier run has made
 
 
 @pytest.fixture(autouse=True)

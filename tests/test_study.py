@@ -15,12 +15,14 @@ import pytest
 
 from xlnb.core import XlnbError
 from xlnb.study.recipe import METHODS, recipe
+from xlnb.study.cell import Cell, rows_read
 from xlnb.study.store import Store
 from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget
 
-FEW = dict(budget=Budget(train_examples=64, eval_examples=20, steps=4, max_length=48), langs=["qal"])
+PLAIN = "finetune(epochs=1)"
+FEW = dict(recipes=PLAIN, budget=Budget(train_examples=64, eval_examples=20, max_length=48), langs=["qal"])
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +60,7 @@ def reference(encoder, tmp_path_factory):
 
 def command(encoder, out, *more):
     return [sys.executable, "-c", "import sys; from xlnb.cli import main; sys.exit(main())", "run", "--task", "lab-inference", "--encoder", encoder,
-            "--langs", "qal", "--train-examples", "64", "--eval-examples", "20", "--steps", "4", "--max-length", "48", "--out", str(out), "--quiet", *more]
+            "--recipe", PLAIN, "--langs", "qal", "--train-examples", "64", "--eval-examples", "20", "--max-length", "48", "--out", str(out), "--quiet", *more]
 
 
 def same(study, reference):
@@ -67,14 +69,14 @@ def same(study, reference):
 
 def test_a_second_run_computes_nothing(small, reference, monkeypatch):
     same(small().run(progress=False), reference)
-    monkeypatch.setattr("xlnb.study.grid.run_cell", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr("xlnb.study.grid.run_cell", lambda *a, **kw: pytest.fail("computed again"))
     same(small().run(progress=False), reference)
     assert sorted(small().store.root.iterdir()) == small().store.files()
 
 
 def test_keys(small, encoder, tmp_path):
     cell = small().grid[0]
-    other = [replace(cell, seed=7), replace(cell, langs=("en", "qcy")), replace(cell, budget=replace(cell.budget, steps=5)),
+    other = [replace(cell, seed=7), replace(cell, langs=("en", "qcy")), replace(cell, budget=replace(cell.budget, train_examples=65)),
              replace(cell, recipe=recipe("finetune(lr=1e-3)")), replace(cell, task=get_task("lab-paraphrase"))]
     keys = [c.key() for c in [cell, *other]]
     assert len({*keys}) == len(keys)
@@ -164,14 +166,14 @@ def moody(monkeypatch): monkeypatch.setitem(METHODS, "moody", Moody)
 
 
 def test_one_failing_cell(small, moody):
-    study = small(recipes="finetune+moody")
+    study = small(recipes=PLAIN + "+moody")
     with pytest.warns(UserWarning, match="seed 1 failed: RuntimeError: not today"): study.run(progress=False)
     assert study.cells().state.tolist() == ["stored", "failed"]
     assert len(study.failed) == 1 and "Traceback" in next(iter(study.failed.values()))[1]
 
 
 def test_an_interrupted_study_keeps_what_is_finished(small, moody):
-    study = small(recipes="finetune+moody(how=interrupt)")
+    study = small(recipes=PLAIN + "+moody(how=interrupt)")
     with pytest.raises(KeyboardInterrupt): study.run(progress=False)
     assert study.cells().state.tolist() == ["stored", "missing"]
     assert list(study.store.root.glob(".*.work/*/finetune-*/result.json"))  # the finished stage of the running cell
@@ -189,13 +191,63 @@ def test_executor(small, reference):
 
 
 def test_earlier_code(small, monkeypatch):
-    small().run(progress=False)
-    monkeypatch.setattr("xlnb.study.cell.code_version", lambda *a: "later")
-    assert small().cells().state.tolist() == ["missing", "missing"]
-    kept = small(keep_stale=True)
-    assert kept.cells().state.tolist() == ["stale", "stale"]
-    monkeypatch.setattr("xlnb.study.grid.run_cell", lambda *a: pytest.fail("computed again"))
-    assert len(kept.run(progress=False).items()) == 2 * 2 * 20
+    made = small().run(progress=False).items()
+    code = Cell.code
+    monkeypatch.setattr(Cell, "code", lambda self, *a: code(self, *a) | {"xlnb.training.stage": "later"})
+    later = small()
+    assert later.cells().state.tolist() == ["stale", "stale"] and set(later.cells().changed) == {"training.stage"}
+    pd.testing.assert_frame_equal(later.items(), made)   # a page reads it all the same
+    with monkeypatch.context() as m:
+        m.setattr("xlnb.study.grid.run_cell", lambda *a, **kw: pytest.fail("computed again"))
+        assert len(small(keep_stale=True).run(progress=False).items()) == 2 * 2 * 20
+    assert later.run(progress=False).cells().state.tolist() == ["stored", "stored"]
+    assert len(later.store.files()) == 2   # in the place of the stale ones
+
+
+def test_tables_say_what_is_stale_and_what_was_stopped(small):
+    study = small().run(progress=False)
+    path = study.store.files()[0]
+    items, info = study.store.read(path)
+    study.store.write(path, items, info | dict(code=info["code"] | {"xlnb.core": "other"}, stopped=["the entropy fell"]))
+    caption = small().table().attrs["caption"]
+    assert "*Stale*: 1 of 2 cells" in caption and "changed: core" in caption
+    assert "Stopped by a guard" in caption and "1 of 2 runs" in caption
+
+
+def test_what_decides_a_result_is_in_the_key(small, tmp_path):
+    cell = small().grid[0]
+    spans = replace(cell, task=get_task("lab-spans"))
+    assert replace(spans, task=replace(spans.task, metric="mlqa")).key() != spans.key()
+    oracle = replace(cell, recipe=recipe("finetune(select=oracle:qal)"))
+    assert rows_read(oracle.recipe.during, oracle) == [("qal", "validation")]
+
+    def one_label_off(lang, split):
+        first = lambda r, i: {"label": (r["label"] + 1) % 3 if (i, split, lang) == (0, "validation", "qal") else r["label"]}
+        return cell.task.loader(lang, split).map(first, with_indices=True)
+
+    other, full = replace(cell.task, loader=one_label_off), Budget()
+    for r, differs in (("finetune(select=oracle:qal)", True), ("salt(select=oracle:qal,candidates=dictionary,dictionary=lab)", True),
+                       ("finetune+alsace(teachers=oracle)", True), ("finetune+alsace(text=validation)", True), ("finetune", False)):
+        a = replace(cell, recipe=recipe(r), budget=full)
+        assert (replace(a, task=other).key() != a.key()) == differs, r
+
+
+def test_a_custom_scorer_has_one_key_in_every_process():
+    script = """
+from dataclasses import replace
+from xlnb.data.tasks import get_task
+from xlnb.study.cell import Cell
+from xlnb.study.recipe import recipe
+from xlnb.methods.alsace.method import ALSACE
+from xlnb.training.stage import Budget
+import sys
+class Scorer:
+    def __init__(self, scale): self.scale = scale
+finetune = recipe('finetune').during
+for scale in (1, 1, 2): print(Cell(get_task('lab-inference'), 'lab', recipe([finetune, ALSACE(scorer=Scorer(scale))]), 0, Budget(train_examples=8, eval_examples=8), ('en',)).key())
+"""
+    first, second = (subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() for _ in range(2))
+    assert first == second and first[0] == first[1] != first[2]
 
 
 def test_a_store_alone(small, reference):
@@ -204,7 +256,7 @@ def test_a_store_alone(small, reference):
     pd.testing.assert_frame_equal(store.items(), reference[0])
     pd.testing.assert_frame_equal(store.table(), small().table())
     info = store.finished()[0][1]
-    assert info["stages"][0]["history"] and info["provenance"]["versions"]["torch"] and info["cell"]["budget"]["steps"] == 4
+    assert info["stages"][0]["history"] and info["provenance"]["versions"]["torch"] and info["cell"]["budget"]["train_examples"] == 64
 
 
 @pytest.mark.parametrize("wrong, says", [
@@ -229,6 +281,18 @@ def test_process_pool(small, reference):
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: same(small().run(pool, progress=False), reference)
+
+
+def test_few_examples(tmp_path):
+    sizes = [Budget(train_examples=n, eval_examples=6, sample=s) for n in (4, 8) for s in range(2)]
+    study = Study("lab-spans", recipes="finetune(select=last,epochs=1)", seeds=1, budgets=sizes, store=tmp_path, langs=["qal"]).run(progress=False)
+    assert study.failed == {} and len(study.store.files()) == 4
+    rows = {(b.train_examples, b.sample): set(get_task("lab-spans").load("en", "train", limit=b.train_examples, seed=b.sample)["id"]) for b in sizes}
+    assert rows[4, 0] < rows[8, 0] and rows[4, 0] != rows[4, 1]   # a larger sample adds rows; another sample has others
+    items = study.items()
+    assert items.groupby(["budget", "sample"]).prediction.apply(tuple).nunique() == 4
+    curve = study.curve(draws=50)
+    assert curve.examples.tolist() == [4, 8] and curve.seeds.tolist() == [2, 2]
 
 
 @pytest.mark.skipif("ray" not in os.environ.get("XLNB_TEST", ""), reason="set XLNB_TEST=ray where Ray is installed")

@@ -57,7 +57,7 @@ def stage(n=256, collator=noisy_collate, evaluate=True, **args):
     valid = rows(96, seed=1)
     accuracy = lambda logits: {"accuracy": float(np.mean([l.argmax() == y for l, y in zip(logits, valid["labels"])]))}
     how = dict(eval_data=valid, compute_metrics=accuracy, metric="accuracy", patience=3) if evaluate else {}
-    return Stage("toy", rows(n), collator, parts_loss, dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args, **how)
+    return Stage("toy", rows(n), collator, parts_loss, args=dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args, **how)
 
 
 def weights(model):

@@ -20,7 +20,6 @@ _NAMES = {
     "study.cell": "Cell run_cell",
     "study.store": "Store",
     "study.grid": "RayExecutor Study lab_study",
-    "study.few_shot": "FewShot few_task",
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = {module.partition(".")[0] for module in _NAMES} | {"cli"}

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from ..core import XlnbError, drawn, some
 from .kinds.base import kind_of
 from .parallel import ParallelText
+from .words import is_unspaced, split_words
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-07
 def text_pairs(
@@ -92,8 +93,9 @@ def warn_if_read(
     found = read_before(pairs, task, data)
     for split, s in found.items():
         if s > share: warnings.warn(
-            f"{s:.0%} of the English sentences to be trained on are in the {split} split of {task.name!r}, or of those of "
-            "the split in the text: scores there are not scores on unseen text; take other text, or say so with the result")
+            f"{s:.0%} of the English sentences to be trained on are in the {split} split of {task.name!r}, or of those "
+            "of the split in the text: scores there are not scores on unseen text; take other text, or say so with the "
+            "result")
     return found
 
 # %% ../../nbs/data/18_pairs.ipynb #1db1b116
@@ -109,15 +111,22 @@ def word_spans(
     text: str,
     words: str = 'spaces', # 'spaces': runs without white space; 'bert': as BERT's tokenizer has it
 ) -> list: # of (start, end), in characters
-    "Where the words of a text are."
+    "Where the words of a text are; in scripts that set no spaces every letter is one, with its marks."
     if words not in WORDS: raise XlnbError(f"words={words!r} is unknown: choose 'spaces' or 'bert'")
     out, start = [], None
     for i, c in enumerate(text + ' '):
         alone = words == 'bert' and _alone(c)
-        if start is not None and (alone or c.isspace()): out.append((start, i)); start = None
+        if start is not None and (alone or c.isspace()):
+            out += [(start, i)] if words == 'bert' else _letters(text, start, i); start = None
         if alone: out.append((i, i + 1))
         elif start is None and not c.isspace(): start = i
     return out
+
+def _letters(text, start, end):
+    "A run without spaces as it is, or cut into letters; punctuation stays with the letter before it"
+    if not is_unspaced(text[start:end]): return [(start, end)]
+    cuts = sorted({start} | {start + a for a, _ in split_words(text[start:end])})
+    return list(zip(cuts, [*cuts[1:], end]))
 
 # %% ../../nbs/data/18_pairs.ipynb #0e44f532
 class WordPieces(NamedTuple):

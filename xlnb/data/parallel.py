@@ -7,7 +7,7 @@ __all__ = ['ParallelText', 'take', 'divide', 'only', 'parallel_text', 'parallel_
            'split_text', 'evaluation_overlap', 'warn_if_evaluation']
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-03
-import hashlib, json, warnings
+import json, warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 from datasets import Dataset
 
 from ..lab.worlds import LAB_TASKS, Lab
-from ..core import XlnbError, some, drawn
+from ..core import XlnbError, digest, drawn, some
 from .kinds.base import KINDS, kind_of
 from ..languages import language
 from .schema import align_rows
@@ -30,7 +30,9 @@ def _task(x): return x if hasattr(x, 'kind') else get_task(x)
 def _columns_of(task):
     "The text columns of a task with one set of labels per instance"
     kind = kind_of(task)
-    if not kind.one_label: raise XlnbError(f"parallel text is for tasks with a set of labels per instance ({some(k.name for k in KINDS.values() if k.one_label)}), not for kind {kind.name!r}")
+    if not kind.one_label:
+        raise XlnbError(f"parallel text is for tasks with a set of labels per instance "
+                        f"({some(k.name for k in KINDS.values() if k.one_label)}), not for kind {kind.name!r}")
     return kind.text_columns
 
 @dataclass(eq=False)
@@ -44,14 +46,17 @@ class ParallelText:
     @property
     def langs(self): return tuple(self.rows)
     def __len__(self): return len(next(iter(self.rows.values())))
-    def __repr__(self): return f"ParallelText({len(self)} rows in {len(self.rows)} languages: {', '.join(self.langs)}; {self.origin})"
+    def __repr__(self):
+        return f"ParallelText({len(self)} rows in {len(self.rows)} languages: {', '.join(self.langs)}; {self.origin})"
 
     @property
-    def _fingerprint(self): # a study hashes the rows, not where they were read
-        return hashlib.blake2b(json.dumps({k: v.to_dict() for k, v in self.rows.items()}, sort_keys=True).encode(), digest_size=8).hexdigest()
+    def fingerprint(self) -> str:
+        "Hash of the rows, wherever they were read"
+        return digest({k: v.to_dict() for k, v in self.rows.items()})
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-09
-def _pick(self, keep): return ParallelText({k: v.select(keep) for k, v in self.rows.items()}, self.kind, self.origin, self.evaluation)
+def _pick(self, keep):
+    return ParallelText({k: v.select(keep) for k, v in self.rows.items()}, self.kind, self.origin, self.evaluation)
 
 def take(self, n: int, seed: int = 0) -> ParallelText: # `n` rows at most
     "Some of the rows, the same in every language"
@@ -66,28 +71,38 @@ def divide(self, share: float, seed: int = 0) -> tuple: # (the rest, the rows he
 
 def only(self, langs) -> ParallelText: # in the order asked for
     "Some of the languages"
-    if missing := [l for l in langs if l not in self.rows]: raise XlnbError(f"the parallel text has no {some(missing)}; it has {some(self.rows)}: add the language, or leave it out of the method (langs=)")
+    if missing := [l for l in langs if l not in self.rows]:
+        raise XlnbError(f"the parallel text has no {some(missing)}; it has {some(self.rows)}: add the language, or "
+                        f"leave it out of the method (langs=)")
     return ParallelText({l: self.rows[l] for l in langs}, self.kind, self.origin, self.evaluation)
 
 ParallelText._pick, ParallelText.take, ParallelText.divide, ParallelText.only = _pick, take, divide, only
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-14
-_READ = {'.jsonl': lambda p: pd.read_json(p, lines=True, dtype=False), '.json': lambda p: pd.read_json(p, dtype=False), '.parquet': pd.read_parquet,
-         '.tsv': lambda p: pd.read_csv(p, sep='\t', dtype=str, keep_default_na=False, quoting=3), '.csv': lambda p: pd.read_csv(p, dtype=str, keep_default_na=False)}
+_READ = {'.jsonl': lambda p: pd.read_json(p, lines=True, dtype=False),
+         '.json': lambda p: pd.read_json(p, dtype=False), '.parquet': pd.read_parquet,
+         '.tsv': lambda p: pd.read_csv(p, sep='\t', dtype=str, keep_default_na=False, quoting=3),
+         '.csv': lambda p: pd.read_csv(p, dtype=str, keep_default_na=False)}
 
 def _records(data, where) -> list: # of dict
     "Rows of any table-like thing"
     if isinstance(data, (str, Path)):
         path = Path(data).expanduser()
-        if not path.is_file(): raise XlnbError(f"there is no file {path.name!r} in {path.parent.name or '.'!r}: give the path of aligned rows ({some(_READ)})")
-        if path.suffix not in _READ: raise XlnbError(f"{path.name!r} has an unknown ending: the endings are {some(_READ)}")
+        if not path.is_file():
+            raise XlnbError(f"there is no file {path.name!r} in {path.parent.name or '.'!r}: give the path of aligned "
+                            f"rows ({some(_READ)})")
+        if path.suffix not in _READ:
+            raise XlnbError(f"{path.name!r} has an unknown ending: the endings are {some(_READ)}")
         try: data = _READ[path.suffix](path)
-        except Exception as e: raise XlnbError(f"{path.name!r} can't be read as rows ({type(e).__name__}: {' '.join(str(e).split())[:120]}): look at its format") from e
+        except Exception as e:
+            raise XlnbError(f"{path.name!r} can't be read as rows ({type(e).__name__}: "
+                            f"{' '.join(str(e).split())[:120]}): look at its format") from e
     if isinstance(data, pd.DataFrame): return data.to_dict('records')
     if hasattr(data, 'to_list'): return data.to_list()
     if isinstance(data, dict): return pd.DataFrame(data).to_dict('records')
     data = list(data)
-    if any(not isinstance(r, dict) for r in data): raise XlnbError(f"{where}: rows must be dictionaries, not {type(data[0]).__name__}")
+    if any(not isinstance(r, dict) for r in data):
+        raise XlnbError(f"{where}: rows must be dictionaries, not {type(data[0]).__name__}")
     return data
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-15
@@ -95,7 +110,8 @@ def _by_language(data, fields, columns) -> tuple: # {language: [rows]}, and whet
     "Rows per language, whatever the layout"
     if isinstance(data, (str, Path)) and Path(data).expanduser().is_dir():
         data = {p.stem: p for p in sorted(Path(data).expanduser().iterdir()) if p.suffix in _READ}
-        if not data: raise XlnbError(f"the folder has no files of rows: put en.jsonl, sw.jsonl, ... there ({some(_READ)})")
+        if not data:
+            raise XlnbError(f"the folder has no files of rows: put en.jsonl, sw.jsonl, ... there ({some(_READ)})")
     if isinstance(data, dict) and not any(f in data for f in (*fields, 'id')):
         return {language(l).code: _records(rows, l) for l, rows in data.items()}, False
     rows, out = _records(data, 'the parallel text'), defaultdict(list)
@@ -107,6 +123,7 @@ def _by_language(data, fields, columns) -> tuple: # {language: [rows]}, and whet
             for l, x in _spread(r, fields, columns).items(): out[language(l).code].append(x)
     return dict(out), column is None
 
+# %% ../../nbs/data/17_parallel.ipynb #f56a57b5
 def _spread(row, fields, columns) -> dict: # {language: row}
     "One wide or nested row as a row per language"
     out = defaultdict(lambda: {'id': row['id']} if 'id' in row else {})
@@ -114,11 +131,14 @@ def _spread(row, fields, columns) -> dict: # {language: row}
         c = columns.get(f, f)
         nested = row.get(c) if isinstance(row.get(c), dict) else None
         flat = {k[len(c) + 1:]: v for k, v in row.items() if k.startswith(c + '.')}
-        if not nested and not flat and len(fields) == 1: flat = {k: v for k, v in row.items() if k != 'id' and isinstance(v, str)}
+        if not nested and not flat and len(fields) == 1:
+            flat = {k: v for k, v in row.items() if k != 'id' and isinstance(v, str)}
         for l, v in (nested or flat or {}).items(): out[l][c] = v
         if not nested and not flat and c in row:  # the same for all languages, such as the question of a choice
             for x in out.values(): x[c] = row[c]
-    if not out: raise XlnbError(f"can't tell the languages of a row with the columns {some(row)}: add a column 'lang', or name columns '{fields[0]}.en', '{fields[0]}.sw', ...")
+    if not out:
+        raise XlnbError(f"can't tell the languages of a row with the columns {some(row)}: add a column 'lang', or name "
+                        f"columns '{fields[0]}.en', '{fields[0]}.sw', ...")
     return out
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-17
@@ -137,17 +157,26 @@ def parallel_text(
     for l, table in rows.items():
         _check_ids(l, table, together or by_position)
         lost = [columns.get(f, f) for f in fields if any(columns.get(f, f) not in r for r in table)]
-        if lost: raise XlnbError(f"the parallel text lacks {lost[0]!r} in {l!r} (there: {some(table[0])}): add it, or name the right column in columns=")
-        tables[l] = [{'id': str(r.get('id', i))} | {f: r[columns.get(f, f)] for f in fields} for i, r in enumerate(table)]
-    if by_position and len({len(t) for t in tables.values()}) > 1: raise XlnbError(f"by_position needs as many rows in every language, not {({l: len(t) for l, t in tables.items()})}")
+        if lost:
+            raise XlnbError(f"the parallel text lacks {lost[0]!r} in {l!r} (there: {some(table[0])}): add it, or name "
+                            f"the right column in columns=")
+        row = lambda i, r: {'id': str(r.get('id', i))} | {f: r[columns.get(f, f)] for f in fields}
+        tables[l] = [row(i, r) for i, r in enumerate(table)]
+    if by_position and len({len(t) for t in tables.values()}) > 1:
+        raise XlnbError(f"by_position needs as many rows in every language, not "
+                        f"{({l: len(t) for l, t in tables.items()})}")
     name = origin or (Path(data).name if isinstance(data, (str, Path)) else 'given rows')
     return _joined({l: Dataset.from_list(t) for l, t in tables.items()}, _task(task).kind, name)
 
+# %% ../../nbs/data/17_parallel.ipynb #e5881f3b
 def _check_ids(lang, table, numbered):
     "Ids are there and differ"
     ids = [str(r['id']) for r in table if r.get('id') not in (None, '')]
-    if len(ids) < len(table) and (ids or not numbered): raise XlnbError(f"{len(table) - len(ids)} rows of {lang!r} have no id: give every row an id that is equal in all languages, or say by_position=True if row i says the same in all of them")
-    if twice := next((i for i in ids if ids.count(i) > 1), None) if len(set(ids)) < len(ids) else None: raise XlnbError(f"id {twice!r} stands twice in {lang!r}: ids must differ")
+    if len(ids) < len(table) and (ids or not numbered):
+        raise XlnbError(f"{len(table) - len(ids)} rows of {lang!r} have no id: give every row an id that is equal in "
+                        f"all languages, or say by_position=True if row i says the same in all of them")
+    if twice := next((i for i in ids if ids.count(i) > 1), None) if len(set(ids)) < len(ids) else None:
+        raise XlnbError(f"id {twice!r} is there twice in {lang!r}: ids must differ")
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-18
 def _joined(tables, kind, origin, evaluation=None) -> ParallelText:
@@ -155,14 +184,22 @@ def _joined(tables, kind, origin, evaluation=None) -> ParallelText:
     if len(tables) < 2: raise XlnbError(f"parallel text needs at least two languages, not {some(tables)}")
     n = {l: len(t) for l, t in tables.items()}
     tables = align_rows(tables)
-    blank = {i for t in tables.values() for i, r in enumerate(t) if any(not x or not str(x).strip() for k, v in r.items() if k != 'id' for x in (v if isinstance(v, list) else [v]))}
+    blank = {i for t in tables.values() for i, r in enumerate(t) if _is_blank(r)}
     total = len(next(iter(tables.values())))
     if len(blank) == total: raise XlnbError("every row of the parallel text is empty in some language")
     text = ParallelText(tables, kind, origin, evaluation)
     if blank: text = text._pick([i for i in range(total) if i not in blank])
-    if max(n.values()) > len(text): warnings.warn(f"{origin}: {len(text)} rows are there in every language ({some(f'{l} {k}' for l, k in n.items())}); the others are left out")
+    if max(n.values()) > len(text):
+        warnings.warn(f"{origin}: {len(text)} rows are there in every language "
+                      f"({some(f'{l} {k}' for l, k in n.items())}); the others are left out")
     _untranslated(text)
     return text
+
+# %% ../../nbs/data/17_parallel.ipynb #df6cec15
+def _is_blank(row):
+    "Is some text of a row empty?"
+    texts = [x for k, v in row.items() if k != 'id' for x in (v if isinstance(v, list) else [v])]
+    return any(not x or not str(x).strip() for x in texts)
 
 def _untranslated(text):
     "Warn when a language looks like a copy of another"
@@ -170,14 +207,17 @@ def _untranslated(text):
     first, *rest = text.rows
     for l in rest:
         same = sum(a == b for a, b in zip(text.rows[first][column], text.rows[l][column])) / len(text)
-        if same > .5: warnings.warn(f"{same:.0%} of the rows in {l!r} are word for word those in {first!r}: was the text translated?")
+        if same > .5:
+            warnings.warn(f"{same:.0%} of the rows in {l!r} are word for word those in {first!r}: was the text "
+                          f"translated?")
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-42
 def parallel_texts(
     text, # whatever `parallel_text` reads, or a list or tuple of these
 ) -> list: # of `ParallelText`
     "Every parallel text of single sentences that is given"
-    return [parallel_text(t, SimpleNamespace(kind='sentence')) for t in (text if isinstance(text, (list, tuple)) else [text])]
+    texts = text if isinstance(text, (list, tuple)) else [text]
+    return [parallel_text(t, SimpleNamespace(kind='sentence')) for t in texts]
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-28
 def translated_text(
@@ -188,7 +228,8 @@ def translated_text(
 ) -> ParallelText:
     "Parallel text made by a translation function"
     task, fields = _task(task), _columns_of(_task(task))
-    table = [{'id': str(r.get('id', i))} | {f: r[f] for f in fields} for i, r in enumerate(_records(rows, 'the source'))]
+    records = _records(rows, 'the source')
+    table = [{'id': str(r.get('id', i))} | {f: r[f] for f in fields} for i, r in enumerate(records)]
     out = {task.source: table}
     for l in (language(x).code for x in langs):
         out[l] = [dict(r) for r in table]
@@ -200,7 +241,9 @@ def translated_text(
     return _joined({l: Dataset.from_list(t) for l, t in out.items()}, task.kind, 'translated')
 
 def _checked(got, n, lang):
-    if len(got) != n or not all(isinstance(x, str) for x in got): raise XlnbError(f"translate returned {len(got)} results for {n} texts into {lang!r}: it must return one text for each, in order")
+    if len(got) != n or not all(isinstance(x, str) for x in got):
+        raise XlnbError(f"translate returned {len(got)} results for {n} texts into {lang!r}: it must return one text "
+                        f"for each, in order")
     return got
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-32
@@ -214,11 +257,14 @@ def lab_text(
     "New unlabelled instances of a laboratory task in all languages"
     task = _task(task)
     fields, lab = _columns_of(task), lab or getattr(task.loader, 'lab', None) or Lab()
-    if task.name not in LAB_TASKS: raise XlnbError(f"{task.name!r} is no task of the laboratory: give parallel text of your own")
+    if task.name not in LAB_TASKS:
+        raise XlnbError(f"{task.name!r} is no task of the laboratory: give parallel text of your own")
     row = LAB_TASKS[task.name][3]
     items, probe = lab.unlabelled(task.name, n), not kind_of(task).trains
-    tables = {l: Dataset.from_list([{'id': f'unlabelled-{i:05d}'} | {f: row(lab, x, l)[f] for f in fields} for i, x in enumerate(items)]) for l in langs or lab.langs}
-    text = ParallelText(tables, task.kind, f'{task.name}, {len(items)} new instances' if not probe else 'prompts of validation facts', 'validation' if probe else None)
+    one = lambda i, x, l: {'id': f'unlabelled-{i:05d}'} | {f: row(lab, x, l)[f] for f in fields}
+    tables = {l: Dataset.from_list([one(i, x, l) for i, x in enumerate(items)]) for l in langs or lab.langs}
+    origin = 'prompts of validation facts' if probe else f'{task.name}, {len(items)} new instances'
+    text = ParallelText(tables, task.kind, origin, 'validation' if probe else None)
     return (text, [x['label'] for x in items]) if gold else text
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-37
@@ -231,17 +277,19 @@ def split_text(
 ) -> ParallelText:
     "The rows of a split in all languages, without labels"
     task = _task(task)
-    if not task.parallel: raise XlnbError(f"the rows of {task.name!r} are not parallel: give parallel text of another source")
+    if not task.parallel:
+        raise XlnbError(f"the rows of {task.name!r} are not parallel: give parallel text of another source")
     fields = _columns_of(task)
     tables = {l: task.load(l, split, data=data, limit=n).select_columns(['id', *fields]) for l in langs or task.langs}
     return _joined(tables, task.kind, f'{task.name} {split}', split if split != 'train' else None)
 
+# %% ../../nbs/data/17_parallel.ipynb #03c54d9a
 def evaluation_overlap(
     text: ParallelText, # what is to be trained on
     task: 'str|Task',   # what is to be evaluated
     data=None,          # where the benchmark is
 ) -> dict: # {'validation': share, 'test': share}
-    "Share of the rows that also stand in an evaluation split, compared in the source"
+    "Share of the rows that are in an evaluation split too, compared in the source"
     task = _task(task)
     fields = _columns_of(task)
     key = lambda r: json.dumps([r[f] for f in fields]).casefold()
@@ -263,6 +311,9 @@ def warn_if_evaluation(
     found = evaluation_overlap(text, task, data)
     worst = max(found, key=found.get, default=None)
     if text.evaluation or worst and found[worst] > share:
-        what = f"{found[worst]:.0%} of the unlabelled rows stand in the {worst} split of {_task(task).name!r}" if worst and found[worst] > share else f"the unlabelled text is the {text.evaluation} split"
-        warnings.warn(f"{what}: scores on that split are not scores on unseen inputs; take other text, or say so beside the result")
+        what = f"the unlabelled text is the {text.evaluation} split"
+        if worst and found[worst] > share:
+            what = f"{found[worst]:.0%} of the unlabelled rows are in the {worst} split of {_task(task).name!r}"
+        warnings.warn(f"{what}: scores on that split are not scores on unseen inputs; take other text, or say so "
+                      "with the result")
     return found

@@ -294,4 +294,4 @@ def scorer_stage(
     **args,           # of `TrainingArguments`
 ) -> Stage:
     "A stage that fits a scorer to labelled rows"
-    return Stage('cloze', scorer.features(rows, lang), scorer.collate, task_loss, args)
+    return Stage('cloze', scorer.features(rows, lang), scorer.collate, task_loss, args=args)

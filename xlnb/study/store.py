@@ -6,7 +6,7 @@
 __all__ = ['Results', 'Store']
 
 # %% ../../nbs/study/92_store.ipynb #cell-03
-import functools, json, os, re, warnings
+import functools, json, re, warnings
 from pathlib import Path
 
 import pandas as pd
@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fastcore.basics import patch
 
-from ..core import XlnbError
+from ..core import XlnbError, atomic, plain
 from ..evaluation.statistics import compare, score_table, scores, summary, transfer_summary
-from .cell import Cell, _digest, _encoder_label, _plain
+from .cell import Cell, budget_label, encoder_label
+from .version import changed_modules
 
 # %% ../../nbs/study/92_store.ipynb #cell-07
 class Results:
     "Scores, tables and figures over the items of finished cells"
-    source, failed = 'en', {}  # The language with labels; what went wrong, by cell
+    failed = {}  # What went wrong, by cell
 
     def finished(self) -> list:
         "Rows and metadata of every finished cell"
@@ -35,12 +36,36 @@ class Results:
         "The score of every seed in every language"
         return scores(self.items())
 
-    def _of(self, task) -> pd.DataFrame:
-        "The items of one task, or of all"
-        items = self.items()
-        if task is None: return items
-        if task not in {*items.task}: raise XlnbError(f"There are no results of the task {task!r}, only of {', '.join(items.task.unique())}.")
-        return items[items.task == task].dropna(axis=1, how='all')
+    def sources(self) -> dict:
+        "The language with labels, by task"
+        return {info['cell']['task']['name']: info['cell']['task']['source'] for _, info in self.finished()}
+
+# %% ../../nbs/study/92_store.ipynb #f16450d9
+@patch
+def notes(self: Results) -> str:
+    "What is to be said of the cells: stale ones with the modules that changed, runs that a guard stopped"
+    infos, out = [info for _, info in self.finished()], []
+    stale = {info['key']: changed for info in infos if (changed := changed_modules(info['code']))}
+    if stale:
+        names = sorted({m for changed in stale.values() for m in changed})
+        out.append(f"*Stale*: {len(stale)} of {len(infos)} cells were made by earlier code (changed: {', '.join(names)}). ")
+    stopped = pd.Series([i['cell']['recipe_name'] for i in infos if i.get('stopped')], dtype=str).value_counts()
+    runs = pd.Series([i['cell']['recipe_name'] for i in infos]).value_counts()
+    if len(stopped):
+        what = ', '.join(f'{name} {n} of {runs[name]} runs' for name, n in stopped.items())
+        out.append(f"Stopped by a guard, counted with the weights they started from: {what}. ")
+    return ''.join(out)
+
+@patch
+def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame:
+    "`make` of the items of each source of labels, put together"
+    items, sources = self.items(), self.sources()
+    if task not in {None, *items.task}: raise XlnbError(f"There are no results of the task {task!r}, only of {', '.join(items.task.unique())}.")
+    if task: items = items[items.task == task]
+    parts = [make(g.dropna(axis=1, how='all'), source=s, **options) for s, g in items.groupby(items.task.map(sources), sort=False)]
+    table = parts[0] if len(parts) == 1 else type(parts[0])(pd.concat(parts, axis=axis, ignore_index=axis == 0))
+    table.attrs['caption'] = ' '.join(dict.fromkeys(p.attrs.get('caption', '') for p in parts)) + ' ' + self.notes()
+    return table
 
 # %% ../../nbs/study/92_store.ipynb #cell-12
 def _slug(name: str) -> str: return re.sub(r'[^\w+.-]+', '-', name)
@@ -55,23 +80,21 @@ class Store(Results):
 
     def files(self) -> list: return sorted(self.root.glob('*.parquet'))
 
-    @property
-    def source(self): return next((i['cell']['task']['source'] for _, i in filter(None, (self.read(p, items=False) for p in self.files()))), 'en')
-
     def save(self, cell: Cell, key: str, items: pd.DataFrame, info: dict, identity: dict) -> Path:
         "Write one finished cell, all or nothing"
         recipe = '+'.join(m.name for m in cell.recipe.methods)
-        name = _slug(f'{cell.task.name}-{_encoder_label(cell.encoder)}-{recipe}-seed{cell.seed}')
-        told = dict(key=key, same=_digest(identity), cell=identity | {'encoder_name': _encoder_label(cell.encoder), 'recipe_name': str(cell.recipe)}) | info
-        table = pa.Table.from_pandas(items, preserve_index=False)
-        table = table.replace_schema_metadata({**table.schema.metadata, b'xlnb': json.dumps(told, default=_plain).encode()})
-        path, temp = self.root / f'{name}-{key}.parquet', self.root / f'.{key}-{os.getpid()}.tmp'
+        name = _slug(f'{cell.task.name}-{encoder_label(cell.encoder)}-{recipe}-seed{cell.seed}')
+        names = dict(encoder_name=encoder_label(cell.encoder), recipe_name=str(cell.recipe), budget_name=budget_label(cell.budget))
         self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            pq.write_table(table, temp, compression='zstd', write_page_checksum=True)
-            os.replace(temp, path)
-        finally: temp.unlink(missing_ok=True)
-        return path
+        return self.write(self.root/f'{name}-{key}.parquet', items, dict(key=key, cell=identity | names) | info)
+
+    def write(self, path, items: pd.DataFrame, info: dict) -> Path:
+        "Write the file of a cell, with its record in the schema"
+        table = pa.Table.from_pandas(items, preserve_index=False)
+        record = json.dumps({k: v for k, v in info.items() if k != 'file'}, default=plain).encode()
+        table = table.replace_schema_metadata({**table.schema.metadata, b'xlnb': record})
+        with atomic(path) as part: pq.write_table(table, part, compression='zstd', write_page_checksum=True)
+        return Path(path)
 
 # %% ../../nbs/study/92_store.ipynb #cell-13
 @patch
@@ -95,26 +118,35 @@ def find(self: Store, key: str):
 
 # %% ../../nbs/study/92_store.ipynb #cell-14
 @patch
+def infos(self: Store) -> list:
+    "What is recorded of every cell, without its rows"
+    return [info for _, info in filter(None, (self.read(p, items=False) for p in self.files()))]
+
+@patch
 def cells(self: Store) -> pd.DataFrame:
-    "What the store holds, a row per cell"
+    "What the store holds, a row per cell; `changed`: the modules that are others now"
     rows = []
-    for _, info in filter(None, (self.read(p, items=False) for p in self.files())):
+    for info in self.infos():
         cell, made = info['cell'], info['provenance']
-        rows.append(dict(task=cell['task']['name'], encoder=cell['encoder_name'], recipe=cell['recipe_name'], seed=cell['seed'],
-                         languages=len(cell['langs']), seconds=round(sum(info['seconds'].values()), 1), date=made['date'], commit=made['commit'], file=info['file']))
+        rows.append(dict(task=cell['task']['name'], encoder=cell['encoder_name'], recipe=cell['recipe_name'],
+                         budget=cell['budget_name'], seed=cell['seed'], languages=len(cell['langs']),
+                         seconds=round(sum(info['seconds'].values()), 1), date=made['date'], commit=made['commit'],
+                         changed=' '.join(changed_modules(info['code'])), file=info['file']))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/study/92_store.ipynb #cell-15
 @patch
 def finished(self: Store) -> list:
-    "Rows and metadata of all cells; where the same task, encoder, recipe and seed were run twice, of the newest"
+    "Rows and metadata of all cells; where the same task, encoder, recipe, budget and seed were run twice, of the newest"
     newest = {}
     for items, info in sorted(filter(None, map(self.read, self.files())), key=lambda r: r[1]['provenance']['date']):
-        newest[tuple(items[['task', 'encoder', 'recipe', 'seed']].iloc[0])] = items, info
+        cell = info['cell']
+        at = cell['task']['name'], cell['encoder_name'], cell['recipe_name'], cell['budget_name'], cell['budget'].get('sample', 0), cell['seed']
+        newest[at] = items, info
     if not newest: raise XlnbError(f"There is no finished cell in {self.root}: give the folder that `run` or `study` wrote to.")
     for task in {k[0] for k in newest}:
-        ways = {json.dumps([i['cell']['budget'], i['cell']['langs']]) for k, (_, i) in newest.items() if k[0] == task}
-        if len(ways) > 1: warnings.warn(f'The cells of {task} differ in budget or languages: compare them with care.')
+        ways = {json.dumps([i['cell']['langs'], i['cell']['task'].get('metric')]) for k, (_, i) in newest.items() if k[0] == task}
+        if len(ways) > 1: warnings.warn(f'The cells of {task} differ in languages or metric: compare them with care.')
     return [newest[k] for k in sorted(newest, key=lambda k: (k[0], k[1], k[2] != 'finetune', k[2:]))]
 
 # %% ../../nbs/study/92_store.ipynb #cell-26
@@ -124,26 +156,41 @@ def table(self: Results,
     **options,  # Handed to `score_table`, such as `level`
 ) -> pd.DataFrame:  # Languages in rows, recipes in columns
     "Scores with intervals, then means, transfer gap, worst language and spread"
-    return score_table(self._of(task), source=self.source, **options)
+    return self.by_source(score_table, task, axis=1, **options)
 
 @patch
 def differences(self: Results,
     baseline: str | None = None,  # The recipe that the others are compared with; the first, if None
-    **options,  # Handed to `paired_difference`, such as `level`
+    **options,  # Handed to `compare`, such as `level`
 ) -> pd.DataFrame:  # A row per task, encoder, recipe and language
     "Each recipe minus the baseline, paired by item and seed"
-    items = self.items()
-    return compare(items, baseline or items.recipe.iloc[0], source=self.source, **options)
+    first = self.items().recipe.iloc[0]
+    return self.by_source(compare, baseline=baseline or first, **options)
 
 @patch
 def figure(self: Results,
     task: str | None = None,  # One task; all of them, if None
 ):  # A matplotlib figure
-    "Scores per language with their intervals; a heat map where there are too many recipes to tell apart"
+    "Scores per language with their intervals; a heat map where there are too many recipes to distinguish by marks"
     from xlnb.evaluation.plots import plot_heatmap, plot_scores  # plotting takes a second to load
-    items = self._of(task)
-    many = len(items[['task', 'encoder', 'recipe']].drop_duplicates()) > 6
-    return (plot_heatmap if many else plot_scores)(items, source=self.source)
+    table, sources = self.by_source(summary, task), self.sources()
+    many = len(table.drop(columns=['lang']).drop_duplicates(['task', 'encoder', 'recipe'])) > 6
+    return (plot_heatmap if many else plot_scores)(table, source=sources[table.task.iloc[0]])
+
+# %% ../../nbs/study/92_store.ipynb #3f8abcbc
+@patch
+def curve(self: Results,
+    **options,  # Handed to `transfer_summary`, such as `level`
+) -> pd.DataFrame:  # A row per task, encoder, recipe and number of training rows
+    "Source, mean of the targets and gap by the number of labelled examples; intervals over samples, seeds and items"
+    sizes = {info['cell']['budget_name']: info['cell']['budget']['train_examples'] for _, info in self.finished()}
+    if len(sizes) < 2 or None in sizes.values(): raise XlnbError("A curve needs several budgets: give Study budgets=[Budget(train_examples=64), ...].")
+    def part(size): return lambda items, **kw: transfer_summary(items[items.budget == size].drop(columns='budget'), **kw)
+    parts = [self.by_source(part(size), **options) for size in sorted(sizes, key=sizes.get)]
+    for size, table in zip(sorted(sizes.values()), parts): table.insert(3, 'examples', size)
+    out = type(parts[0])(pd.concat(parts, ignore_index=True))
+    out.attrs['caption'] = parts[0].attrs['caption']
+    return out
 
 # %% ../../nbs/study/92_store.ipynb #cell-33
 @patch
@@ -152,24 +199,29 @@ def report(self: Results,
     baseline: str | None = None,  # As in `differences`
 ) -> dict:  # Paths of what was written
     "Write the tables, the figures and a one-page summary"
-    folder, items = Path(folder), self.items()
+    folder, tasks = Path(folder), list(self.sources())
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder/name for name in ('summary.md', 'table.md', 'scores.csv', 'transfer.csv')}
-    summary(items, source=self.source).to_csv(paths['scores.csv'], index=False)
-    transfer_summary(items, source=self.source).to_csv(paths['transfer.csv'], index=False)
-    tables = ''.join(f'## {task}\n\n{_markdown(t := self.table(task))}\n\n{t.caption}\n\n' for task in items.task.unique())
-    paths['table.md'].write_text(tables, encoding='utf-8')
-    for task in items.task.unique():
+    self.by_source(summary).to_csv(paths['scores.csv'], index=False)
+    self.by_source(transfer_summary).to_csv(paths['transfer.csv'], index=False)
+    tables = {task: f'{_markdown(t := self.table(task))}\n\n{t.caption}\n\n' for task in tasks}
+    paths['table.md'].write_text(''.join(f'## {task}\n\n{text}' for task, text in tables.items()), encoding='utf-8')
+    text = '# Results\n\n'
+    for task in tasks:
         paths[f'{task}.png'] = folder/f"{_slug(task)}.png"
         self.figure(task).savefig(paths[f'{task}.png'], dpi=150)
-        tables = tables.replace(f'## {task}\n', f"## {task}\n\n![Scores of {task} per language]({_slug(task)}.png)\n")
-    if items.recipe.nunique() > 1:
-        paths['differences.csv'] = folder/'differences.csv'
-        differences = self.differences(baseline)
-        differences.to_csv(paths['differences.csv'], index=False)
-        tables += _in_words(differences)
-    paths['summary.md'].write_text(f'# Results\n\n{tables}{_made_by([info for _, info in self.finished()], self.failed)}', encoding='utf-8')
+        text += f"## {task}\n\n![Scores of {task} per language]({_slug(task)}.png)\n\n{tables[task]}"
+    text += self._compared(folder, baseline, paths) + _made_by([info for _, info in self.finished()], self.failed)
+    paths['summary.md'].write_text(text, encoding='utf-8')
     return {k: str(v) for k, v in paths.items()}
+
+@patch
+def _compared(self: Results, folder, baseline, paths: dict) -> str:
+    "Differences as a file, and in words"
+    if self.items().recipe.nunique() < 2: return ''
+    paths['differences.csv'], differences = folder/'differences.csv', self.differences(baseline)
+    differences.to_csv(paths['differences.csv'], index=False)
+    return _in_words(differences)
 
 # %% ../../nbs/study/92_store.ipynb #cell-34
 def _markdown(frame: pd.DataFrame) -> str:
@@ -191,13 +243,21 @@ def _in_words(differences: pd.DataFrame) -> str:
 # %% ../../nbs/study/92_store.ipynb #cell-35
 def _made_by(infos: list, failed: dict) -> str:
     "Where the numbers come from"
-    of = lambda *path: ', '.join(dict.fromkeys(_told(functools.reduce(lambda d, k: d.get(k), path, i)) for i in infos))
-    lines = ['## Where this comes from', '', f"- {len(infos)} cells, {sum(sum(i['seconds'].values()) for i in infos):.0f} seconds of computing",
+    def of(*path):
+        found = (functools.reduce(lambda d, k: (d or {}).get(k), path, i) for i in infos)
+        return ', '.join(dict.fromkeys(map(_in_line, found)))
+    seconds, dates = sum(sum(i['seconds'].values()) for i in infos), [i['provenance']['date'] for i in infos]
+    lines = ['## Where this comes from', '', f"- {len(infos)} cells, {seconds:.0f} seconds of computing",
              f"- encoder: {of('cell', 'encoder_name')} (fingerprint {of('cell', 'encoder')}, {of('parameters')} parameters)",
              f"- recipes: {of('cell', 'recipe_name')}; seeds: {of('cell', 'seed')}; budget: {of('cell', 'budget')}",
-             f"- machine: {of('provenance', 'machine')}", f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
-             f"- from {min(i['provenance']['date'] for i in infos)} to {max(i['provenance']['date'] for i in infos)}"]
+             f"- machine: {of('provenance', 'machine')}",
+             f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
+             f"- from {min(dates)} to {max(dates)}"]
+    if any(i.get('plan') for i in infos): lines.append(f"- planned in a file with the hash {of('plan')}")
     lines += [f'- **failed**: {label}: {message}' for label, (message, _) in failed.items()]
     return '\n'.join(lines) + '\n'
 
-def _told(value) -> str: return ' '.join(f'{k} {v}' for k, v in value.items() if v is not None and k != 'class') if isinstance(value, dict) else str(value)
+def _in_line(value) -> str:
+    "A record as text"
+    if not isinstance(value, dict): return str(value)
+    return ' '.join(f'{k} {v}' for k, v in value.items() if v is not None and k != 'class')

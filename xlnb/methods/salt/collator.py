@@ -17,6 +17,7 @@ from ...data.kinds.base import collator, kind_of
 from .candidates import Segmenter
 from .mixup import Mixing, draw_weights, mixed_forward
 from .table import switched_row
+from ...training.losses import counted, output_loss
 
 # %% ../../../nbs/methods/salt/55_collator.ipynb #cell-09
 class Switches:
@@ -170,15 +171,15 @@ def switched_loss(
     "Cross-entropy of the rows and of their switched copies, and how much the two disagree."
     def loss(model, batch):
         plain, other, inputs = split_batch(batch)
-        one = model(**plain)
-        if not other: return one.loss, {'task': one.loss}
+        one, n = model(**plain), counted(plain)
+        task = output_loss(one, plain)
+        if not other: return task, {'task': task}
         two = mixed_forward(model, inputs, layer) if 'mix_weight' in other else model(**inputs)
-        share = len(other['rows']) / len(plain['input_ids']) # a row without switches has no second term
-        total, parts = one.loss + augmented * share * two.loss, {'task': one.loss, 'switched': two.loss * share}
-        if consistency:
-            pairs = kind.paired_outputs(one, two, plain, other)
-            kl = sum(symmetric_kl(a, b) for a, b in pairs) / len(pairs) if pairs else two.logits.sum() * 0
-            total, parts = total + consistency * (kl * share), parts | {'consistency': kl * share}
+        share, switched = counted(other) / n, output_loss(two, other) # what has no switches has no second term
+        total, parts = task + augmented * share * switched, {'task': task, 'switched': switched * share}
+        if consistency and (pairs := kind.paired_outputs(one, two, plain, other)):
+            kl = sum(symmetric_kl(a, b) for a, b in pairs) / len(pairs) * (len(pairs[0][0]) / n)
+            total, parts = total + consistency * kl, parts | {'consistency': kl}
         return total, parts
     return loss
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PER', 'COLUMNS', 'texts_of', 'all_texts', 'task_texts', 'Plan', 'Switch', 'planned', 'as_table', 'choose',
-           'switches_of', 'switch_table', 'table_mark', 'load_table', 'switched_row', 'marked', 'show_switches']
+           'switches_of', 'switch_table', 'table_mark', 'load_table', 'switched_row', 'marked', 'show_switches',
+           'switch_rates']
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-02
 import html
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ...core import XlnbError, atomic, claim, digest, rng
 from ...data.kinds.base import kind_of
-from ...data.words import names_in
+from ...data.words import names_in, words_of
 from .candidates import Occurrence, Segmenter, switchable
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-07
@@ -150,6 +151,7 @@ def switch_table(
     tokenizer,              # of the encoder
     langs,                  # target languages
     out=None,               # folder to keep the table in, and to resume from
+    shared=None,            # folder of many tables instead: this one is found by what it depends on
     part: int = 1000,       # rows per part
     progress: bool = False, # show a bar
     **options,              # of `Plan`
@@ -157,15 +159,14 @@ def switch_table(
     "Draw the words to switch and find their candidates."
     plan, rows, seg = Plan(tuple(langs), **options), rows.to_list(), Segmenter(tokenizer)
     names = set() if plan.names or not rows else names_in(all_texts(task, rows))
-    if out: out = claim(out, table_mark(plan, rows, names, find, part), 'table.json')
+    mark = table_mark(plan, rows, names, find, part) if out or shared else {}
+    out = claim(Path(shared)/digest(mark) if shared else out, mark, 'table.json') if mark else None
     parts = []
     for i in tqdm(range(0, len(rows), part), desc='switches', disable=not progress, leave=False):
         file = out and out/f'part-{i // part:05}.parquet'
         if file and file.exists(): parts.append(pq.read_table(file)); continue
-        made = as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table
-        parts.append(made)
-        if not file: continue
-        with atomic(file) as whole: pq.write_table(made, whole)
+        parts.append(as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table)
+        if file: _write(parts[-1], file)
     return _joined(parts)
 
 # %% ../../../nbs/methods/salt/53_table.ipynb #cell-20
@@ -178,6 +179,10 @@ def table_mark(
 ) -> dict: # what a table depends on, by name
     "What a folder with a table belongs to."
     return dict(plan=plan, rows=digest(rows), names=digest(sorted(names)), candidates=find.fingerprint, part=part)
+
+def _write(table, file):
+    "A part in one go"
+    with atomic(file) as whole: pq.write_table(table, whole)
 
 def _joined(parts):
     "Parts of a table as one"
@@ -242,3 +247,25 @@ def show_switches(
             ('max-width', '32em'), ('line-height', '2.2')]
     styles = [dict(selector='td', props=cell), dict(selector='th', props=[start])]
     return pd.DataFrame(lines).style.hide(axis='index').set_uuid(digest(lines)[:8]).set_table_styles(styles)
+
+# %% ../../../nbs/methods/salt/53_table.ipynb #cell-39
+def switch_rates(
+    table: Dataset, # from `switch_table`
+    task,           # its task
+    rows: Dataset,  # and its rows
+    tokenizer,      # of the encoder
+    copies: int | None = None, # copies in the table; as many as it shows if None
+) -> tuple[dict, pd.Series]: # rates, and the share of each language among the replacements
+    "Effective rate of replacement, what stayed in the source language, and the mix of languages."
+    seg, copies = Segmenter(tokenizer), copies or max(table['copy'][:], default=0) + 1
+    words = copies * sum(len(seg.units(t, spans)) for row in rows for t, spans in texts_of(task, row).values())
+    source = {t[a:b].casefold() for t in all_texts(task, rows) for a, b in words_of(t)}
+    columns = (table[k][:] for k in ('word', 'candidates', 'chosen', 'language'))
+    taken = [(w.casefold(), c[k].casefold(), l) for w, c, k, l in zip(*columns) if k >= 0]
+    other = [l for w, c, l in taken if w != c]
+    def share(n, of): return n / of if of else float('nan')
+    rates = dict(words=words, planned=share(len(table), words), effective=share(len(other), words),
+                 without_candidate=share(len(table) - len(taken), len(table)),
+                 equal_to_source=share(len(taken) - len(other), len(taken)),
+                 in_source_language=share(sum(c in source for _, c, _ in taken), len(taken)))
+    return rates, pd.Series(other, dtype=str).value_counts(normalize=True).sort_index().rename('share')
