@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import toy_alsace
 from toy_stage import two_processes
 from toy_alsace import LANGS, shared_stage, text, world
-from xlnb.data.tasks import TASKS
+from xlnb.data.tasks import TASKS, own_task
 from xlnb.methods.alsace.baselines import (alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls)
 from xlnb.core import XlnbError
 from xlnb.methods.alsace.losses import DIRECTIONS, alsace_loss, distillation_loss, language_pairs, pair_by_pair
@@ -23,7 +23,7 @@ from xlnb.methods.alsace.method import ALSACE, distil
 from xlnb.data.parallel import split_text
 from xlnb.evaluation.scoring import ClozeScorer, Verbaliser
 from xlnb.methods.alsace.vote import choose_teachers, confidence, normalise, select_teachers, vote
-from xlnb.training.stage import Budget, Method, run_stage
+from xlnb.training.stage import Budget, Method, run_method, run_stage, seeded
 
 XNLI = "en fr bg es de vi ru el zh th tr hi ar ur sw".split()
 
@@ -176,9 +176,115 @@ def test_best_and_last_are_both_kept(toy, tmp_path):
     for a, b in zip(done.model.state_dict().values(), again.model.state_dict().values()): assert torch.equal(a, b)
 
 
-def test_a_collapse_stops_the_run(toy):
+COLLAPSE = dict(lr=0.3, epochs=30, batch_size=8)
+
+
+def test_a_collapse_stops_the_run_and_gives_the_weights_back(toy, tmp_path):
+    "A seed that is stopped keeps its result: that of the model it started from"
     ctx, model, _ = toy
-    with pytest.raises(XlnbError, match="alsace stopped"): distil(copy.deepcopy(model), ctx, ALSACE(text=text(), lr=0.3, epochs=30, batch_size=8))
+    for out in (None, tmp_path):
+        run = copy.deepcopy(model)
+        (result,) = run_method(ALSACE(text=text(), **COLLAPSE), run, replace(ctx, out=out))
+        assert "source" in result.stopped or "entropy" in result.stopped
+        assert result.steps < 30 * 6 and result.model is run and not run.training
+        for a, b in zip(model.state_dict().values(), run.state_dict().values()): assert torch.equal(a, b)
+        assert result.extra["probability_change"] == 0
+    again = copy.deepcopy(model)  # finished: read, not run
+    (read,) = run_method(ALSACE(text=text(), **COLLAPSE), again, replace(ctx, out=tmp_path))
+    assert read.stopped == result.stopped
+    for a, b in zip(model.state_dict().values(), again.state_dict().values()): assert torch.equal(a, b)
+
+
+def test_a_stopped_cell_has_items(toy, tmp_path):
+    from xlnb.study.cell import run_cell
+    items, info = run_cell(toy_cell(toy, tmp_path, ALSACE(text=text(), **COLLAPSE), epochs=5.), tmp_path / "out")
+    plain, _ = run_cell(toy_cell(toy, tmp_path, ALSACE(objective="none"), epochs=5.), tmp_path / "plain")
+    assert info["stages"][1]["stopped"] and not info["stages"][0]["stopped"]
+    assert items.prediction.tolist() == plain.prediction.tolist()
+
+
+# --- how far a run moves ----------------------------------------------------------------------------------------------
+def test_defaults_move_predictions(toy):
+    "Rate times steps follows the release's, within a bound; 65 steps of 2e-7 moved nothing"
+    ctx, model, _ = toy
+    done = distil(copy.deepcopy(model), ctx, ALSACE(text=text(200)))
+    assert done.result.extra["probability_change"] > 0.01
+    before, after = score_items(model, ctx), score_items(done.model, ctx)
+    assert (before.prediction != after.prediction).any()
+
+
+def test_rate_times_steps_follows_the_release():
+    from types import SimpleNamespace as NS
+    from xlnb.methods.alsace.method import RELEASED_TRAVEL, distillation_rate
+    base = NS(config=NS(hidden_size=768))
+    assert RELEASED_TRAVEL == pytest.approx(96_300 * 3e-8, rel=0.001)
+    assert distillation_rate(base, 96_300) == pytest.approx(3e-8, rel=0.001)
+    for steps in (300, 1000, 10_000): assert distillation_rate(base, steps) * steps == pytest.approx(RELEASED_TRAVEL)
+    assert distillation_rate(base, 10) == distillation_rate(base, 65) == 1e-5  # half of the rate of fine-tuning at most
+    assert distillation_rate(NS(config=NS(hidden_size=128)), 65) > distillation_rate(base, 65)
+
+
+def test_the_change_of_a_probability_is_that_of_the_chosen_weights(toy):
+    from xlnb.evaluation.scoring import HeadScorer, label_logits, label_probs
+    ctx, model, _ = toy
+    done = distil(copy.deepcopy(model), ctx, ALSACE(text=text(), lr=3e-3, epochs=4, evaluations=4, guard=None))
+    def held(m): return label_probs(label_logits(m, HeadScorer(ctx.task, ctx.tokenizer, 40), done.plan.held.rows))[0]
+    assert done.result.extra["probability_change"] == pytest.approx(abs(held(done.model) - held(model)).mean(), abs=1e-6)
+
+
+# --- what decides a result is in its key ------------------------------------------------------------------------------
+def toy_cell(toy, folder, method, encoder="encoder", task=None, **finetune):
+    from xlnb.study.cell import Cell
+    from xlnb.methods.finetune import FineTune
+    from xlnb.study.recipe import recipe
+    ctx, _, mlm = toy
+    if not (folder / encoder).exists():
+        mlm.save_pretrained(folder / encoder)
+        ctx.tokenizer.save_pretrained(folder / encoder)
+    return Cell(task or ctx.task, str(folder / encoder), recipe([FineTune(**dict(lr=3e-3, select="last") | finetune), method]), 0, Budget(eval_examples=100, max_length=40), LANGS)
+
+
+def test_validation_rows_of_targets_that_decide_are_in_the_key(toy, tmp_path):
+    sets = {s: toy_alsace.rows(n, k, s) for k, (s, n) in enumerate(dict(train=40, validation=20, test=20).items())}
+    def task(change):
+        table = {l: {s: [dict(r) for r in sets[s][l]] for s in sets if s != "train" or l == "en"} for l in LANGS}
+        if change: table["ur"]["validation"][3][change] = {"label": "high" if table["ur"]["validation"][3]["label"] == "low" else "low", "text": "ba bo"}[change]
+        return own_task("toy-few", "sentence", table, labels=("low", "high"))
+    def keys(**options): return [toy_cell(toy, tmp_path, ALSACE(**options), task=task(change)).key() for change in (None, None, "label", "text")]
+    try:
+        same, again, label, words = keys(text="validation")
+        assert same == again == label != words  # as unlabelled text, the words decide
+        same, again, label, words = keys(text=text(), teachers="oracle")
+        assert same == again and len({same, label, words}) == 3
+        assert len(set(keys(text=text()))) == 1  # neither reads them
+    finally: TASKS.pop("toy-few", None)
+
+
+def test_a_scorer_of_ones_own_gives_the_same_key_everywhere(toy, tmp_path):
+    ctx, forms = toy[0], toy_alsace.words()
+    def key(words): return toy_cell(toy, tmp_path, ALSACE(text=text(), scorer=ClozeScorer(ctx.task, ctx.tokenizer, Verbaliser("{text} {mask}", words), 40))).key()
+    assert key((forms["en"][0], forms["en"][8])) == key((forms["en"][0], forms["en"][8])) != key((forms["en"][1], forms["en"][8]))
+    def own(size): return toy_cell(toy, tmp_path, ALSACE(text=text(), scorer=OwnScorer(size))).key()
+    assert own(3) == own(3) != own(4)  # another object, another address
+
+
+class OwnScorer:
+    "A scorer as a user may write one, without a `fingerprint`"
+    def __init__(self, size): self.size, self.cache = size, None
+
+
+# --- anchors ----------------------------------------------------------------------------------------------------------
+def test_anchors_are_drawn_per_batch(toy):
+    "All labelled rows serve in the end, beside any instance; only the first ones did"
+    ctx, model, _ = toy
+    plan = ALSACE(text=text(40), anchor=1.0, guard=None).plan(copy.deepcopy(model), ctx)
+    rows = [plan.stage.data[i] for i in range(8)]
+    def anchors(seed):
+        with seeded(seed): batch = plan.stage.collator(rows)
+        return [tuple(t.tolist()) + (int(y),) for t, y in zip(batch["anchor_input_ids"], batch["anchor_labels"])]
+    drawn = [anchors(s) for s in range(40)]
+    assert drawn[0] == anchors(0) != drawn[1] and all(len(set(d)) > 4 for d in drawn)
+    assert len({a for d in drawn for a in d}) > 150  # of 320
 
 
 def test_select_by_source_and_without_it(toy):
