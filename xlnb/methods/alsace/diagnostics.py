@@ -33,7 +33,7 @@ def score_items(
     "Predict every row of a split in every language"
     task, frames = ctx.task, []
     scorer = scorer or default_scorer(task, ctx.tokenizer, ctx.budget.max_length)
-    scorer.prepare(model)
+    model = scorer.prepare(model)
     for lang in ctx.langs or task.langs:
         rows = task.load(lang, split, data=ctx.data, limit=ctx.budget.eval_examples)
         probs = label_probs(label_logits(model, scorer, {lang: rows}, ctx.budget.eval_batch_size))[0][:, 0]
@@ -118,7 +118,7 @@ def group_means(
     out.insert(0, 'languages', groups.size())
     return out.reindex([k for k in ('teachers', 'students') if k in out.index])
 
-# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #c78b08a9
+# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #668315c2
 def _check_columns(items, *columns):
     "Items have what a table needs"
     if lost := [c for c in columns if c not in items]:
@@ -144,7 +144,7 @@ def fact_movement(
             rows.append(dict(language=l, way=way, facts=len(ids), before=a, after=b, change=b - a))
     return pd.DataFrame(rows)
 
-# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #7934f9c5
+# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #3a174ae7
 def _ways(stated, source, l):
     "For each way that a fact can go between two languages: the language that is asked, and the facts"
     of = lambda s, t: [str(i) for i, codes in stated.items() if (source in codes) == s and (l in codes) == t]
@@ -179,7 +179,7 @@ def calibration(
         rows.append(dict(language=l, accuracy=g.correct.mean(), confidence=g.confidence.mean(), ece=ece, items=len(g)))
     return pd.DataFrame(rows).set_index('language')
 
-# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #1cd740d5
+# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #e325c121
 def calibration_change(
     before: pd.DataFrame, # items of the model before
     after: pd.DataFrame,  # and after
@@ -189,7 +189,7 @@ def calibration_change(
     a, b = calibration(before, **options).ece, calibration(after, **options).ece
     return pd.DataFrame(dict(before=a, after=b, change=b - a))
 
-# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #83022619
+# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #d3a45461
 def votes_measure(run) -> list: # of dict
     "Who taught: confidence R, share S and agreement of every language, and the share of tied votes"
     report = _report(run)
@@ -214,7 +214,7 @@ def vote_accuracy_measure(run) -> list: # of dict
     return [dict(measure=f'vote: {c}', lang=None if l == 'vote' else l, value=float(v))
             for c in table for l, v in table[c].items()]
 
-# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #e0d9b054
+# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #1b8be81f
 def _named(logits, rows, langs):
     "Arguments of `vote_accuracy`"
     probs, mask = label_probs(logits)
@@ -234,7 +234,7 @@ def teacher_gains_measure(run) -> list: # of dict, with the teacher
     return [dict(measure='gain', lang=l, teacher=t, value=float(v))
             for t, row in gains.iterrows() for l, v in row.items()]
 
-# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #c61b0d7f
+# %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #aa3cc7d4
 def fact_movement_measure(run) -> list: # of dict, with the number of facts
     "On a probing task: accuracy on facts that one language states, before and after the last method"
     task, scorer = run.ctx.task, getattr(run.cell.recipe.methods[-1], 'scorer', None)
