@@ -19,7 +19,7 @@ from ..core import XlnbError, drawn, nearest, some
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind
 from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
-from .sources import config_of, load_folder, load_hub, place_of, quiet, stamp_of
+from .sources import config_of, read_folder, read_hub, data_folder, quiet, stamp_of
 
 # %% ../../nbs/data/12_tasks.ipynb #6efc81bf
 @dataclass(frozen=True)
@@ -182,11 +182,11 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
         rows = task.loader(lang.code, split)
         if rows is None: raise _no_split(task, lang, split, 'your data', task.loader.splits(lang.code))
         return rows
-    path, place = place_of(task, data)
+    path, place = data_folder(task, data)
     local = os.path.isdir(path) and not os.path.exists(os.path.join(path, datasets.config.DATASET_STATE_JSON_FILENAME))
     try:
         with quiet(local):
-            rows = (load_folder if local else load_hub)(path, config_of(task, lang, local), task.splits[split])
+            rows = (read_folder if local else read_hub)(path, config_of(task, lang, local), task.splits[split])
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
     return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
 
@@ -292,7 +292,7 @@ _memo: dict = {}
 
 def _stamp(task: Task, data, split: str = '') -> str | None: # None: remember nothing
     "Changes when the files of a mirror change"
-    own = getattr(task.loader, 'stamp', None) if task.loader else stamp_of(place_of(task, data)[0])
+    own = getattr(task.loader, 'stamp', None) if task.loader else stamp_of(data_folder(task, data)[0])
     others = [*task.rows_of.values(), *(task.train_from.split('+') if _borrows(task, split) else ())]
     stamps = [own, *(_stamp(get_task(o), data, split) for o in others)]
     return None if None in stamps else ' '.join(stamps)

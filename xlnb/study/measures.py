@@ -36,7 +36,8 @@ def get_measure(
 ):  # The function
     "The function of a measure, imported now"
     if name not in MEASURES:
-        raise XlnbError(f"There is no measure {name!r}: {nearest(name, MEASURES)}The measures are {', '.join(MEASURES)}.")
+        raise XlnbError(f"There is no measure {name!r}: {nearest(name, MEASURES)}The measures are "
+                        f"{', '.join(MEASURES)}.")
     target = MEASURES[name]
     if not isinstance(target, str): return target
     module, _, attr = target.partition(':')
@@ -58,4 +59,5 @@ def cost_measure(
 ) -> list:  # Seconds, optimiser steps, tokens and MiB, per stage
     "What the stages of a cell cost; a prefix that was read counts with what its making took"
     keys = 'seconds', 'steps', 'tokens', 'peak_memory'
-    return [dict(measure=k, method=s['method'], stage=s['stage'], value=s[k]) for s in run.stages for k in keys if k in s]
+    return [dict(measure=k, method=s['method'], stage=s['stage'], value=s[k]) for s in run.stages for k in keys
+            if k in s]

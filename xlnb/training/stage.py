@@ -210,6 +210,7 @@ def _run(stage, model, out, seed, progress, callbacks, save_minutes, keep):
         trainer = StageTrainer(stage, model, args, [*extra, *callbacks], save_minutes)
         stopped = _train(trainer, last, start)
         res = _result(stage, trainer, chosen, stopped)
+    if callable(stage.extra): res.extra = stage.extra(res)
     if keep: _close(out, trainer, res)
     return res
 

@@ -46,7 +46,8 @@ class Stage:
     options: dict|None = None                # what else decides the result: a folder of checkpoints belongs to it
     # may be stopped with `StageStopped`: the weights at the start are remembered
     guarded: bool = False
-    extra: dict = field(default_factory=dict)# small records of the method, stored with the result
+    # small records of the method, stored with the result; or a function of the result that makes them
+    extra: Any = field(default_factory=dict)
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):
@@ -146,14 +147,18 @@ class StageTrainer(Trainer):
 def get_batch_samples(self: StageTrainer, epoch_iterator, num_batches, device):
     "The batches of a step, and what each counts in it."
     batches, _ = Trainer.get_batch_samples(self, epoch_iterator, num_batches, device)
-    self._shares = [None] * len(batches)
+    self._shares = self._weigh(batches) if len(batches) * self.args.world_size > 1 else [None] * len(batches)
     return batches, None
+
+@patch
+def _count(self: StageTrainer, batch):
+    "What the loss of a batch is the mean of"
+    return self.stage.loss.counts(batch) if isinstance(self.stage.loss, Objective) else counted(batch)
 
 @patch
 def _weigh(self: StageTrainer, batches):
     "What multiplies the loss of each batch of a step, see `step_shares`"
-    count = self.stage.loss.counts if isinstance(self.stage.loss, Objective) else counted
-    counts, n = [count(b) for b in batches], self.args.world_size
+    counts, n = [self._count(b) for b in batches], self.args.world_size
     if n == 1 or not counts: return step_shares(counts)
     every = [c for some in gather_object([counts]) for c in some]
     if any(c is None for c in every): return [None] * len(counts)
@@ -270,7 +275,7 @@ def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key
     if self.stage.compute_metrics is not None:
         if n > 1: res = [res[i % n][i // n] for i in range(len(data))]
         res = self.stage.compute_metrics(res)
-    else: res = _mean_rows(res if n > 1 else [res])
+    else: res = _mean_rows(res if n > 1 else [res], getattr(self.stage.loss, 'weights', None))
     if self.stage.metric not in (None, *res):
         raise XlnbError(f"stage {self.stage.name!r} chooses by {self.stage.metric!r}, but compute_metrics returned "
                         f"{', '.join(res)}")
@@ -284,20 +289,25 @@ def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key
 @patch
 @torch.no_grad()
 def _eval_loss(self: StageTrainer, data):
-    "Sums over rows of the loss and its parts, and the number of rows."
-    rows, collate, total = _Rows(data), _Collate(self.stage.collator, 0), {'rows': 0}
+    "Sums of the loss and its parts over what they are means of, and how many things that were"
+    rows, collate, total, of = _Rows(data), _Collate(self.stage.collator, 0), {}, {}
     self.model.eval()
     for i in range(0, len(rows), self.args.eval_batch_size):
-        batch = rows.__getitems__(list(range(i, min(i + self.args.eval_batch_size, len(rows)))))
-        with mixed_precision(self.model):
-            loss, parts = self._minimised(self.model, self._prepare_inputs(collate(batch)))
-        for k, v in ({'loss': loss} | parts).items(): total[k] = total.get(k, 0.) + float(v) * len(batch)
-        total['rows'] += len(batch)
-    return total
+        some = rows.__getitems__(list(range(i, min(i + self.args.eval_batch_size, len(rows)))))
+        batch = self._prepare_inputs(collate(some))
+        with mixed_precision(self.model): loss, parts = self._minimised(self.model, batch)
+        count = self._count(batch)
+        for k, v in ({'loss': loss} | parts).items():
+            n = count.get(k, len(some)) if isinstance(count, dict) else len(some) if count is None else count
+            total[k], of[k] = total.get(k, 0.) + float(v) * n, of.get(k, 0) + n
+    return total, of
 
-def _mean_rows(totals):
-    n = sum(t['rows'] for t in totals)
-    return {k: sum(t.get(k, 0.) for t in totals) / n for k in totals[0] if k != 'rows'}
+def _mean_rows(sums, weights=None):
+    "Means over all processes; a sum of weighted parts is made of the means of the parts"
+    keys = sums[0][0]
+    means = {k: sum(t.get(k, 0.) for t, _ in sums) / max(1, sum(n.get(k, 0) for _, n in sums)) for k in keys}
+    if weights: means['loss'] = float(weighted({k: v for k, v in means.items() if k != 'loss'}, weights))
+    return means
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-40
 def checkpoints(
