@@ -53,6 +53,7 @@ def _series(table):
     keys = [k for k in KEYS if k in table and table[k].nunique() > 1] or ['recipe']
     return table[keys].agg(lambda r: ' · '.join(filter(None, r)), axis=1)
 
+# %% ../../nbs/evaluation/43_plots.ipynb #7fe5d470
 FEW = 5  # runs from which on an interval is drawn
 
 def _arms(t, value, low, high):
@@ -111,6 +112,7 @@ def plot_scores(x,            # items, or the table of `summary`
     order = f"Languages from the highest score of {names[0]} down, below the source."
     return _finish(fig, f"Score of each language. {what}. {_about_few(t)}{order} {caption}".strip())
 
+# %% ../../nbs/evaluation/43_plots.ipynb #beb1f9da
 def _run_dots(ax, runs, at, color, label):
     "A small dot for every run"
     ax.plot(runs.score, runs.lang.map(at), ls='', marker='.', ms=3, color=color, alpha=.6, zorder=1, label=label)
@@ -193,6 +195,7 @@ def _heat_axes(ax, grid, source, title):
         ax.axhline(1, color='white', lw=5)
         ax.get_yticklabels()[0].set_fontweight('bold')
 
+# %% ../../nbs/evaluation/43_plots.ipynb #3416dd4f
 def _luminance(c):
     return np.dot([.2126, .7152, .0722], np.where(c[:3] > .04, ((c[:3] + .055) / 1.055)**2.4, c[:3] / 12.92))
 
@@ -280,6 +283,7 @@ def plot_history(history,  # log lines of one stage, or records of several with 
                         "what was measured on validation rows during training; only source labels, "
                    "unless a name starts with oracle.")
 
+# %% ../../nbs/evaluation/43_plots.ipynb #a41055a3
 def _lines(ax, log, label, marker=False):
     styles = ['-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
     for i, c in enumerate(log):

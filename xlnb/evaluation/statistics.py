@@ -115,6 +115,7 @@ def _spread(x,   # (seeds, k): each statistic of each seed, NaN where there is n
     narrow = (n > 1) & (wide(items + seeds) < wide(mean_w - point))
     return point, point + np.where(narrow, mean_w - point, items) + np.where(n > 1, seeds, 0.)
 
+# %% ../../nbs/evaluation/42_statistics.ipynb #c23e802f
 def _interval(point, draws, level, lo=-1., hi=1.):
     "Quantiles of the draws, inside what is possible, around the point"
     q = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -151,6 +152,7 @@ def bootstrap(items: pd.DataFrame, # of one task, encoder, recipe and budget
                              seeds=(~np.isnan(x)).sum(0),
                              items=[n[l] for l in langs] + [items.id.nunique()] * 3))
 
+# %% ../../nbs/evaluation/42_statistics.ipynb #2e285c50
 def _order(langs, source): return sorted(langs, key=lambda l: l != source)   # stable: source first
 
 def _sd(x):
@@ -291,6 +293,7 @@ def _majority(run):
     if 'label' not in run or run.label.nunique() > len(run) / 4: return None
     return float(run.label.value_counts(normalize=True).iloc[0])
 
+# %% ../../nbs/evaluation/42_statistics.ipynb #0073f137
 def _unfinished(items, source, metric):
     "How many runs failed or were stopped; all of them are in the means"
     stopped = items[items.stopped.fillna('') != ''] if 'stopped' in items else items.iloc[:0]
