@@ -234,6 +234,7 @@ _MASKED_LM_HEADS = {  # the parts of the head, by the name of its modules
     # ALBERT; RoBERTa; BERT
     'predictions': lambda m: m.predictions, 'lm_head': lambda m: m.lm_head, 'cls': lambda m: m.cls}
 
+# %% ../../nbs/models/25_encoders.ipynb #858a8092
 def masked_logits(
     model,                # a masked language model
     states: torch.Tensor, # its last states at some positions (..., size)

@@ -176,9 +176,11 @@ class Pointer(nn.Module):
             for end in ('start', 'end'):
                 self.add_module(end, nn.Linear(size, size, bias=False))
                 for side in ('query', 'token') if kind == 'qass' else ():
-                    self.add_module(f'{side}_{end}', nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.LayerNorm(size)))
+                    self.add_module(f'{side}_{end}', nn.Sequential(nn.Linear(size, size), nn.GELU(),
+                        nn.LayerNorm(size)))
             for m in self.modules():
-                if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=.02); m.bias is None or nn.init.zeros_(m.bias)
+                if isinstance(m, nn.Linear):
+                    nn.init.normal_(m.weight, std=.02); m.bias is None or nn.init.zeros_(m.bias)
 
 # %% ../../nbs/models/26_heads.ipynb #418a61c7
 @patch
@@ -191,7 +193,8 @@ def forward(self: Pointer,
     "Start and end logits of every query."
     part = lambda side, end, x: getattr(self, f'{side}_{end}')(x) if self.kind == 'qass' else x
     query = states[rows, positions]
-    ends = lambda end: pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows, mask)
+    ends = lambda end: pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows,
+                                      mask)
     return ends('start'), ends('end')
 
 # %% ../../nbs/models/26_heads.ipynb #6882f258

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 import numpy as np, torch
 from datasets import Dataset
-from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer,
+from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
+                          PreTrainedTokenizerFast, Trainer,
     TrainingArguments, XLMRobertaConfig, XLMRobertaForMaskedLM)
 from .encoders import from_checkpoint, load_encoder, load_tokenizer, masked_lm_head
 from ..data.kinds.base import checked_text
@@ -111,11 +112,7 @@ class _MLMTrainer(Trainer):
         super().__init__(*args, **kw)
         self.model_accepts_loss_kwargs, self._hit = False, None
         self.freeze_body_steps, self.body_lr = freeze_body_steps, body_lr
-        head = masked_lm_head(self.model)
-        if not isinstance(head, torch.nn.Module):
-            raise XlnbError(f"can't find the masked-LM head of a {type(self.model).__name__}: pretrain knows BERT- and "
-                            f"RoBERTa-like models")
-        head.register_forward_pre_hook(lambda _, args: args if self._hit is None else (args[0][self._hit],))
+        _head_module(self.model).register_forward_pre_hook(lambda _, a: a if self._hit is None else (a[0][self._hit],))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         frozen = model.training and self.state.global_step < self.freeze_body_steps
@@ -140,6 +137,12 @@ class _MLMTrainer(Trainer):
 def _body(model):
     "Parameters of the layers: neither embeddings nor head"
     return [p for n, p in model.base_model.named_parameters() if not n.startswith('embeddings.')]
+
+def _head_module(model):
+    "The masked-LM head, where it is one module"
+    if isinstance(head := masked_lm_head(model), torch.nn.Module): return head
+    raise XlnbError(f"the masked-LM head of a {type(model).__name__} is no single module: pretrain knows BERT- and "
+                    f"RoBERTa-like models")
 
 # %% ../../nbs/models/27_pretraining.ipynb #cell-25
 def _new_embeddings(init, tokenizer, overlap=True, seed=0):
@@ -200,7 +203,8 @@ class Pretraining:
     "Options of `pretrain`"
     vocab_size: int = 16_000     # of the tokenizer that is trained here
     config: Any = None           # of the model; None: 4 layers of 256, as XLM-R otherwise
-    init: str|None = None        # checkpoint whose layers to keep, under new embeddings; whole, if it has this vocabulary
+    # checkpoint whose layers to keep, under new embeddings; whole, if it has this vocabulary
+    init: str|None = None
     overlap: bool = True         # init: keep embeddings of pieces that both vocabularies have
     freeze_body_steps: int = 0   # init: steps in which only embeddings and head learn
     steps: int = 1000
@@ -232,7 +236,8 @@ def pretrain(
 ) -> list: # the log: dicts with step, loss, ...
     "Pre-train a masked language model on text and leave a Transformers checkpoint in `out`"
     known = {f.name for f in fields(Pretraining)}
-    o, args = (Pretraining(**{k: v for k, v in options.items() if k in known}), {k: v for k, v in options.items() if k not in known})
+    o, args = (Pretraining(**{k: v for k, v in options.items() if k in known}), {k: v for k,
+        v in options.items() if k not in known})
     out, texts = Path(out), _texts(texts)
     if (out/'checkpoints').exists() and not resume:
         raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
@@ -240,7 +245,8 @@ def pretrain(
     if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
     model = _start(tokenizer, o)
     train, held = _rows_of(texts, eval_texts, tokenizer, o, args)
-    trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held, data_collator=_stack,
+    trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held,
+                          data_collator=_stack,
                           processing_class=tokenizer, freeze_body_steps=o.freeze_body_steps, body_lr=o.body_lr)
     trainer.train(resume_from_checkpoint=_last_checkpoint(out))
     _save(model, tokenizer, out, o.half)
@@ -298,14 +304,17 @@ def _arguments(out, o, held, args):
     "Training arguments of a pre-training run: AdamW as for XLM-R, linear decay to zero"
     own = dict(output_dir=str(out/'checkpoints'), max_steps=o.steps, per_device_train_batch_size=o.batch_size,
                per_device_eval_batch_size=o.batch_size, learning_rate=o.lr,
-               bf16=o.bf16, use_cpu=o.bf16 and not torch.cuda.is_available(), seed=o.seed, warmup_steps=max(1, o.steps // 16),
+               bf16=o.bf16, use_cpu=o.bf16 and not torch.cuda.is_available(), seed=o.seed,
+               warmup_steps=max(1, o.steps // 16),
                weight_decay=0.01, adam_beta2=0.98, adam_epsilon=1e-6, max_grad_norm=1.0,
-               logging_steps=max(1, o.steps // 50), save_steps=max(1, o.steps // 20), save_total_limit=2, report_to='none',
+               logging_steps=max(1, o.steps // 50), save_steps=max(1, o.steps // 20), save_total_limit=2,
+               report_to='none',
                dataloader_pin_memory=torch.cuda.is_available(), optim='adamw_torch_fused', remove_unused_columns=False,
                label_names=['labels'], prediction_loss_only=True, eval_strategy='steps' if held else 'no',
                eval_steps=max(1, o.steps // 5))
     return TrainingArguments(**(own | args))
 
+# %% ../../nbs/models/27_pretraining.ipynb #365c99f2
 def _last_checkpoint(out):
     "The newest complete checkpoint of the run in `out`; a half-written one is passed over"
     found = sorted((out/'checkpoints').glob('checkpoint-*'), key=lambda p: int(p.name.split('-')[-1]), reverse=True)

@@ -146,7 +146,8 @@ def gold_links(
 ) -> Dataset: # source, target (lists of words), sure, possible (links, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")
-    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name,
+    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0],
+                            name,
                              'test'), []
     for r in rows:
         s, t = r['source'].split(), r['target'].split()
