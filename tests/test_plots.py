@@ -58,14 +58,14 @@ def test_caption_is_drawn_and_states_what_it_must(figures, name):
     fig = figures[name]
     drawn = " ".join(" ".join(t.get_text() for t in fig.texts).split())
     assert drawn == " ".join(fig.caption.split())
-    assert "eeds: 3" in fig.caption and "bootstrap over seeds and items together" in fig.caption and "95%" in fig.caption
+    assert "eeds: 3" in fig.caption and "items are resampled" in fig.caption and "95%" in fig.caption
     if name in ("scores", "heat", "gap"): assert "Items per language: 60" in fig.caption
     if name == "gap": assert "Transfer gap = score of the source language minus" in fig.caption
 
 
 def test_recipes_differ_without_colour(items):
     fig = plot_scores(pd.concat([items[items.recipe == "salt"].assign(recipe=f"r{i}") for i in range(10)]), draws=20)
-    style = {(l.get_marker(), l.get_markerfacecolor() == "white") for l in fig.axes[0].get_lines() if l.get_marker() not in ("None", None, "")}
+    style = {(l.get_marker(), l.get_markerfacecolor() == "white") for l in fig.axes[0].get_lines() if l.get_marker() not in ("None", None, "") and not l.get_label().startswith("_run")}
     assert len(style) == 10
 
 
@@ -127,3 +127,14 @@ def test_missing_languages_leave_empty_cells(items):
 def test_bad_input_names_the_fix(call, says):
     x = simulated_items({"r": dict(en=.8, de=.6)}, seeds=2, items=5)
     with pytest.raises(XlnbError, match=says): call(x)
+
+
+def test_below_five_seeds_there_are_dots_and_no_intervals(items):
+    few = plot_scores(items, draws=20)
+    drawn = lambda fig: sum(len(a) > 0 for c in fig.axes[0].containers for a in c[2][0].get_segments())
+    assert drawn(few) == 0
+    assert "fewer than five seeds" in few.caption
+    dots = [l for l in few.axes[0].get_lines() if l.get_label().startswith("_run")]
+    assert sum(len(l.get_xdata()) for l in dots) == 3 * 5 * 15       # a dot for every seed
+    enough = plot_scores(pd.concat([items.assign(seed=items.seed + 3 * i) for i in range(2)]), draws=20)
+    assert "fewer than five" not in enough.caption and drawn(enough) > 60

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn.metrics import accuracy_score
 
 from xlnb.core import XlnbError
-from xlnb.evaluation.statistics import (AGGREGATES, DEFINITION, METRICS, bootstrap, compare, holm, metric_of, paired_difference, score_table,
+from xlnb.evaluation.statistics import (AGGREGATES, DEFINITION, METRICS, bootstrap, compare, failed_runs, holm, metric_of, paired_difference, score_table,
     scores, simulated_items, summary, transfer_gap, transfer_summary)
 
 pytestmark = pytest.mark.filterwarnings("ignore:one s:UserWarning")
@@ -74,7 +74,7 @@ def test_summary_is_the_mean_over_seeds(x):
 def test_identical_inputs_do_not_differ(x):
     d = paired_difference(x, x.sample(frac=1, random_state=1), draws=50)
     assert (d.difference == 0).all() and (d.low == 0).all() and (d.high == 0).all()
-    assert (d.verdict == "unclear").all() and (d.p == 1).all()
+    assert d.verdict.isin(["identical", "both constant", "one run"]).all() and d.p.isna().all()
 
 
 @FAST
@@ -151,9 +151,9 @@ def test_several_tasks_with_different_metrics():
 def test_one_seed_warns_and_says_so():
     x = simulated_items({"r": dict(en=.8, de=.6)}, seeds=1)
     with pytest.warns(UserWarning, match="one seed only"): t = summary(x)
-    assert "over items only" in t.caption
+    assert "One seed, so" in t.caption
     with pytest.warns(UserWarning, match="one shared seed"): d = paired_difference(x, x)
-    assert "items only" in d.caption
+    assert "there is one run" in d.caption
     with warnings.catch_warnings():   # controls have no luck to average over
         warnings.simplefilter("error")
         summary(x.assign(encoder="none"))
@@ -209,3 +209,93 @@ def test_a_table_without_source_has_no_gap():
     x = simulated_items({"r": dict(de=.8, sw=.6)}, seeds=2, items=50)
     t = score_table(x)
     assert t.loc["transfer gap", "r"] == "n/a" and "0." in t.loc["mean of all", "r"]
+
+
+def two_recipes(seeds=5, **kw):
+    return simulated_items({"a": dict(en=.8, de=.75), "b": dict(en=.8, de=.6)}, seeds=seeds, **kw)
+
+
+def test_one_run_gives_no_verdict():
+    x = two_recipes(seeds=1)
+    for d in (paired_difference(x[x.recipe == "a"], x[x.recipe == "b"]), compare(x, "b")):
+        assert d.p.isna().all() and d.p_holm.isna().all() and set(d.verdict) == {"one run"}
+        assert "p_holm" not in d.caption and "no verdict" in d.caption
+
+
+def test_what_never_changes_is_called_constant():
+    x = two_recipes().assign(prediction="yes")
+    x = x.assign(correct=(x.id.astype(int) % 3 == 0).astype(int))
+    d = paired_difference(x[x.recipe == "a"], x[x.recipe == "b"], draws=50)
+    assert (d.difference == 0).all() and set(d.verdict) == {"both constant"} and d.p.isna().all()
+    y = two_recipes()
+    d = paired_difference(y[y.recipe == "a"], y[y.recipe == "a"].assign(recipe="c"), draws=50)
+    assert set(d.verdict) == {"identical"}
+
+
+def test_captions_name_the_procedure():
+    x = two_recipes()
+    for t in (summary(x, draws=50), score_table(x, draws=50), compare(x, "b", draws=50)):
+        assert "items are resampled" in t.caption and "Student" in t.caption and "bootstrap over seeds" not in t.caption
+
+
+def test_an_interval_wider_than_half_the_scale_is_not_printed():
+    x = two_recipes(seeds=2, items=20, sd_seed=1.5)
+    s = summary(x, draws=500).set_index(["recipe", "lang"])
+    wide = s[s.low.isna()]
+    table = score_table(x, draws=500)
+    assert len(wide) and "half the scale" in table.caption
+    for recipe, lang in wide.index: assert "[" not in table.loc[lang, recipe]
+
+
+def test_budget_is_a_key_and_samples_are_runs():
+    x = two_recipes()
+    few = pd.concat([x.assign(budget="64 examples", sample=0), x.assign(budget="64 examples", sample=1), x.assign(budget="", sample=0)])
+    s = summary(few, draws=20)
+    assert set(s.budget) == {"64 examples", ""}
+    assert (s[s.budget == "64 examples"].seeds == 10).all() and (s[s.budget == ""].seeds == 5).all()
+    assert "budget" in transfer_summary(few, draws=20) and "budget" in compare(few, "b", draws=20) and "budget" in scores(few)
+    table = score_table(few, draws=20)
+    assert ("64 examples", "a") in [tuple(c)[::-1] for c in table.columns]
+    with pytest.raises(XlnbError, match="twice"): scores(pd.concat([x, x]))
+
+
+def test_any_two_recipes_of_a_study_are_compared():
+    x = pd.concat([simulated_items({r: dict(en=.8, de=p) for r, p in dict(plain=.6, a=.7, b=.75).items()}, seed=s).assign(encoder=e, task=t)
+                   for s, (e, t) in enumerate([("e1", "t1"), ("e1", "t2"), ("e2", "t1")])])
+    d = compare(x, "a", "b", family=["mean of targets"], draws=200)   # b against a, wherever both are
+    assert set(d.recipe) == {"b"} and d[["encoder", "task"]].drop_duplicates().shape[0] == 3
+    one = paired_difference(*[x[(x.recipe == r) & (x.encoder == "e2")] for r in "ba"], draws=200)
+    got = d[d.encoder == "e2"]
+    np.testing.assert_allclose(got.difference.to_numpy(), one.difference.to_numpy())
+    across = compare(x[x.task == "t1"], dict(encoder="e1", recipe="a"), dict(encoder="e2", recipe="a"), draws=200)
+    assert set(across.encoder) == {"e2"} and "e1" in across.caption
+    # Holm within the family that is named
+    p = d[d.lang == "mean of targets"].p.to_numpy()
+    np.testing.assert_allclose(d[d.lang == "mean of targets"].p_holm, holm(p))
+    assert d[d.lang != "mean of targets"].p_holm.isna().all() and "family" in d.caption
+    d = compare(x, "plain", ["a", "b"], family=["de", "en"], draws=200)
+    rows = d[d.lang.isin(["de", "en"])]
+    np.testing.assert_allclose(rows.p_holm, holm(rows.p)); assert len(rows) == 12
+    with pytest.raises(XlnbError, match="family"): compare(x, "a", family=["fr"], draws=20)
+
+
+def test_effects_are_written_in_points():
+    x = two_recipes()
+    d = compare(x, "b", draws=200).set_index("lang").loc["de"]
+    assert d.effect == f"{100 * d.difference:+.1f} points [{100 * d.low:.1f}, {100 * d.high:.1f}], n = 5 seeds x 300 items"
+
+
+def test_failed_and_stopped_runs_are_counted_and_kept():
+    x = two_recipes()
+    rng = np.random.default_rng(0)
+    x["label"] = np.where(x.id.astype(int) % 3 == 0, "yes", "no")          # the majority is two thirds
+    bad = (x.recipe == "a") & (x.seed == 2)
+    x.loc[bad, "correct"] = (x[bad].label == "no").astype(int)             # a run that says "no" to everything
+    x["stopped"] = np.where((x.recipe == "b") & (x.seed == 1), "no gain", "")
+    failed = failed_runs(x)
+    assert failed[["recipe", "seed"]].values.tolist() == [["a", 2]]
+    t = summary(x, draws=50)
+    assert "failed runs" in t.caption.lower() and "a 1 of 5" in t.caption and "stopped" in t.caption.lower() and "b 1 of 5" in t.caption
+    assert (t.seeds == 5).all()
+    assert t.set_index(["recipe", "lang"]).score["a", "en"] == pytest.approx(x[(x.recipe == "a") & (x.lang == "en")].correct.mean())
+    assert "failed" not in summary(two_recipes(), draws=50).caption.lower()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import (MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel,
+from transformers import (MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
+                          PreTrainedModel,
     PreTrainedTokenizerFast)
 
 from .. import languages
@@ -27,16 +28,21 @@ def located(
 ) -> tuple: # what `from_pretrained` reads, and the revision; None: that of a folder, or the newest
     "Where an encoder is, without loading it"
     if str(name).partition('@')[0] == 'lab':
-        if str(name) != 'lab': raise XlnbError(f"{name}: the laboratory encoder has no revision, it belongs to the version of the package: give 'lab'")
-        if not (ASSETS/'lab_encoder'/'config.json').exists(): raise XlnbError("the laboratory encoder is missing from this installation: install xlnb again")
+        if str(name) != 'lab':
+            raise XlnbError(f"{name}: the laboratory encoder has no revision, it belongs to the version of the "
+                            f"package: give 'lab'")
+        if not (ASSETS/'lab_encoder'/'config.json').exists():
+            raise XlnbError("the laboratory encoder is missing from this installation: install xlnb again")
         return str(ASSETS/'lab_encoder'), None
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path/'config.json').exists(): raise XlnbError(f"{name} is a folder without a config.json: give the folder of a Transformers checkpoint")
+        if not (path/'config.json').exists():
+            raise XlnbError(f"{name} is a folder without a config.json: give the folder of a Transformers checkpoint")
         return str(path), None
     where, _, revision = str(name).partition('@')
     if path.is_absolute() or where.startswith(('.', '~')) or where.count('/') > 1:
-        raise XlnbError(f"no such folder: {name} (give a checkpoint folder, a Hub id such as 'xlm-roberta-base', or 'lab')")
+        raise XlnbError(f"no such folder: {name} (give a checkpoint folder, a Hub id such as 'xlm-roberta-base', or "
+                        f"'lab')")
     return where, revision or None
 
 # %% ../../nbs/models/25_encoders.ipynb #cd7c6949
@@ -61,7 +67,8 @@ def _what_failed(name, where, error):
                 "convert it to safetensors by save_pretrained where you trust it")
     if here: return f"{name} can't be read as a checkpoint, it may be half-written ({what}): copy or make it again"
     if 'safetensors' in text and (other := converted_revision(where)):
-        return f"{name} has its weights only as pytorch_model.bin, which runs code when it is read: take the Hub's conversion, {where}@{other}"
+        return (f"{name} has its weights only as pytorch_model.bin, which runs code when it is read: "
+                f"take the Hub's conversion, {where}@{other}")
     return f"can't get {name!r} from the Hub: check the spelling and the network, or give a folder ({what})"
 
 def converted_revision(
@@ -69,7 +76,9 @@ def converted_revision(
 ) -> str|None: # None: there is none, or no network
     "The revision of a repository in which the Hub has converted its weights to safetensors"
     from huggingface_hub import HfApi
-    try: found = [d.num for d in HfApi().get_repo_discussions(where, discussion_type='pull_request') if 'safetensors' in d.title]
+    try:
+        found = [d.num for d in HfApi().get_repo_discussions(where, discussion_type='pull_request')
+                 if 'safetensors' in d.title]
     except Exception: return None
     return f'refs/pr/{max(found)}' if found else None
 
@@ -83,11 +92,15 @@ def load_tokenizer(
     "The tokenizer of an encoder"
     where, config = Path(located(name)[0]), from_checkpoint(AutoConfig, name)
     if where.is_dir() and not any(f for p in _TOKENIZER_FILES for f in where.glob(p)):
-        raise XlnbError(f"{name} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): copy the files of the encoder that it was made from")
+        raise XlnbError(f"{name} has no tokenizer ({', '.join(_TOKENIZER_FILES)}): copy the files of the encoder that "
+                        f"it was made from")
     tok = from_checkpoint(AutoTokenizer, name, **options)
-    if not tok.is_fast: raise XlnbError(f"{name} has no fast tokenizer, which knows where tokens are: choose a checkpoint with a tokenizer.json")
+    if not tok.is_fast:
+        raise XlnbError(f"{name} has no fast tokenizer, which knows where tokens are: choose a checkpoint with a "
+                        f"tokenizer.json")
     if len(tok) > (size := getattr(config, 'vocab_size', None) or len(tok)):
-        raise XlnbError(f"the tokenizer of {name} knows {len(tok):,} pieces and the encoder has embeddings of {size:,}: "
+        raise XlnbError(f"the tokenizer of {name} knows {len(tok):,} pieces and the encoder has embeddings of "
+                        f"{size:,}: "
                         "take the tokenizer that it was trained with, or add rows by resize_token_embeddings")
     return tok
 
@@ -132,7 +145,9 @@ def load_encoder(
     model, info = _masked_lm(name)
     missing = sorted(k for k in info['missing_keys'] if 'pooler' not in k and 'position_ids' not in k)
     lost = [k for k in missing if k.startswith(model.base_model_prefix + '.')]
-    if lost: raise XlnbError(f"{name} lacks weights of the encoder itself ({len(lost)}, such as {lost[0]}): the checkpoint is incomplete, copy it again")
+    if lost:
+        raise XlnbError(f"{name} lacks weights of the encoder itself ({len(lost)}, such as {lost[0]}): the checkpoint "
+                        f"is incomplete, copy it again")
     if missing and head == 'masked_lm': raise XlnbError(_no_masked_lm(name))
     if missing: model = model.base_model
     if any('pooler' in k for k in info['unexpected_keys']): _keep_pooler(model, name)
@@ -149,15 +164,18 @@ def check_readable(
     "Refuse what is no encoder, with what it is"
     config = from_checkpoint(AutoConfig, name)
     if config.is_encoder_decoder:
-        raise XlnbError(f"{name} is an encoder-decoder ({config.model_type}), which serves to score labels only (a cloze, or ALSACE's cloze): "
+        raise XlnbError(f"{name} is an encoder-decoder ({config.model_type}), which serves to score labels only (a "
+                        f"cloze, or ALSACE's cloze): "
                         "choose an encoder, such as 'xlm-roberta-base'")
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
-        raise XlnbError(f"{name} is a model of type {config.model_type}, which reads from left to right or is none of text: "
+        raise XlnbError(f"{name} is a model of type {config.model_type}, which reads from left to right or is none of "
+                        f"text: "
                         "choose an encoder, such as 'xlm-roberta-base'")
 
 def _masked_lm(name):
     "The masked language model of a checkpoint, and what was missing"
-    read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **kw)
+    read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
+                                        dtype=torch.float32, **kw)
     model, info = read()
     if not any(k.startswith('lm_predictions.') for k in info['unexpected_keys']): return model, info
     return read(legacy=False)  # the names of DeBERTa's own release
@@ -194,17 +212,23 @@ def masked_lm_head(
 ): # a function: states (..., size) -> logits (..., vocabulary); None where the head can't be separated from the rest
     "The masked-LM head by itself; an error where there is none"
     model = getattr(model, 'module', model)
-    if model.get_output_embeddings() is None: raise XlnbError(_no_masked_lm(model.config.name_or_path or f'this {type(model).__name__}'))
+    if model.get_output_embeddings() is None:
+        raise XlnbError(_no_masked_lm(model.config.name_or_path or f'this {type(model).__name__}'))
     for names, head in _MASKED_LM_HEADS.items():
         if all(hasattr(model, k) for k in names.split()): return head(model)
     return None
 
 _MASKED_LM_HEADS = {  # the parts of the head, by the name of its modules
-    'lm_predictions': lambda m: lambda h: m.lm_predictions(h, m.base_model.embeddings.word_embeddings),                     # DeBERTa's own release
-    'generator_lm_head': lambda m: lambda h: m.generator_lm_head(m.generator_predictions(h)),                               # ELECTRA
-    'vocab_projector': lambda m: lambda h: m.vocab_projector(m.vocab_layer_norm(m.activation(m.vocab_transform(h)))),       # DistilBERT
-    'head decoder': lambda m: lambda h: m.decoder(m.head(h)),                                                               # ModernBERT
-    'predictions': lambda m: m.predictions, 'lm_head': lambda m: m.lm_head, 'cls': lambda m: m.cls}                         # ALBERT; RoBERTa; BERT
+    # DeBERTa's own release
+    'lm_predictions': lambda m: lambda h: m.lm_predictions(h, m.base_model.embeddings.word_embeddings),
+    # ELECTRA
+    'generator_lm_head': lambda m: lambda h: m.generator_lm_head(m.generator_predictions(h)),
+    # DistilBERT
+    'vocab_projector': lambda m: lambda h: m.vocab_projector(m.vocab_layer_norm(m.activation(m.vocab_transform(h)))),
+    # ModernBERT
+    'head decoder': lambda m: lambda h: m.decoder(m.head(h)),
+    # ALBERT; RoBERTa; BERT
+    'predictions': lambda m: m.predictions, 'lm_head': lambda m: m.lm_head, 'cls': lambda m: m.cls}
 
 def masked_logits(
     model,                # a masked language model
@@ -221,7 +245,8 @@ def longest_input(
 ) -> int: # tokens, special ones included
     "The longest input that model and tokenizer take"
     config = getattr(model, 'module', model).config
-    offset = (config.pad_token_id or 0) + 1 if any(k in config.model_type for k in ('roberta', 'camembert')) else 0 # RoBERTa counts positions from there
+    # RoBERTa counts positions from there
+    offset = (config.pad_token_id or 0) + 1 if any(k in config.model_type for k in ('roberta', 'camembert')) else 0
     return min((getattr(config, "max_position_embeddings", None) or 1 << 20) - offset, tokenizer.model_max_length)
 
 def layers(
@@ -235,7 +260,8 @@ def layers(
     raise XlnbError(f"can't find the layers of a {type(model).__name__}: choose a BERT- or RoBERTa-like encoder")
 
 # %% ../../nbs/models/25_encoders.ipynb #977b7395
-_FILES = 'config.json', '*.safetensors', 'tokenizer.json', 'vocab.txt', 'vocab.json', 'merges.txt', '*.model', '*.spm', '1_Pooling/config.json'
+_FILES = ('config.json', '*.safetensors', 'tokenizer.json', 'vocab.txt', 'vocab.json', 'merges.txt',
+          '*.model', '*.spm', '1_Pooling/config.json')
 
 def _snapshot(name):
     "The folder of a checkpoint, downloaded from the Hub if need be"
@@ -243,7 +269,8 @@ def _snapshot(name):
     if os.path.isdir(where): return Path(where)
     from huggingface_hub import snapshot_download
     try: return Path(snapshot_download(where, revision=revision, allow_patterns=[*_FILES]))
-    except Exception as e: raise XlnbError(f"can't get {name!r} from the Hub: check the spelling and the network, or give a folder") from e
+    except Exception as e:
+        raise XlnbError(f"can't get {name!r} from the Hub: check the spelling and the network, or give a folder") from e
 
 def encoder_fingerprint(
     name: str, # Hub id, perhaps with `@revision`; folder, or 'lab'

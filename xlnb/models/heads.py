@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_MULTIPLE_CHOICE_MAPPING, MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+from transformers import (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
+                          MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoConfig, PreTrainedModel)
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
@@ -40,7 +41,8 @@ class _MeanPooled:
     def _logits(self, states):
         if not isinstance(self.classifier, nn.Linear): return self.classifier(states)  # it takes the first state itself
         pooler = getattr(self, 'pooler', None) or getattr(self.base_model, 'pooler', None)
-        if pooler is None: raise XlnbError(f"the head of a {type(self).__name__} can't be given a mean: choose pooling='first'")
+        if pooler is None:
+            raise XlnbError(f"the head of a {type(self).__name__} can't be given a mean: choose pooling='first'")
         return self.classifier(self.dropout(pooler(states)))
 
 @cache
@@ -60,7 +62,8 @@ class Head:
 
     def model_class(self, config):
         "The class of a model with this head"
-        if type(config) not in self.classes: raise XlnbError(f"Transformers has no such head for a {config.model_type}: choose another encoder")
+        if type(config) not in self.classes:
+            raise XlnbError(f"Transformers has no such head for a {config.model_type}: choose another encoder")
         return self.change(self.classes[type(config)], config)
 
 HEADS = {}
@@ -77,7 +80,8 @@ def head_of(
 ) -> Head:
     "The head that a task needs"
     name = kind_of(task).head
-    if name not in HEADS: raise XlnbError(f"no head {name!r} for tasks of kind {str(task.kind)!r}: the heads are {some(HEADS)}")
+    if name not in HEADS:
+        raise XlnbError(f"no head {name!r} for tasks of kind {str(task.kind)!r}: the heads are {some(HEADS)}")
     return HEADS[name]
 
 # %% ../../nbs/models/26_heads.ipynb #00b16eff
@@ -102,11 +106,13 @@ def with_head(
 def _config_for(encoder, task, head, pooling):
     "The encoder's configuration, with what the head needs"
     config = type(encoder.config).from_dict(encoder.config.to_dict())
-    if pooling not in ('auto', *POOLINGS): raise XlnbError(f"pooling={pooling!r} is unknown: choose 'first' or 'mean', or leave it to the encoder")
+    if pooling not in ('auto', *POOLINGS):
+        raise XlnbError(f"pooling={pooling!r} is unknown: choose 'first' or 'mean', or leave it to the encoder")
     if pooling != 'auto': config.pooling = pooling
     if hasattr(encoder, 'pointer'): config.pointer = encoder.pointer.kind
     elif hasattr(config, 'pointer'): del config.pointer
-    if head.labels: config.id2label, config.label2id = dict(enumerate(task.labels)), {l: i for i, l in enumerate(task.labels)}
+    if head.labels:
+        config.id2label, config.label2id = dict(enumerate(task.labels)), {l: i for i, l in enumerate(task.labels)}
     return config
 
 # %% ../../nbs/models/26_heads.ipynb #b6ccafce
@@ -114,7 +120,9 @@ def _copy_body(encoder, model):
     "Copy the weights of the body, and of the pooler where both have one"
     got = model.base_model.load_state_dict(encoder.base_model.state_dict(), strict=False)
     odd = [k for k in (*got.missing_keys, *got.unexpected_keys) if 'pooler' not in k and not k.startswith('pointer.')]
-    if odd: raise XlnbError(f"a {type(encoder).__name__} can't take this head: {len(odd)} weights do not match, such as {odd[0]}")
+    if odd:
+        raise XlnbError(f"a {type(encoder).__name__} can't take this head: {len(odd)} weights do not match, such as "
+                        f"{odd[0]}")
 
 def _copy_all(encoder, model):
     "Copy a masked language model"
@@ -165,9 +173,11 @@ class Pointer(nn.Module):
             for end in ('start', 'end'):
                 self.add_module(end, nn.Linear(size, size, bias=False))
                 for side in ('query', 'token') if kind == 'qass' else ():
-                    self.add_module(f'{side}_{end}', nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.LayerNorm(size)))
+                    self.add_module(f'{side}_{end}', nn.Sequential(nn.Linear(size, size), nn.GELU(),
+                        nn.LayerNorm(size)))
             for m in self.modules():
-                if isinstance(m, nn.Linear): nn.init.normal_(m.weight, std=.02); m.bias is None or nn.init.zeros_(m.bias)
+                if isinstance(m, nn.Linear):
+                    nn.init.normal_(m.weight, std=.02); m.bias is None or nn.init.zeros_(m.bias)
 
     def forward(self,
         states: torch.Tensor,    # (rows, positions, size)
@@ -177,7 +187,8 @@ class Pointer(nn.Module):
     ) -> tuple: # start and end logits, (questions, positions) each
         part = lambda side, end, x: getattr(self, f'{side}_{end}')(x) if self.kind == 'qass' else x
         query = states[rows, positions]
-        return tuple(pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows, mask)
+        return tuple(pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows,
+                                    mask)
                      for end in ('start', 'end'))
 
 # %% ../../nbs/models/26_heads.ipynb #6882f258
@@ -191,7 +202,8 @@ def give_pointer(
     "Make an encoder one that points"
     if odd := set(kinds) - {*query_kinds()}:
         raise XlnbError(f"tasks of kind {min(odd)!r} have no place for a [QUE]: choose among {some(query_kinds())}")
-    if (q := tokenizer.get_vocab().get(QUE)) is None: raise XlnbError("the tokenizer has no [QUE]: call add_query first")
+    if (q := tokenizer.get_vocab().get(QUE)) is None:
+        raise XlnbError("the tokenizer has no [QUE]: call add_query first")
     tokenizer.init_kwargs['query_kinds'] = list(kinds)
     model.config.query_kinds, model.config.query_token_id = list(kinds), q
     if kind is None: drop_pointer(model)
@@ -209,15 +221,18 @@ class _Pointing:
         del self.qa_outputs
         self.pointer = Pointer(config.hidden_size, config.pointer)
 
-    def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None, query_places=None, **inputs):
+    def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None, query_places=None,
+                **inputs):
         # where inputs are embeddings, the positions of [QUE] are to be given
         at = last_query(input_ids, self.config.query_token_id) if query_places is None else query_places
         out = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         states = out.last_hidden_state
         mask = torch.ones_like(states[..., 0]) if attention_mask is None else attention_mask
         start, end = self.pointer(states, torch.arange(len(states), device=states.device), at, mask)
-        loss = None if start_positions is None else (F.cross_entropy(start, start_positions) + F.cross_entropy(end, end_positions)) / 2
-        return QuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end, hidden_states=out.hidden_states,
+        loss = None if start_positions is None else (F.cross_entropy(start, start_positions)
+            + F.cross_entropy(end, end_positions)) / 2
+        return QuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end,
+                                            hidden_states=out.hidden_states,
                                             attentions=out.attentions)
 
 @cache
@@ -255,7 +270,8 @@ def save_encoder(
 ) -> str: # the folder
     "Write a checkpoint that `load_encoder` or `load_finetuned` reads, and plain Transformers but for a pointer"
     Path(folder).mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, state_dict={k: v for k, v in model.state_dict().items() if not k.startswith('pointer.')})
+    model.save_pretrained(folder, state_dict={k: v for k, v in model.state_dict().items()
+                                              if not k.startswith('pointer.')})
     tokenizer.save_pretrained(folder)
     config = AutoConfig.from_pretrained(folder)  # names a class that Transformers has
     config.architectures = [c.__name__ for c in type(model).__mro__ if c.__module__.startswith('transformers.')][:1]
@@ -273,11 +289,17 @@ def load_finetuned(
     cls = head.model_class(config)
     model, info = from_checkpoint(cls, name, use_safetensors=True, output_loading_info=True, dtype=torch.float32)
     answers = 'Answering' in (config.architectures or [''])[0]
-    if (file := beside(name, POINTER_FILE)) and hasattr(model, 'pointer') and answers: model.pointer = load_pointer(file.parent)
-    lost = [k for k in info['missing_keys'] if 'pooler' not in k and not (file and answers and k.startswith('pointer.'))]
-    if lost: raise XlnbError(f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, such as {lost[0]}): "
-                             "give a checkpoint that was fine-tuned for such a task, or put a new head on an encoder with with_head")
+    if (file := beside(name, POINTER_FILE)) and hasattr(model, 'pointer') and answers:
+        model.pointer = load_pointer(file.parent)
+    lost = [k for k in info['missing_keys'] if 'pooler' not in k and not (file and answers
+        and k.startswith('pointer.'))]
+    if lost:
+        raise XlnbError(
+    f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, such "
+    f"as {lost[0]}): "
+    "give a checkpoint that was fine-tuned for such a task, or put a new head on an encoder with with_head")
     if head.labels and (labels := tuple(model.config.id2label.values())) != tuple(task.labels):
-        raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has {some(task.labels)}: "
+        raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has "
+                        f"{some(task.labels)}: "
                         "give a checkpoint that was fine-tuned for this task")
     return model.eval()

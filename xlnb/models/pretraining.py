@@ -10,7 +10,8 @@ import json, os, warnings
 from pathlib import Path
 import numpy as np, torch
 from datasets import Dataset
-from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast, Trainer, TrainingArguments,
+from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
+                          PreTrainedTokenizerFast, Trainer, TrainingArguments,
     XLMRobertaConfig, XLMRobertaForMaskedLM)
 from .encoders import from_checkpoint, load_encoder, load_tokenizer, masked_lm_head
 from ..data.kinds.base import checked_text
@@ -36,8 +37,10 @@ def train_tokenizer(texts,                   # strings, or an iterable of them
     trainer = trainers.BpeTrainer(**size) if bpe else trainers.UnigramTrainer(unk_token='<unk>', **size)
     tok.train_from_iterator((checked_text(t) for t in texts), trainer)
     ids = [(t, tok.token_to_id(t)) for t in ('<s>', '</s>')]
-    tok.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>', special_tokens=ids)
-    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', sep_token='</s>', cls_token='<s>',
+    tok.post_processor = processors.TemplateProcessing(single='<s> $A </s>', pair='<s> $A </s> </s> $B </s>',
+        special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', sep_token='</s>',
+                                   cls_token='<s>',
         unk_token='<unk>', pad_token='<pad>', mask_token=AddedToken('<mask>', lstrip=True, special=True),
         model_input_names=['input_ids', 'attention_mask'], model_max_length=max_length)
 
@@ -62,9 +65,11 @@ def pack(texts: list,       # strings
         ) -> np.ndarray:    # (blocks, block_size), every block starts with `<s>`
     "Cut texts into blocks of one length, without losing a piece"
     bos, eos, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
-    parts = [(p, [eos] * (2 if j < last else 1)) for t in texts for last in [t.count('\n')] for j, p in enumerate(t.split('\n'))]
+    parts = [(p, [eos] * (2 if j < last else 1)) for t in texts for last in [t.count('\n')] for j,
+             p in enumerate(t.split('\n'))]
     ids = [np.array(x + end, np.int32) for i in range(0, len(parts), 1000) for part in [parts[i:i+1000]]
-           for x, (_, end) in zip(tokenizer([p for p, _ in part], add_special_tokens=False, verbose=False).input_ids, part)]
+           for x, (_, end) in zip(tokenizer([p for p, _ in part], add_special_tokens=False, verbose=False).input_ids,
+                                  part)]
     ids, n = np.concatenate(ids), block_size - 1
     ids = np.pad(ids, (0, -len(ids) % n), constant_values=pad).reshape(-1, n)
     return np.pad(ids, ((0, 0), (1, 0)), constant_values=bos)
@@ -75,12 +80,15 @@ class _Draws(torch.utils.data.Dataset):
     def __init__(self, blocks, n, tokenizer, smoothing=0.5, seed=0, mask=0.15):
         self.blocks, self.tok, self.seed, self.mask = blocks, tokenizer, seed, mask
         share = np.array([len(b) for b in blocks.values()], float) ** smoothing
-        lang = np.searchsorted(np.cumsum(share / share.sum()), np.random.default_rng([seed, 0]).random(n), side='right').clip(max=len(share) - 1)
+        lang = np.searchsorted(np.cumsum(share / share.sum()), np.random.default_rng([seed, 0]).random(n),
+                               side='right').clip(max=len(share) - 1)
         self.at = np.zeros((n, 2), np.int64)
         for l, b in enumerate(blocks.values()):
             where = np.flatnonzero(lang == l)
-            passes = [np.random.default_rng([seed, 1, l, e]).permutation(len(b)) for e in range(-(-len(where) // len(b)))]
-            self.at[where] = np.stack([np.full(len(where), l), np.concatenate(passes + [[]])[:len(where)].astype(int)], 1)
+            passes = [np.random.default_rng([seed, 1, l, e]).permutation(len(b))
+                      for e in range(-(-len(where) // len(b)))]
+            self.at[where] = np.stack([np.full(len(where), l), np.concatenate(passes + [[]])[:len(where)].astype(int)],
+                                      1)
         self.lists, self.special = list(blocks.values()), np.array(sorted(tokenizer.all_special_ids))
 
     def __len__(self): return len(self.at)
@@ -100,9 +108,12 @@ class _MLMTrainer(Trainer):
     "Masked language modelling that predicts at masked positions only, with draws in their own order"
     def __init__(self, *args, freeze_body_steps=0, body_lr=None, **kw):
         super().__init__(*args, **kw)
-        self.model_accepts_loss_kwargs, self.freeze_body_steps, self.body_lr, self._hit = False, freeze_body_steps, body_lr, None
+        self.model_accepts_loss_kwargs, self._hit = False, None
+        self.freeze_body_steps, self.body_lr = freeze_body_steps, body_lr
         head = masked_lm_head(self.model)
-        if not isinstance(head, torch.nn.Module): raise XlnbError(f"can't find the masked-LM head of a {type(self.model).__name__}: pretrain knows BERT- and RoBERTa-like models")
+        if not isinstance(head, torch.nn.Module):
+            raise XlnbError(f"can't find the masked-LM head of a {type(self.model).__name__}: pretrain knows BERT- and "
+                            f"RoBERTa-like models")
         head.register_forward_pre_hook(lambda _, args: args if self._hit is None else (args[0][self._hit],))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -132,16 +143,21 @@ def _body(model):
 def _new_embeddings(init, tokenizer, overlap=True, seed=0):
     "An XLM-R-like masked language model: the layers of BERT-like checkpoint `init` under embeddings for `tokenizer`"
     old = from_checkpoint(AutoModel, init, use_safetensors=True, dtype=torch.float32); c = old.config
-    names = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act', 'layer_norm_eps')
-    config = XLMRobertaConfig(**{k: getattr(c, k) for k in names}, vocab_size=len(tokenizer), type_vocab_size=1, pad_token_id=1,
+    names = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act',
+             'layer_norm_eps')
+    config = XLMRobertaConfig(**{k: getattr(c, k) for k in names}, vocab_size=len(tokenizer), type_vocab_size=1,
+                              pad_token_id=1,
                               max_position_embeddings=c.max_position_embeddings + 2 * (c.model_type == 'bert'))
     with torch.random.fork_rng(devices=[]): torch.manual_seed(seed); model = XLMRobertaForMaskedLM(config)
     new, e = model.base_model, old.embeddings
     try: new.encoder.load_state_dict(old.encoder.state_dict())
-    except Exception as err: raise XlnbError(f"init={init!r} is a {type(old).__name__}, whose layers are not BERT's: start from a BERT- or RoBERTa-like checkpoint") from err
+    except Exception as err:
+        raise XlnbError(f"init={init!r} is a {type(old).__name__}, whose layers are not BERT's: start from a BERT- or "
+                        f"RoBERTa-like checkpoint") from err
     with torch.no_grad():
         w, shift = e.word_embeddings.weight, 2 * (c.model_type == 'bert')
-        new.embeddings.word_embeddings.weight.normal_(0, w.std().item(), generator=torch.Generator().manual_seed(seed)).add_(w.mean(0))
+        new.embeddings.word_embeddings.weight.normal_(0, w.std().item(),
+            generator=torch.Generator().manual_seed(seed)).add_(w.mean(0))
         new.embeddings.position_embeddings.weight[shift:] = e.position_embeddings.weight
         new.embeddings.token_type_embeddings.weight[0] = e.token_type_embeddings.weight[0]
         new.embeddings.LayerNorm.load_state_dict(e.LayerNorm.state_dict())
@@ -157,7 +173,8 @@ def _shared_pieces(old, new):
     wordpiece = any(t.startswith('##') for t in have)
     for piece, i in new.get_vocab().items():
         if i in new.all_special_ids: continue
-        alike = piece if not wordpiece else piece[1:] if piece.startswith('▁') and len(piece) > 1 else piece if not piece.isalnum() else '##' + piece
+        alike = piece if not wordpiece else piece[1:] if piece.startswith(
+            '▁') and len(piece) > 1 else piece if not piece.isalnum() else '##' + piece
         if alike in have: out[i] = have[alike]
     return out
 
@@ -169,7 +186,8 @@ def _sinusoidal_positions(model):
     if not isinstance(table, torch.nn.Embedding): return model
     n, d = table.weight.shape
     angle = torch.arange(n)[:, None] * torch.exp(-torch.arange(0, d, 2) / d * np.log(1000.))          # (positions, d/2)
-    waves = torch.cat([angle.sin(), angle.cos()], 1)[:, :d] * 1.4 * e.word_embeddings.weight.std()     # sines have a spread of 1/1.4
+    # sines have a spread of 1/1.4
+    waves = torch.cat([angle.sin(), angle.cos()], 1)[:, :d] * 1.4 * e.word_embeddings.weight.std()
     if table.padding_idx is not None: waves[table.padding_idx] = 0
     with torch.no_grad(): table.weight.copy_(waves)
     return model
@@ -180,7 +198,8 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
              tokenizer=None,              # trained on the texts if None
              vocab_size: int=16_000,      # of the tokenizer that is trained here
              config=None,                 # of the model; None: 4 layers of 256, as XLM-R otherwise
-             init: str=None,              # checkpoint whose layers to keep, under new embeddings; whole, if it has this very vocabulary
+             # checkpoint whose layers to keep, under new embeddings; whole, if it has this very vocabulary
+             init: str=None,
              overlap: bool=True,          # init: keep embeddings of pieces that both vocabularies have
              freeze_body_steps: int=0,    # init: steps in which only embeddings and head learn
              steps: int=1000,
@@ -190,7 +209,8 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
              body_lr: float=None,         # of the layers, where it should differ
              smoothing: float=0.5,        # languages are drawn by (blocks ** smoothing)
              mask: float=0.15,            # share of positions that are predicted, in training and in held-out texts
-             positions: str='sinusoidal', # no init: learned position embeddings begin as sinusoids, or 'random' as the words do
+             # no init: learned position embeddings begin as sinusoids, or 'random' as the words do
+             positions: str='sinusoidal',
              eval_texts=None,             # held-out texts, same forms: their loss is logged
              bf16: bool=False,            # mixed precision
              half: bool=False,            # store the final weights in fp16
@@ -201,16 +221,20 @@ def pretrain(texts,                       # list, `Dataset`, file(s), or a dict 
     "Pre-train a masked language model on text and leave a Transformers checkpoint in `out`"
     _check_options(mask, positions)
     out, texts = Path(out), _texts(texts)
-    if (out/'checkpoints').exists() and not resume: raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
+    if (out/'checkpoints').exists() and not resume:
+        raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
     tokenizer = tokenizer or _run_tokenizer(out, texts, vocab_size)
     if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
     model = _start(tokenizer, config, init, overlap, block_size, seed, positions)
     packed = lambda t: {k: pack(v, tokenizer, block_size) for k, v in t.items()}
     per_step = batch_size * args.get('gradient_accumulation_steps', 1)
     train = _Draws(packed(texts), steps * per_step, tokenizer, smoothing, seed, mask)
-    held = {k or 'all': _Draws({k: v}, len(v), tokenizer, seed=seed + 1, mask=mask) for k, v in packed(_texts(eval_texts)).items()} if eval_texts else None
-    trainer = _MLMTrainer(model, _arguments(out, steps, batch_size, lr, bf16, seed, held, args), train_dataset=train, eval_dataset=held,
-                          data_collator=_stack, processing_class=tokenizer, freeze_body_steps=freeze_body_steps, body_lr=body_lr)
+    held = {k or 'all': _Draws({k: v}, len(v), tokenizer, seed=seed + 1, mask=mask) for k,
+            v in packed(_texts(eval_texts)).items()} if eval_texts else None
+    trainer = _MLMTrainer(model, _arguments(out, steps, batch_size, lr, bf16, seed, held, args), train_dataset=train,
+                          eval_dataset=held,
+                          data_collator=_stack, processing_class=tokenizer, freeze_body_steps=freeze_body_steps,
+                          body_lr=body_lr)
     trainer.train(resume_from_checkpoint=_last_checkpoint(out))
     _save(model, tokenizer, out, half)
     (out/'log.json').write_text(json.dumps(trainer.state.log_history, indent=1))
@@ -230,7 +254,8 @@ def _check_options(mask, positions):
     "Refuse options that mean nothing, before anything is written"
     if isinstance(mask, bool) or not isinstance(mask, (int, float)) or not 0 < mask < 1:
         raise XlnbError(f"mask={mask!r} is no share of positions: give a number between 0 and 1, such as 0.15")
-    if positions not in ('sinusoidal', 'random'): raise XlnbError(f"positions={positions!r} is unknown: choose 'sinusoidal' or 'random'")
+    if positions not in ('sinusoidal', 'random'):
+        raise XlnbError(f"positions={positions!r} is unknown: choose 'sinusoidal' or 'random'")
 
 def _same_vocabulary(init, tokenizer):
     "Is `init` a masked language model with this very vocabulary?"
@@ -242,36 +267,45 @@ def _start(tokenizer, config, init, overlap, block_size, seed, positions='sinuso
     if init is not None and _same_vocabulary(init, tokenizer): model = load_encoder(init).train()
     elif init is not None: model = _new_embeddings(init, tokenizer, overlap, seed)[0]
     else:
-        config = config or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024, type_vocab_size=1,
+        config = config or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4,
+                                            intermediate_size=1024, type_vocab_size=1,
                                             max_position_embeddings=max(block_size, 256) + 2, pad_token_id=1)
         config.vocab_size = len(tokenizer)
-        with torch.random.fork_rng(devices=[]): torch.manual_seed(seed); model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed); model = AutoModelForMaskedLM.from_config(config, dtype=torch.float32)
         if positions == 'sinusoidal': _sinusoidal_positions(model)
     for m in model.modules():
         if isinstance(m, torch.nn.Dropout): m.p = 0.
         if hasattr(m, 'dropout_prob'): m.dropout_prob = 0.
-    if not torch.cuda.is_available(): model.set_attn_implementation('eager')  # on a CPU its backward pass is twice as fast
+    if not torch.cuda.is_available():
+        model.set_attn_implementation('eager')  # on a CPU its backward pass is twice as fast
     return model
 
 # %% ../../nbs/models/27_pretraining.ipynb #cell-34
 def _arguments(out, steps, batch_size, lr, bf16, seed, held, args):
     "Training arguments of a pre-training run: AdamW as for XLM-R, linear decay to zero"
-    own = dict(output_dir=str(out/'checkpoints'), max_steps=steps, per_device_train_batch_size=batch_size, per_device_eval_batch_size=batch_size, learning_rate=lr,
-               bf16=bf16, use_cpu=bf16 and not torch.cuda.is_available(), seed=seed, warmup_steps=max(1, steps // 16), weight_decay=0.01, adam_beta2=0.98, adam_epsilon=1e-6, max_grad_norm=1.0,
-               logging_steps=max(1, steps // 50), save_steps=max(1, steps // 20), save_total_limit=2, report_to='none', dataloader_pin_memory=torch.cuda.is_available(), optim='adamw_torch_fused', remove_unused_columns=False,
-               label_names=['labels'], prediction_loss_only=True, eval_strategy='steps' if held else 'no', eval_steps=max(1, steps // 5))
+    own = dict(output_dir=str(out/'checkpoints'), max_steps=steps, per_device_train_batch_size=batch_size,
+               per_device_eval_batch_size=batch_size, learning_rate=lr,
+               bf16=bf16, use_cpu=bf16 and not torch.cuda.is_available(), seed=seed, warmup_steps=max(1, steps // 16),
+               weight_decay=0.01, adam_beta2=0.98, adam_epsilon=1e-6, max_grad_norm=1.0,
+               logging_steps=max(1, steps // 50), save_steps=max(1, steps // 20), save_total_limit=2, report_to='none',
+               dataloader_pin_memory=torch.cuda.is_available(), optim='adamw_torch_fused', remove_unused_columns=False,
+               label_names=['labels'], prediction_loss_only=True, eval_strategy='steps' if held else 'no',
+               eval_steps=max(1, steps // 5))
     return TrainingArguments(**(own | args))
 
 def _last_checkpoint(out):
     "The newest complete checkpoint of the run in `out`; a half-written one is passed over"
     found = sorted((out/'checkpoints').glob('checkpoint-*'), key=lambda p: int(p.name.split('-')[-1]), reverse=True)
     for p in found:
-        if all((p/f).exists() for f in ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt')): return str(p)
+        if all((p/f).exists() for f in ('trainer_state.json', 'model.safetensors', 'optimizer.pt', 'scheduler.pt')):
+            return str(p)
         warnings.warn(f"{p.name} of an interrupted run is half-written and is passed over")
     return None
 
 def _save(model, tokenizer, out, half):
     "Write the final checkpoint: model and tokenizer in one Transformers folder"
     seen = {}  # weights that are tied stay one tensor
-    state = {k: seen.setdefault(v.data_ptr(), v.half() if half and v.is_floating_point() else v) for k, v in model.state_dict().items()}
+    state = {k: seen.setdefault(v.data_ptr(), v.half() if half and v.is_floating_point() else v) for k,
+             v in model.state_dict().items()}
     model.save_pretrained(out, state_dict=state); tokenizer.save_pretrained(out)

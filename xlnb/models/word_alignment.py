@@ -31,11 +31,14 @@ def statistical_links(
     more=None,        # further pairs to learn from: (sentences, translations)
     iterations: int = 5,           # of expectation maximisation
     symmetry: str = 'intersection',# one of `SYMMETRY`
-    prefix: int|None = None,       # learn from so many letters of a word, which helps little text with many endings; None: all
+    # learn from so many letters of a word, which helps little text with many endings; None: all
+    prefix: int|None = None,
 ) -> list: # per pair the sorted links (i, j)
     "Word links by IBM Model 1 in both directions"
-    if symmetry not in SYMMETRY: raise XlnbError(f"symmetry={symmetry!r} is unknown: choose one of {', '.join(SYMMETRY)}")
-    sides = [[[w.casefold()[:prefix] for w in s] for s in (*side, *extra)] for side, extra in zip((source, target), more or ((), ()))]
+    if symmetry not in SYMMETRY:
+        raise XlnbError(f"symmetry={symmetry!r} is unknown: choose one of {', '.join(SYMMETRY)}")
+    sides = [[[w.casefold()[:prefix] for w in s] for s in (*side, *extra)] for side,
+             extra in zip((source, target), more or ((), ()))]
     keep = [k for k, (s, t) in enumerate(zip(*sides)) if s and t]
     s, t = ([side[k] for k in keep] for side in sides)
     if not keep: return [[] for _ in source]
@@ -53,11 +56,15 @@ def _word_vectors(model, tokenizer, sentences, layer, batch_size, max_length):
     order, out = sorted(range(len(sentences)), key=lambda k: -len(sentences[k])), [None] * len(sentences)
     for k in range(0, len(order), batch_size):
         rows = order[k:k + batch_size]
-        enc = tokenizer([list(sentences[r]) or [''] for r in rows], is_split_into_words=True, truncation=True, max_length=max_length, padding=True, return_tensors='pt')
-        with torch.no_grad(): h = model.base_model(**enc.to(model.device), output_hidden_states=True).hidden_states[layer].float().cpu().numpy()
+        enc = tokenizer([list(sentences[r]) or [''] for r in rows], is_split_into_words=True, truncation=True,
+                        max_length=max_length, padding=True, return_tensors='pt')
+        with torch.no_grad():
+            h = model.base_model(**enc.to(model.device),
+                                 output_hidden_states=True).hidden_states[layer].float().cpu().numpy()
         for b, r in enumerate(rows):
             of = np.array([-1 if w is None else w for w in enc.word_ids(b)])
-            out[r] = np.stack([h[b, of == w].mean(0) if (of == w).any() else np.full(h.shape[-1], np.nan) for w in range(len(sentences[r]))]) if sentences[r] else np.zeros((0, h.shape[-1]))
+            out[r] = np.stack([h[b, of == w].mean(0) if (of == w).any() else np.full(h.shape[-1], np.nan)
+                               for w in range(len(sentences[r]))]) if sentences[r] else np.zeros((0, h.shape[-1]))
     return out
 
 def _match(x, y, matching):
@@ -80,7 +87,8 @@ def embedding_links(
     max_length: int = 256,   # pieces of a sentence at most; words beyond get no link
 ) -> list: # per pair the sorted links (i, j)
     "Word links by the similarity of an encoder's states"
-    if matching not in MATCHING: raise XlnbError(f"matching={matching!r} is unknown: choose one of {', '.join(MATCHING)}")
+    if matching not in MATCHING:
+        raise XlnbError(f"matching={matching!r} is unknown: choose one of {', '.join(MATCHING)}")
     if isinstance(encoder, str):
         encoder = load_encoder(encoder), load_tokenizer(encoder)
     model, tokenizer = encoder
@@ -97,13 +105,17 @@ def embedding_links(
 def align_words(
     source: Sequence,        # sentences, each a list of words
     target: Sequence,        # their translations, in the same order
-    encoder=None,            # compare the states of this encoder (Hub id, folder, 'lab', or (model, tokenizer)); None: count
+    # compare the states of this encoder (Hub id, folder, 'lab', or (model, tokenizer)); None: count
+    encoder=None,
     **options,               # of `statistical_links` or `embedding_links`
 ) -> list: # per pair the sorted links (i, j): word i of the source and word j of the target
     "Which word translates which"
-    if len(source) != len(target): raise XlnbError(f"{len(source)} sentences and {len(target)} translations: give one for each")
-    if any(isinstance(s, str) for s in (*source[:1], *target[:1])): raise XlnbError("sentences must be lists of words: cut them with split_words first")
-    return statistical_links(source, target, **options) if encoder is None else embedding_links(source, target, encoder, **options)
+    if len(source) != len(target):
+        raise XlnbError(f"{len(source)} sentences and {len(target)} translations: give one for each")
+    if any(isinstance(s, str) for s in (*source[:1], *target[:1])):
+        raise XlnbError("sentences must be lists of words: cut them with split_words first")
+    return statistical_links(source, target, **options) if encoder is None else embedding_links(source, target, encoder,
+        **options)
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-18
 def alignment_error(
@@ -114,7 +126,8 @@ def alignment_error(
     "Alignment error rate (Och & Ney 2003), over all pairs together"
     as_sets = lambda side: [{tuple(o) for o in links} for links in side]
     A, S = as_sets(found), as_sets(sure)
-    if len(A) != len(S): raise XlnbError(f"links of {len(A)} pairs and gold links of {len(S)}: give both for the same pairs")
+    if len(A) != len(S):
+        raise XlnbError(f"links of {len(A)} pairs and gold links of {len(S)}: give both for the same pairs")
     P = [s | p for s, p in zip(S, as_sets(possible))] if possible is not None else S
     a, s = sum(map(len, A)), sum(map(len, S))
     if not s: raise XlnbError("there is no gold link to compare with")
@@ -130,7 +143,8 @@ def gold_links(
 ) -> Dataset: # source, target (lists of words), sure, possible (links, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")
-    rows, out = _load_folder(_place(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name, 'test'), []
+    rows, out = _load_folder(_place(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name,
+                             'test'), []
     for r in rows:
         s, t = r['source'].split(), r['target'].split()
         links = lambda c: [[i - 1, j - 1] for i, j in r[c] if 0 < i <= len(s) and 0 < j <= len(t)]
