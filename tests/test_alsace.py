@@ -183,7 +183,7 @@ def test_a_collapse_stops_the_run(toy):
 
 def test_select_by_source_and_without_it(toy):
     ctx, model, _ = toy
-    done = distil(copy.deepcopy(model), replace(ctx, budget=replace(ctx.budget, steps=4)), ALSACE(text=text(), select="source", evaluations=2))
+    done = distil(copy.deepcopy(model), ctx, ALSACE(text=text(), steps=4, select="source", evaluations=2))
     assert done.result.best == pytest.approx(done.watched.source_accuracy[1:].max()) and done.result.steps == 4
 
 
@@ -204,7 +204,7 @@ def test_controls_take_the_same_steps(toy):
 
 def test_each_teacher_left_out(toy):
     ctx, model, _ = toy
-    gains = leave_teachers_out(model, replace(ctx, budget=replace(ctx.budget, steps=2, eval_examples=30)), ALSACE(text=text(30), threshold="top-2", evaluations=1, guard=None))
+    gains = leave_teachers_out(model, replace(ctx, budget=replace(ctx.budget, eval_examples=30)), ALSACE(text=text(30), steps=2, threshold="top-2", evaluations=1, guard=None))
     assert gains.shape == (2, 4) and gains.abs().max().max() < 0.5
 
 
@@ -245,7 +245,7 @@ def test_cloze_scores_in_translated_templates(toy):
     verbaliser = Verbaliser("{text} {mask}", (forms["en"][0], forms["en"][8]), {"ur": "{mask} {text}"}, {l: (forms[l][0], forms[l][8]) for l in LANGS})
     scorer = ClozeScorer(ctx.task, ctx.tokenizer, verbaliser, 40)
     model = copy.deepcopy(mlm)
-    done = distil(model, replace(ctx, budget=replace(ctx.budget, steps=3)), ALSACE(text=text(30), scorer=scorer, evaluations=1, guard=None, anchor=1.0))
+    done = distil(model, ctx, ALSACE(text=text(30), steps=3, scorer=scorer, evaluations=1, guard=None, anchor=1.0))
     assert done.result.steps == 3 and np.isfinite(done.watched.confidence).all() and {"distil", "anchor"} <= {k for h in done.result.history for k in h}
 
 
@@ -269,7 +269,7 @@ def test_in_a_recipe(toy, tmp_path):
     ctx, _, mlm = toy
     mlm.save_pretrained(tmp_path / "encoder")
     ctx.tokenizer.save_pretrained(tmp_path / "encoder")
-    def cell(t): return Cell(ctx.task, str(tmp_path / "encoder"), recipe([FineTune(lr=3e-3), ALSACE(text=t, evaluations=1, guard=None)]), 0, Budget(steps=3, eval_examples=20, max_length=40), LANGS)
+    def cell(t): return Cell(ctx.task, str(tmp_path / "encoder"), recipe([FineTune(lr=3e-3, steps=3), ALSACE(text=t, steps=3, evaluations=1, guard=None)]), 0, Budget(eval_examples=20, max_length=40), LANGS)
     items, info = run_cell(cell(text()), tmp_path / "out")
     assert [s["method"] for s in info["stages"]] == ["finetune", "alsace"] and info["stages"][1]["stage"].startswith("distil ")
     assert len(items) == 20 * len(LANGS) and json.loads((tmp_path / "out" / "1" / "teachers.json").read_text())["teachers"]

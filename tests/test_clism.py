@@ -39,7 +39,7 @@ from xlnb.training.stage import Budget, Method, make_encoder, run_method, run_st
 
 HERE = Path(__file__).parent
 PARTS = ("clism", *TERMS, "mlm")
-small = lambda **options: CLISM(**dict(amount=30, batch_size=8, lr=1e-3) | options)
+small = lambda **options: CLISM(**dict(amount=30, batch_size=8, lr=1e-3, steps=3) | options)
 same = lambda a, b: a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
@@ -241,7 +241,7 @@ def test_every_option_trains(options):
 
 
 def test_all_parts_are_learnt():
-    (result,) = run_method(small(lr=3e-3, epochs=15, batch_size=16), encoder(), context(budget=Budget(max_length=64)))
+    (result,) = run_method(small(lr=3e-3, steps=None, epochs=15, batch_size=16), encoder(), context(budget=Budget(max_length=64)))
     first, last = ({k: np.mean([h[k] for h in rows]) for k in PARTS} for rows in (result.history[:4], result.history[-4:]))
     assert all(last[k] < first[k] for k in PARTS), (first, last)
     assert result.history[0]["loss"] == pytest.approx(sum(result.history[0][k] for k in PARTS), abs=1e-3)
@@ -265,7 +265,7 @@ def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
     for out, runs in ((tmp_path / "whole", [[]]), (tmp_path / "cut", [[Stop()], []])):
         for callbacks in runs:
             model = encoder()
-            stages = small().stages(model, context(budget=Budget(steps=6, max_length=64)))
+            stages = small(steps=6).stages(model, context(budget=Budget(max_length=64)))
             stage = next(stages)
             stage.args["save_steps"] = 3
             try: run_stage(stage, model, out, callbacks=callbacks)
@@ -289,7 +289,7 @@ def test_a_finished_run_is_read_back(tmp_path):
 def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
     "Same outputs, same tokens, whatever the type of encoder; our loader gives the pointer back too"
     name = dict(lab="lab", wordpiece=wordpiece)[kind]
-    folder, result = make_encoder(name, small(), tmp_path, langs=("qal", "qge"), budget=Budget(steps=2))
+    folder, result = make_encoder(name, small(steps=2), tmp_path, langs=("qal", "qge"))
     plain, tok, own = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), load_encoder(folder)
     x = tok(f"Ana {QUE} sings", "Ana canta", return_tensors="pt")
     assert torch.equal(plain.eval()(**x).logits, own(**x).logits) and plain.config.vocab_size == len(tok) == own.get_input_embeddings().num_embeddings
@@ -298,7 +298,7 @@ def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
     assert same(model.pointer.state_dict(), own.pointer.state_dict()) and uses_query(load_tokenizer(folder), "span")
     items = evaluate_model(task, model, load_tokenizer(folder), ("qal",), budget=Budget(eval_examples=10))
     assert len(items) == 10 and encoder_fingerprint(folder) != encoder_fingerprint(name)
-    again, _ = make_encoder(folder, small(), tmp_path / "more", langs=("qal",), budget=Budget(steps=1))  # goes on from there
+    again, _ = make_encoder(folder, small(steps=1), tmp_path / "more", langs=("qal",))  # goes on from there
     assert len(load_tokenizer(again)) == len(tok) and not same(load_encoder(again).pointer.state_dict(), Pointer(model.config.hidden_size).state_dict())
 
 
@@ -308,31 +308,31 @@ def test_every_kind_of_task_takes_the_encoder(kind, tmp_path):
     model, ctx = encoder(), context(task=task)
     run_method(small(asks=("span", "tags")), model, ctx)
     tuned = with_head(model, task)
-    run_method(FineTune(), tuned, dataclasses.replace(ctx, budget=Budget(train_examples=16, eval_examples=10, steps=2)))
+    run_method(FineTune(steps=2), tuned, dataclasses.replace(ctx, budget=Budget(train_examples=16, eval_examples=10)))
     assert len(evaluate_model(task, tuned, ctx.tokenizer, ("en", "qal"), budget=Budget(eval_examples=10))) == 20
 
 
 @pytest.mark.parametrize("name", ["lab-spans", "lab-tags"])
 def test_a_fine_tuned_model_is_read_back(name, tmp_path):
     "It answers the same, by its pointer where it has one, and can be trained on"
-    task, budget = get_task(name), Budget(train_examples=16, eval_examples=10, steps=2)
+    task, budget = get_task(name), Budget(train_examples=16, eval_examples=10)
     model, ctx = encoder(), context(task=task)
     run_method(small(asks=("span", "tags")), model, ctx)
     tuned = with_head(model, task)
-    run_method(FineTune(), tuned, dataclasses.replace(ctx, budget=budget))
+    run_method(FineTune(steps=2), tuned, dataclasses.replace(ctx, budget=budget))
     back = load_finetuned(save_encoder(tuned, ctx.tokenizer, tmp_path / "tuned"), task)
     assert type(back) is type(tuned) and same(tuned.state_dict(), back.state_dict()) and hasattr(back, "pointer") == (task.kind == "span")
     tok = load_tokenizer(tmp_path / "tuned")
     one, two = (evaluate_model(task, m, t, ("en", "qal"), budget=budget) for m, t in ((tuned, ctx.tokenizer), (back, tok)))
     assert one.equals(two)
-    run_method(FineTune(select="last"), back, dataclasses.replace(ctx, tokenizer=tok, budget=budget))
+    run_method(FineTune(select="last", steps=2), back, dataclasses.replace(ctx, tokenizer=tok, budget=budget))
     assert not same(tuned.state_dict(), back.state_dict())
 
 
-@pytest.mark.parametrize("with_", ["mmkd(amount=20,batch_size=8,teacher='student')+clism(amount=20,batch_size=8)+finetune", "clism(amount=20,batch_size=8)+mmkd(amount=20,batch_size=8,teacher='student')+finetune",
-                                   "clism(amount=20,batch_size=8)+salt", "clism(amount=20,batch_size=8)+salt(mixup=hard)"])
+@pytest.mark.parametrize("with_", ["mmkd(amount=20,batch_size=8,teacher='student',steps=2)+clism(amount=20,batch_size=8,steps=2)+finetune", "clism(amount=20,batch_size=8,steps=2)+mmkd(amount=20,batch_size=8,teacher='student',steps=2)+finetune",
+                                   "clism(amount=20,batch_size=8,steps=2)+salt", "clism(amount=20,batch_size=8,steps=2)+salt(mixup=hard)"])
 def test_other_methods_beside_it(with_, tmp_path):
-    cell = Cell(get_task("lab-spans"), "lab", recipe(with_), 0, Budget(train_examples=24, eval_examples=10, steps=2), ("en", "qal"))
+    cell = Cell(get_task("lab-spans"), "lab", recipe(with_), 0, Budget(train_examples=24, eval_examples=10), ("en", "qal"))
     items, info = run_cell(cell, tmp_path)
     assert len(items) == 20 and len(info["stages"]) == len(cell.recipe.methods)
 
@@ -341,7 +341,7 @@ def test_cells_share_the_encoder(tmp_path, monkeypatch):
     "Two tasks, one pre-training; and the second cell is what it would be alone"
     runs, start = [], CLISM.stages
     monkeypatch.setattr(CLISM, "stages", lambda self, model, ctx: runs.append(ctx.task.name) or start(self, model, ctx))
-    kw = dict(encoders="lab", recipes="clism(amount=20,batch_size=8)+finetune", seeds=1, budget=Budget(train_examples=16, eval_examples=10, steps=2), langs=["qal"])
+    kw = dict(encoders="lab", recipes="clism(amount=20,batch_size=8,steps=2)+finetune", seeds=1, budget=Budget(train_examples=16, eval_examples=10), langs=["qal"])
     both = Study(["lab-spans", "lab-tags"], store=tmp_path / "both", **kw).run(progress=False)
     assert both.failed == {} and runs == ["lab-spans"]
     alone = Study("lab-tags", store=tmp_path / "alone", **kw).run(progress=False)
@@ -359,7 +359,7 @@ def test_the_key_knows_text_and_options(tmp_path):
 
 
 def test_command_line(tmp_path):
-    run = subprocess.run([sys.executable, "-c", "import sys; from xlnb.cli import main; sys.exit(main())", "run", "--task", "lab-spans", "--encoder", "lab", "--recipe", "clism(amount=20,batch_size=8)+finetune",
+    run = subprocess.run([sys.executable, "-c", "import sys; from xlnb.cli import main; sys.exit(main())", "run", "--task", "lab-spans", "--encoder", "lab", "--recipe", "clism(amount=20,batch_size=8,steps=2)+finetune",
                           "--langs", "qal", "--train-examples", "16", "--eval-examples", "10", "--steps", "2", "--seeds", "1", "--out", str(tmp_path / "out"), "--quiet"], capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr[-2000:]
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
@@ -408,7 +408,7 @@ def test_random_spans_are_projected_as_entities_are(lab):
 
 def test_the_shortcut_shows():
     "Trained on the term of one pass alone, that term falls; encoded apart it is another matter"
-    table, histories = watch_contrast(encoder(), context(budget=Budget(steps=30, max_length=64)), {"joint": small(amount=60, clism=0.0, mlm=0.0, terms=TERMS[:1], batch_size=16)}, held=32)
+    table, histories = watch_contrast(encoder(), context(budget=Budget(max_length=64)), {"joint": small(amount=60, steps=30, clism=0.0, mlm=0.0, terms=TERMS[:1], batch_size=16)}, held=32)
     assert table.loc["joint", ("loss", "one pass")] < table.loc["before", ("loss", "one pass")]
     assert table.loc["joint", ("loss", "one pass")] < table.loc["joint", ("loss", "apart")]
     assert {*histories["joint"][0]} & {*PARTS} == {TERMS[0]}

@@ -27,13 +27,13 @@ def tiny():
 
 
 def context(task, tokenizer, **budget):
-    return Context(get_task(task), "tiny", tokenizer, 0, Budget(**(dict(train_examples=64, eval_examples=16, steps=4) | budget)))
+    return Context(get_task(task), "tiny", tokenizer, 0, Budget(**(dict(train_examples=64, eval_examples=16) | budget)))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_stage_for_every_kind(tiny, task):
     ctx = context(task, tiny[1])
-    (result,) = run_method(FineTune(batch_size=16), with_head(tiny[0], ctx.task), ctx)
+    (result,) = run_method(FineTune(batch_size=16, steps=4), with_head(tiny[0], ctx.task), ctx)
     assert result.steps == 4 and result.selection == "source" and 0 <= result.best <= 1
 
 
@@ -43,26 +43,27 @@ def test_a_cloze_is_probed_not_trained(tiny):
 
 
 def test_budget_and_options_reach_the_stage(tiny):
-    ctx = context("lab-inference", tiny[1], train_examples=60, steps=None)
+    ctx = context("lab-inference", tiny[1], train_examples=60)
     (stage,) = FineTune(lr=1e-3, epochs=2, batch_size=12, accumulate=3, eval_every=0.5, patience=None).stages(with_head(tiny[0], ctx.task), ctx)
     assert len(stage.data) == 60 and len(stage.eval_data) == 16 and stage.patience is None
-    assert stage.args["per_device_train_batch_size"] == 4 and stage.args["gradient_accumulation_steps"] == 3
-    assert stage.args["eval_steps"] == 2 and stage.args["learning_rate"] == 1e-3 and stage.args["max_steps"] == -1
+    args = stage.schedule.arguments()
+    assert args["per_device_train_batch_size"] == 4 and args["gradient_accumulation_steps"] == 3
+    assert stage.args["eval_steps"] == 2 and args["learning_rate"] == 1e-3 and args["max_steps"] == -1
 
 
 def test_target_labels_only_as_an_oracle(tiny):
     ctx = context("lab-inference", tiny[1])
     target = ctx.task.langs[1]
     with pytest.raises(XlnbError, match="oracle"): ctx.rows("validation", target)
-    (result,) = run_method(FineTune(select=f"oracle:{target}"), with_head(tiny[0], ctx.task), ctx)
+    (result,) = run_method(FineTune(select=f"oracle:{target}", steps=4), with_head(tiny[0], ctx.task), ctx)
     assert result.selection == f"oracle:{target}" and any(f"oracle_{target}_accuracy" in h for h in result.history)
-    (result,) = run_method(FineTune(select="last"), with_head(tiny[0], ctx.task), ctx)
+    (result,) = run_method(FineTune(select="last", steps=4), with_head(tiny[0], ctx.task), ctx)
     assert result.selection == "last" and result.best is None
     with pytest.raises(XlnbError, match="select='best' is unknown"): validation(ctx, "best")
 
 
-def test_protocol_and_bad_values():
+def test_hooks_and_bad_values():
     assert isinstance(FineTune(), Method) and (FineTune.name, FineTune.slot) == ("finetune", "during")
     assert hash(FineTune()) == hash(FineTune()) and FineTune(lr=1.0) != FineTune()
-    with pytest.raises(XlnbError, match="epochs must be positive"): FineTune(epochs=0)
+    with pytest.raises(XlnbError, match="finetune: epochs must be above 0, not 0"): FineTune(epochs=0)
     with pytest.raises(XlnbError, match="equal parts"): FineTune(batch_size=32, accumulate=5)

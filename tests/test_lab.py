@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from xlnb.core import rng
 from xlnb.lab.grammar import CONTENT, FAMILY, Clause, LabLanguage, Writer, align, gloss
-from xlnb.lab.worlds import LAB_TASKS, SIZES, TAGS, World, Lab, _Names, _rng
+from xlnb.lab.worlds import LAB_TASKS, SIZES, TAGS, World, Lab, Names
 from xlnb.core import XlnbError
 from xlnb.languages import language
 
 LAB = Lab(0)
 TARGETS = [k for k in FAMILY if k != 'en']
-events = st.integers(0, 10**6).map(lambda i: World(_rng('test', i), LAB.names).event())
+events = st.integers(0, 10**6).map(lambda i: World(rng('test', i), LAB.names).event())
 knobs = st.fixed_dictionaries(dict(
     script=st.sampled_from(['Latn', 'Cyrl', 'Grek', 'Geor']), order=st.sampled_from(['SVO', 'SOV', 'VSO', 'VOS', 'OVS', 'OSV']),
     adpositions=st.sampled_from(['before', 'after']), adjectives=st.sampled_from(['before', 'after']),
@@ -27,7 +28,7 @@ def test_family_is_registered_and_large_enough():
 
 
 def test_same_rows_in_another_process():
-    code = ("import hashlib, sys; from xlnb.lab import *; l = Lab(3); out = [l.corpus(k, 30) for k in l.langs]\n"
+    code = ("import hashlib, sys; from xlnb.lab.worlds import *; l = Lab(3); out = [l.corpus(k, 30) for k in l.langs]\n"
             "out += [l.dataset(t, k, 'validation')[:40] for t in LAB_TASKS for k in ('en', 'qgr')] + [l.parallel(20).to_list()]\n"
             "print(hashlib.sha256(repr(out).encode()).hexdigest())")
     found = {subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=os.environ | {'PYTHONHASHSEED': s}).stdout

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from xlnb.core import XlnbError
-from xlnb.languages import (Language, _FLORES, _NTREX, _registered, _table, code_in, language, language_pair, languages,
-    register_language)
+from xlnb.languages import (Language, FLORES, NTREX, code_in, language, language_pair, languages,
+    register_language, unregister_language)
 
 DATA = os.environ.get('XLNB_DATA')
 XNLI = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()
@@ -18,7 +18,7 @@ nob nov oci orv pam pes pms pol por ron rus slk slv spa sqi srp swe swg swh tam 
 zsm'''.split()
 TICO = '''ar bn ckb din es-LA fa fr fuv ha hi id km kr ku lg ln mr ms my ne nus om prs ps pt-BR ru rw so sw ta ti ti_ER ti_ET tl ur zh zu'''.split()
 CONFIGS = {
-    'xnli': XNLI, 'paws-x': 'de en es fr ja ko zh'.split(), 'sib200': _FLORES, 'ntrex128': _NTREX, 'tico19': [f'en-{o}' for o in TICO],
+    'xnli': XNLI, 'paws-x': 'de en es fr ja ko zh'.split(), 'sib200': FLORES, 'ntrex128': NTREX, 'tico19': [f'en-{o}' for o in TICO],
     'tatoeba': [f'tatoeba.{o}' for o in TATOEBA], 'xcopa': 'et ht id it qu sw ta th tr vi zh'.split(), 'geomlama': 'en fa hi sw zh'.split(),
     'xquad': [f'xquad.{o}' for o in 'ar de el en es hi ro ru th tr vi zh'.split()], 'mlqa': [f'mlqa.{o}.{o}' for o in 'ar de en es hi vi zh'.split()],
     'wikiann': 'ar bg de el en es fr hi ru sw tr ur vi zh'.split(), 'conll': 'en de es nl'.split(), 'pud': 'ar de en es fr hi ru th tr zh'.split(),
@@ -72,12 +72,12 @@ def test_the_script_is_the_one_of_the_text(benchmark, column):
 
 
 def test_no_config_of_one_benchmark_hides_another():
-    assert len({language(o).code for o in _FLORES}) == len(_FLORES) == 205
-    twice = [c for c, n in Counter(language(o).code for o in _NTREX).items() if n > 1]
+    assert len({language(o).code for o in FLORES}) == len(FLORES) == 205
+    twice = [c for c, n in Counter(language(o).code for o in NTREX).items() if n > 1]
     assert sorted(twice) == ['en', 'es', 'fr', 'pt'] # regional texts, and the second Spanish reference
 
 
-@given(st.sampled_from([*_FLORES, *_NTREX, *_table(), *TATOEBA, *TICO]))
+@given(st.sampled_from([*FLORES, *NTREX, *(o.code for o in languages()), *TATOEBA, *TICO]))
 def test_canonicalisation_is_idempotent(code):
     lang = language(code)
     assert language(lang.code) == lang == language(lang)
@@ -115,7 +115,7 @@ def test_registering():
         with pytest.raises(XlnbError, match='Own'): register_language(Language('qyy', 'Other'))
         assert register_language(Language('qyy', 'Other'), replace=True).name == 'Other' == language('qyy').name
         assert any(o.code == 'qyy' for o in languages())
-    finally: _registered.pop('qyy', None)
+    finally: unregister_language('qyy')
     with pytest.raises(XlnbError, match='Swahili'): register_language(Language('sw', 'Mine'))
     for bad in 'Sw', 's w', '', 'swahili', 'a':
         with pytest.raises(XlnbError, match='can not be a language code'): register_language(Language(bad, 'Mine'))

@@ -55,11 +55,11 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def context(): return Context(get_task("lab-inference"), "lab", load_tokenizer("lab"), budget=Budget(steps=3, max_length=64), langs=LANGS)
+def context(): return Context(get_task("lab-inference"), "lab", load_tokenizer("lab"), budget=Budget(max_length=64), langs=LANGS)
 
 
 def method(text, tiny, tmp_path, **options):
-    return MMKD(**dict(text=text, teacher=tiny, batch_size=8, cache_folder=str(tmp_path / "cache")) | options)
+    return MMKD(**dict(text=text, teacher=tiny, batch_size=8, steps=3, cache_folder=str(tmp_path / "cache")) | options)
 
 
 # --- the method -------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_every_option_trains(text, tiny, context, tmp_path, options):
 
 
 def test_all_levels_are_learnt(text, tiny, context, tmp_path):
-    m = method(text, tiny, tmp_path, lr=3e-3, epochs=12, batch_size=16)
+    m = method(text, tiny, tmp_path, lr=3e-3, steps=None, epochs=12, batch_size=16)
     (result,) = run_method(m, student(), dataclasses.replace(context, budget=Budget(max_length=64)))
     first, last = ({k: np.mean([h[k] for h in rows]) for k in m.levels} for rows in (result.history[:4], result.history[-4:]))
     assert all(last[k] < first[k] for k in first), (first, last)
@@ -131,7 +131,7 @@ def test_a_folder_belongs_to_the_options(text, tiny, context, tmp_path):
     ctx = dataclasses.replace(context, out=tmp_path / "out")
     run_method(method(text, tiny, tmp_path), student(), ctx)
     again, = run_method(method(text, tiny, tmp_path), student(), ctx)
-    assert again.steps == context.budget.steps
+    assert again.steps == 3
     for options in (dict(structure=100.0), dict(pooling="mean"), dict(mask=0.4), dict(similarity="cosine")):
         with pytest.raises(XlnbError, match=rf"belongs to another run \({[*options][0]} is .{{0,60}} here\): give another folder"): run_method(method(text, tiny, tmp_path, **options), student(), ctx)
 
@@ -139,8 +139,8 @@ def test_a_folder_belongs_to_the_options(text, tiny, context, tmp_path):
 def test_the_order_of_pairs_makes_no_new_cache(text, context, tmp_path):
     "The teacher reads a sentence once, whatever the seed and the languages"
     for seed, langs in ((0, None), (1, None), (0, ("qcy", "qal"))):
-        m = MMKD(text=text, teacher="lab", cache_folder=str(tmp_path / "cache"), batch_size=8, langs=langs)
-        run_method(m, student(), dataclasses.replace(context, seed=seed, budget=Budget(steps=1, max_length=64)))
+        m = MMKD(text=text, teacher="lab", cache_folder=str(tmp_path / "cache"), batch_size=8, langs=langs, steps=1)
+        run_method(m, student(), dataclasses.replace(context, seed=seed))
     made = [p for p in (tmp_path / "cache").iterdir() if p.is_dir()]
     assert len(made) == 1, made
 
@@ -149,7 +149,7 @@ def test_a_pointer_outlives_it(text, context, tmp_path):
     "An encoder that points still does, and what is left is plain"
     from xlnb.methods.clism.method import CLISM
     first, _ = make_encoder("lab", CLISM(amount=10, batch_size=8, lr=1e-3, steps=1), tmp_path / "a", langs=("qal",))
-    second, _ = make_encoder(first, MMKD(text=text, teacher="lab", cache=False, batch_size=8), tmp_path / "b", budget=Budget(steps=1))
+    second, _ = make_encoder(first, MMKD(text=text, teacher="lab", cache=False, batch_size=8, steps=1), tmp_path / "b")
     assert hasattr(load_encoder(second), "pointer") and not any("pointer" in k for k in load_file(f"{second}/model.safetensors"))
 
 
@@ -176,7 +176,7 @@ def test_resumed_run_ends_as_an_uninterrupted_one(text, tiny, context, tmp_path)
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 4: raise KeyboardInterrupt
-    m, ctx, ends = method(text, tiny, tmp_path), dataclasses.replace(context, budget=Budget(steps=6, max_length=64)), []
+    m, ctx, ends = method(text, tiny, tmp_path, steps=6), context, []
     for out, stops in ((tmp_path / "whole", []), (tmp_path / "cut", [Stop()])):
         for callbacks in ([stops, []] if stops else [[]]):
             model = student()
@@ -268,8 +268,8 @@ def test_study_makes_the_encoder_once(text, tmp_path, monkeypatch):
     import xlnb.methods.mmkd.method as page
     made = []
     monkeypatch.setattr(page, "taught", lambda *a, was=page.taught: made.append(1) or was(*a))
-    m = MMKD(text=text, teacher="student", batch_size=8, cache_folder=str(tmp_path / "cache"))
-    study = lambda tasks, store: Study(tasks, "lab", [[m, FineTune()]], 1, Budget(train_examples=32, eval_examples=20, steps=2, max_length=64), langs=list(LANGS), store=tmp_path / store).run(progress=False)
+    m = MMKD(text=text, teacher="student", batch_size=8, steps=2, cache_folder=str(tmp_path / "cache"))
+    study = lambda tasks, store: Study(tasks, "lab", [[m, FineTune(steps=2)]], 1, Budget(train_examples=32, eval_examples=20, max_length=64), langs=list(LANGS), store=tmp_path / store).run(progress=False)
     both = study(["lab-inference", "lab-paraphrase"], "both").items()
     assert made == [1] and not (tmp_path / "both" / ".encoders").exists()
     alone = study(["lab-paraphrase"], "alone").items()
@@ -279,7 +279,7 @@ def test_study_makes_the_encoder_once(text, tmp_path, monkeypatch):
 
 
 def test_an_encoder_without_a_task(text, tiny, tmp_path):
-    folder, result = make_encoder("lab", method(text, tiny, tmp_path), tmp_path / "run", budget=Budget(steps=1))
+    folder, result = make_encoder("lab", method(text, tiny, tmp_path, steps=1), tmp_path / "run")
     model = load_encoder(folder)
     assert result.steps == 1 and model.state_dict().keys() == load_encoder("lab").state_dict().keys()
     assert load_tokenizer(folder)("a")["input_ids"] == load_tokenizer("lab")("a")["input_ids"]
@@ -409,8 +409,8 @@ def test_retrieval_gains_by_distillation(text, tiny, context, tmp_path):
     model, score = load_encoder("lab"), {}
     find = lambda: np.mean([retrieve(*(sentence_vectors(model, tok, text.rows[l]["text"][:]) for l in ("en", "qcy")))[k] for k in ("forward", "back")])
     before = find()
-    m = method(text, "student", tmp_path, token=0.0, word=0.0, sentence=0.0, structure=0.0, mse=1.0, pooling="mean", lr=1e-3, batch_size=16)
-    run_method(m, model, dataclasses.replace(context, budget=Budget(steps=40, max_length=64)))
+    m = method(text, "student", tmp_path, token=0.0, word=0.0, sentence=0.0, structure=0.0, mse=1.0, pooling="mean", lr=1e-3, batch_size=16, steps=40)
+    run_method(m, model, context)
     assert find() > before
 
 

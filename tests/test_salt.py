@@ -55,12 +55,12 @@ def lab():
 
 
 def context(lab, name, **budget):
-    return Context(small(name), lab[1], lab[0], 0, Budget(**(dict(train_examples=48, eval_examples=16, steps=3) | budget)), langs=tuple(LANGS))
+    return Context(small(name), lab[1], lab[0], 0, Budget(**(dict(train_examples=48, eval_examples=16) | budget)), langs=tuple(LANGS))
 
 
 def trained(lab, name, method, **budget):
     ctx = context(lab, name, **budget)
-    return run_method(method, with_head(lab[1], ctx.task), ctx)
+    return run_method(dataclasses.replace(method, steps=3), with_head(lab[1], ctx.task), ctx)
 
 
 # --- the method -------------------------------------------------------------------------------------------------------
@@ -132,11 +132,11 @@ def test_registered_and_controlled():
 
 def test_runs_as_a_cell_of_a_study(tmp_path):
     from xlnb.study.cell import Cell, run_cell
-    cell = Cell(small("lab-inference"), "lab", recipe("salt(batch_size=16)"), 0, Budget(train_examples=32, eval_examples=12, steps=2), ("en", "qal"))
+    cell = Cell(small("lab-inference"), "lab", recipe("salt(batch_size=16,steps=2)"), 0, Budget(train_examples=32, eval_examples=12), ("en", "qal"))
     items, record = run_cell(cell, tmp_path)
     assert set(items["lang" if "lang" in items else "language"]) == {"en", "qal"} and record["stages"][0]["steps"] == 2
     assert list(tmp_path.glob("*/switches/part-*.parquet")), "the table is kept with the run"
-    other = dataclasses.replace(cell, recipe=recipe("salt(batch_size=16,rate=.5)"))
+    other = dataclasses.replace(cell, recipe=recipe("salt(batch_size=16,steps=2,rate=.5)"))
     assert len(cell.key()) > 8 and cell.key() != other.key()
 
 
@@ -151,9 +151,9 @@ from xlnb.methods.salt.method import SALT
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Context, run_method
 task = get_task('lab-tags')
-warm = Context(task, encoder, load_tokenizer(encoder), budget=Budget(train_examples=16, eval_examples=8, steps=1), langs=('en', 'qal'))
+warm = Context(task, encoder, load_tokenizer(encoder), budget=Budget(train_examples=16, eval_examples=8), langs=('en', 'qal'))
 from xlnb.methods.finetune import FineTune
-run_method(FineTune(), with_head(encoder, task), warm)  # what training itself opens, it opens here for the first time
+run_method(FineTune(steps=1), with_head(encoder, task), warm)  # what training itself opens, it opens here for the first time
 seen = []
 def spy(event, args):
     if event == 'open' and isinstance(args[0], (str, bytes)): seen.append(os.fsdecode(args[0]))

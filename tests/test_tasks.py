@@ -171,8 +171,8 @@ def test_damaged_files(folder):
 def test_a_folder_is_read_as_load_dataset_reads_it(name, lang, tmp_path):
     "The README is read once for all languages; rows, features and config are the same"
     t = get_task(name)
-    path, config = tasks._place(t, DATA)[0], tasks._config(t, language(lang))
-    a, b = tasks._load_folder(path, config, 'validation'), tasks.load_dataset(path, config, split='validation', cache_dir=str(tmp_path))
+    path, config = tasks.data_folder(t, DATA)[0], tasks._config(t, language(lang))
+    a, b = tasks.read_folder(path, config, 'validation'), tasks.load_dataset(path, config, split='validation', cache_dir=str(tmp_path))
     assert a.features == b.features and a.config_name == b.config_name and a[:] == b[:]
     read = tasks._folder_at.cache_info().misses
     t.load(lang, 'validation', DATA)

@@ -24,7 +24,7 @@ def encoder(dropout=0.0, size=32):
 
 def context(**kw):
     "A context with a tokenizer of its own, since the method adds a token"
-    return Context(**dict(task=get_task("lab-spans"), encoder="lab", tokenizer=load_tokenizer("lab"), budget=Budget(steps=3, max_length=64), langs=LANGS) | kw)
+    return Context(**dict(task=get_task("lab-spans"), encoder="lab", tokenizer=load_tokenizer("lab"), budget=Budget(max_length=64), langs=LANGS) | kw)
 
 
 class Fixed(SpanCollator):
@@ -37,8 +37,8 @@ class Fixed(SpanCollator):
 
 def shared_stage(model):
     "What two processes can share exactly: full batches, no dropout, plain gradient descent, negatives gathered"
-    ctx = context(budget=Budget(steps=12, max_length=64))
-    m = CLISM(amount=30, batch_size=8, gather=True)
+    ctx = context()
+    m = CLISM(amount=30, batch_size=8, gather=True, steps=12)
     stages = m.stages(model, ctx)
     stage = next(stages)
     stage.collator, stage.data = Fixed(ctx.tokenizer), stage.data.select(range(40))

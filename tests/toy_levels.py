@@ -30,7 +30,7 @@ def structure_stage():
     rows = [dict(x=torch.randn(6, generator=g).tolist(), y=torch.randn(6, generator=g).tolist()) for _ in range(32)]
     torch.manual_seed(0)
     loss = lambda model, batch: (l := model(**batch), {"structure": l})
-    return Stage("structure", rows, stack, loss, dict(per_device_train_batch_size=8, num_train_epochs=2, optim="sgd", learning_rate=5.0, use_cpu=True, logging_steps=1)), Map(6, 4)
+    return Stage("structure", rows, stack, loss, args=dict(per_device_train_batch_size=8, num_train_epochs=2, optim="sgd", learning_rate=5.0, use_cpu=True, logging_steps=1)), Map(6, 4)
 
 
 if __name__ == "__main__":

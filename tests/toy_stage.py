@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+from transformers import (XLMRobertaConfig, XLMRobertaForQuestionAnswering, XLMRobertaForSequenceClassification,
+    XLMRobertaForTokenClassification)
 
-from xlnb.training.stage import Stage
+from xlnb.training.losses import Objective, weighted
+from xlnb.training.stage import Stage, task_loss
 
 
 def rows(n=256, seed=0, longest=20):
@@ -46,6 +48,39 @@ def encoder(seed=0, dropout=0.1):
     return XLMRobertaForSequenceClassification(config)
 
 
+def headed(kind):
+    "Rows of unequal length, a collator, a model without dropout and the loss, for a kind of task"
+    r, data = random.Random(0), []
+    for row in rows(24, longest=30):
+        n = row["length"]
+        more = dict(tags=dict(labels=[r.choice([-100, 0, 1]) if 0 < i < n - 1 else -100 for i in range(n)]),
+                    span=dict(start_positions=r.randrange(n // 2), end_positions=n // 2)).get(kind, {})
+        data.append({k: v for k, v in row.items() if k != "length"} | more)
+    pad = lambda rs, k, v: torch.tensor([d[k] + [v] * (max(len(d["input_ids"]) for d in rs) - len(d["input_ids"])) for d in rs])
+    def collator(rs):
+        out = dict(input_ids=pad(rs, "input_ids", 1), attention_mask=pad(rs, "attention_mask", 0))
+        if kind == "tags": return out | dict(labels=pad(rs, "labels", -100))
+        return out | {k: torch.tensor([d[k] for d in rs]) for k in (("start_positions", "end_positions") if kind == "span" else ("labels",))}
+    cls = dict(tags=XLMRobertaForTokenClassification, span=XLMRobertaForQuestionAnswering).get(kind, XLMRobertaForSequenceClassification)
+    config = encoder(dropout=0.0).config
+    torch.manual_seed(0)
+    model = cls(config)
+    return data, collator, model, Pulled() if kind == "objective" else task_loss
+
+
+class Pulled(Objective):
+    "The loss of the task, and scores of labelled words pulled to a learnt direction: two means over different things"
+    weights = dict(task=1.0, words=0.5)
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]): torch.manual_seed(0); self.direction = torch.nn.Linear(16, 1)
+    def forward(self, model, batch):
+        out, states = model(**batch), model.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        parts = dict(task=out.loss, words=self.direction(states[batch["attention_mask"] == 1]).pow(2).mean())
+        return weighted(parts, self.weights), parts
+    def counts(self, batch): return dict(task=len(batch["labels"]), words=int(batch["attention_mask"].sum()))
+
+
 def parts_loss(model, batch):
     "Cross-entropy plus a small pull of the logits towards zero, as two parts."
     out = model(**batch)
@@ -57,7 +92,7 @@ def stage(n=256, collator=noisy_collate, evaluate=True, **args):
     valid = rows(96, seed=1)
     accuracy = lambda logits: {"accuracy": float(np.mean([l.argmax() == y for l, y in zip(logits, valid["labels"])]))}
     how = dict(eval_data=valid, compute_metrics=accuracy, metric="accuracy", patience=3) if evaluate else {}
-    return Stage("toy", rows(n), collator, parts_loss, dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args, **how)
+    return Stage("toy", rows(n), collator, parts_loss, args=dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args, **how)
 
 
 def weights(model):

@@ -28,12 +28,14 @@ class _Parser(argparse.ArgumentParser):
 # %% ../nbs/98_cli.ipynb #cell-08
 def _count(text: str) -> int:
     "A whole number of at least one"
-    if not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above zero')
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above zero')
     return int(text)
 
 def _seeds(text: str):
     "'3' means seeds 0, 1, 2; '0,5' means these two"
-    if not all(t.strip().isdigit() for t in text.split(',')): raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seeds nor a list such as 0,1,5")
+    if not all(t.strip().isdigit() for t in text.split(',')):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of seeds nor a list such as 0,1,5")
     return [int(t) for t in text.split(',')] if ',' in text else _count(text)
 
 def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.strip()]
@@ -42,19 +44,30 @@ def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.s
 def _shared(parser, several: bool):
     "Options of `run` and `study`"
     many = dict(nargs='+') if several else {}
-    parser.add_argument('--task', required=not several, metavar='NAME', help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows", **many)
-    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME', help="Hub name or folder of a masked language model, or 'lab' (default)", **many)
-    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'", **many)
+    parser.add_argument('--task', required=not several, metavar='NAME',
+                        help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows",
+                        **many)
+    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME',
+                        help="Hub name or folder of a masked language model, or 'lab' (default)", **many)
+    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R',
+                        help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'", **many)
     parser.add_argument('--seeds', type=_seeds, default=3, metavar='N', help='how many seeds (3), or which: 0,5')
-    parser.add_argument('--langs', type=_codes, metavar='A,B', help='languages to test, in any code form; all that the task has if left out, but of sib200 the 15 of XNLI; `all` for every one')
-    parser.add_argument('--data', metavar='DIR', help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
+    parser.add_argument(
+    '--langs',
+    type=_codes,
+    metavar='A,B',
+     help='languages to test, in any code form; all that the task has if left out, but of sib200 the 15 of XNLI; `all` for every one')
+    parser.add_argument('--data', metavar='DIR',
+                        help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
     parser.add_argument('--out', metavar='DIR', help='folder of the results (runs/...)')
     limits = parser.add_argument_group('budget')
     limits.add_argument('--train-examples', type=_count, metavar='N', help='training rows at most')
-    limits.add_argument('--eval-examples', type=_count, metavar='N', help='rows per language in validation and test at most')
-    limits.add_argument('--steps', type=_count, metavar='N', help='training steps at most')
+    limits.add_argument('--eval-examples', type=_count, metavar='N',
+                        help='rows per language in validation and test at most')
+    limits.add_argument('--steps', type=_count, metavar='N', help='steps of fine-tuning')
     limits.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
-    parser.add_argument('--keep-stale', action='store_true', help='accept stored results of an earlier version of the code')
+    parser.add_argument('--keep-stale', action='store_true',
+                        help='accept stored results of an earlier version of the code')
     _common(parser)
 
 def _common(parser):
@@ -66,14 +79,19 @@ def _common(parser):
 def _run(args) -> int:
     "Commands `run` and `study`"
     from xlnb.training.stage import Budget
-    from xlnb.study.grid import Study, lab_study
+    from xlnb.study.grid import Study, lab_study, listed
+    from xlnb.study.recipe import with_steps
     common = dict(seeds=args.seeds, langs=args.langs, data=args.data, keep_stale=args.keep_stale)
-    limits = {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'steps', 'max_length') if getattr(args, k)}
-    if args.task: study = Study(args.task, args.encoder, args.recipe or 'finetune', budget=Budget(**limits), store=args.out or _folder(args.task), **common)
+    limits = {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
+    stepped = lambda recipes: [with_steps(r, args.steps) for r in listed(recipes)] if args.steps else recipes
+    if args.task:
+        recipes, store = stepped(args.recipe or 'finetune'), args.out or _folder(args.task)
+        study = Study(args.task, args.encoder, recipes, budget=Budget(**limits), store=store, **common)
     else:
         common |= {'recipes': args.recipe} if args.recipe else {}
         common |= {'budget': Budget(**limits)} if limits else {}
         study = lab_study(store=args.out or 'runs/lab', **common)
+        if args.steps: study = lab_study(store=study.store, **common | dict(recipes=stepped(study.recipes)))
     if not args.langs and not args.quiet: _say_langs(study)
     study.run(progress=not args.quiet)
     return _show(study, study.store.root/'report', args)
@@ -81,7 +99,9 @@ def _run(args) -> int:
 def _say_langs(study):
     "Name what is left out of tasks with very many languages"
     for t in study.tasks:
-        if t.tested: print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); --langs all tests every one", file=sys.stderr)
+        if t.tested:
+            print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); "
+                  f"--langs all tests every one", file=sys.stderr)
 
 def _folder(task) -> str:
     name = '+'.join([task] if isinstance(task, str) else task)
@@ -91,7 +111,8 @@ def _folder(task) -> str:
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
     "Lines of a table, numbers to the right; one table per column if it is wider than `width`"
     wide = [max(len(str(c)) for c in col) for col in zip(*rows)]
-    lines = ['  '.join(str(c).ljust(w) if left or i == 0 else str(c).rjust(w) for i, (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows]
+    lines = ['  '.join(str(c).ljust(w) if left or i == 0 else str(c).rjust(w) for i,
+                       (c, w) in enumerate(zip(row, wide))).rstrip() for row in rows]
     if width is None or max(map(len, lines)) <= width or len(rows[0]) < 3: return lines
     return [line for i in range(1, len(rows[0])) for line in ['', *_grid([[row[0], row[i]] for row in rows])]][1:]
 
@@ -112,8 +133,10 @@ def _show(results, folder, args) -> int:
     if args.json: _print_json(paths, failed)
     else:
         for task in items.task.unique(): _print_scores(task, results.table(task))
-        if 'differences.csv' in paths: print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
-        print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')), f"Summary: {paths['summary.md']}", sep='\n')
+        if 'differences.csv' in paths:
+            print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
+        print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')),
+              f"Summary: {paths['summary.md']}", sep='\n')
     return int(bool(failed))
 
 def _print_scores(task: str, table):
@@ -126,8 +149,10 @@ def _print_scores(task: str, table):
 def _print_json(paths: dict, failed: dict):
     "Scores, transfer gap and paths for another program"
     import pandas as pd
-    tables = {Path(p).stem: json.loads(pd.read_csv(p).to_json(orient='records')) for p in paths.values() if p.endswith('.csv')}
-    print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}}, indent=1, ensure_ascii=False))
+    tables = {Path(p).stem: json.loads(pd.read_csv(p).to_json(orient='records')) for p in paths.values()
+              if p.endswith('.csv')}
+    print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}},
+                     indent=1, ensure_ascii=False))
 
 # %% ../nbs/98_cli.ipynb #cell-18
 def _print_frame(frame, as_json: bool) -> int:
@@ -140,7 +165,8 @@ def _tasks(args) -> int:
     "Command `tasks`"
     from xlnb.data.tasks import list_tasks
     known = list_tasks().reset_index()
-    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'tested', 'metric', 'title']], args.json)
+    return _print_frame(known if args.json else known[['task', 'kind', 'languages', 'tested', 'metric', 'title']],
+                        args.json)
 
 def _languages(args) -> int:
     "Command `languages`"
@@ -161,7 +187,8 @@ def _texts(names: list):
     pairs = [n.partition('=') for n in names]
     files = [Path(file if eq else code) for code, eq, file in pairs]
     for f in files:
-        if not f.is_file(): raise XlnbError(f"There is no file {f}: give text files with one text per line, as FILE or LANGUAGE=FILE.")
+        if not f.is_file():
+            raise XlnbError(f"There is no file {f}: give text files with one text per line, as FILE or LANGUAGE=FILE.")
     if not any(eq for _, eq, _ in pairs): return files
     if not all(eq for _, eq, _ in pairs): raise XlnbError("Give all files as LANGUAGE=FILE or all without a language.")
     return {code: [f for f, (c, _, _) in zip(files, pairs) if c == code] for code, _, _ in pairs}
@@ -172,13 +199,18 @@ def _pretrain(args) -> int:
     from xlnb.models.encoders import load_tokenizer
     from xlnb.models.pretraining import pretrain
     from transformers import XLMRobertaConfig
-    shape = dict(num_hidden_layers=args.layers, hidden_size=args.hidden, num_attention_heads=max(1, args.hidden // 64), intermediate_size=4 * args.hidden)
-    log = pretrain(texts, args.out, tokenizer=load_tokenizer(args.tokenizer) if args.tokenizer else None, vocab_size=args.vocab_size,
-                   config=None if args.init else XLMRobertaConfig(**shape), init=args.init, steps=args.steps, batch_size=args.batch_size,
+    shape = dict(num_hidden_layers=args.layers, hidden_size=args.hidden, num_attention_heads=max(1, args.hidden // 64),
+                 intermediate_size=4 * args.hidden)
+    log = pretrain(texts, args.out, tokenizer=load_tokenizer(args.tokenizer) if args.tokenizer else None,
+                   vocab_size=args.vocab_size,
+                   config=None if args.init else XLMRobertaConfig(**shape), init=args.init, steps=args.steps,
+                   batch_size=args.batch_size,
                    block_size=args.block_size, lr=args.lr, bf16=args.bf16, half=args.half, seed=args.seed)
     losses = [l['loss'] for l in log if 'loss' in l]
     if args.json: print(json.dumps(dict(out=args.out, steps=args.steps, loss=losses[-1] if losses else None)))
-    else: print(f'Encoder in {args.out}' + (f', masked-LM loss {losses[0]:.2f} -> {losses[-1]:.2f}' if losses else ''), f'Use it with: xlnb run --encoder {args.out} --task ...', sep='\n')
+    else:
+        print(f'Encoder in {args.out}' + (f', masked-LM loss {losses[0]:.2f} -> {losses[-1]:.2f}' if losses else ''),
+              f'Use it with: xlnb run --encoder {args.out} --task ...', sep='\n')
     return 0
 
 # %% ../nbs/98_cli.ipynb #cell-21
@@ -229,12 +261,15 @@ examples:
 """
 
 def _pretrain_options(p):
-    p.add_argument('--text', nargs='+', required=True, metavar='FILE', help='text files, as FILE or LANGUAGE=FILE (languages are then balanced)')
+    p.add_argument('--text', nargs='+', required=True, metavar='FILE',
+                   help='text files, as FILE or LANGUAGE=FILE (languages are then balanced)')
     p.add_argument('--out', required=True, metavar='DIR', help='folder of the new encoder')
     p.add_argument('--tokenizer', metavar='NAME', help='take the tokenizer of this encoder instead of training one')
     p.add_argument('--init', metavar='NAME', help='keep the layers of this encoder and learn new embeddings under them')
-    for name, default, text in [('steps', 1000, 'training steps'), ('batch-size', 32, 'blocks per step'), ('block-size', 128, 'tokens per block'),
-                                ('vocab-size', 16000, 'pieces of the tokenizer'), ('layers', 4, 'layers'), ('hidden', 256, 'width')]:
+    for name, default, text in [('steps', 1000, 'training steps'), ('batch-size', 32, 'blocks per step'),
+                                ('block-size', 128, 'tokens per block'),
+                                ('vocab-size', 16000, 'pieces of the tokenizer'), ('layers', 4, 'layers'),
+                                ('hidden', 256, 'width')]:
         p.add_argument(f'--{name}', type=_count, default=default, metavar='N', help=f'{text} ({default})')
     p.add_argument('--lr', type=float, default=5e-4, metavar='X', help='learning rate (5e-4)')
     p.add_argument('--seed', type=int, default=0, metavar='N', help='seed (0)')
@@ -256,7 +291,8 @@ def _parser() -> argparse.ArgumentParser:
     _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
-    study.add_argument('--preset', choices=['lab'], default='lab', help='what runs without --task: the laboratory study')
+    study.add_argument('--preset', choices=['lab'], default='lab',
+                       help='what runs without --task: the laboratory study')
     p = command('pretrain', _pretrain, 'make an encoder from plain text', _PRETRAIN)
     _pretrain_options(p), _common(p)
     _common(command('tasks', _tasks, 'list the tasks'))

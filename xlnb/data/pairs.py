@@ -109,9 +109,9 @@ def _alone(c):
 
 def word_spans(
     text: str,
-    words: str = 'spaces', # 'spaces': runs without white space; 'bert': as BERT's tokenizer has it
+    words: str = 'spaces', # 'spaces': runs without white space, cut into words where a script has none; 'bert': as BERT's tokenizer has it
 ) -> list: # of (start, end), in characters
-    "Where the words of a text are; in scripts that set no spaces every letter is one, with its marks."
+    "Where the words of a text are; those of scripts without spaces come from `split_words`."
     if words not in WORDS: raise XlnbError(f"words={words!r} is unknown: choose 'spaces' or 'bert'")
     out, start = [], None
     for i, c in enumerate(text + ' '):
@@ -123,7 +123,7 @@ def word_spans(
     return out
 
 def _letters(text, start, end):
-    "A run without spaces as it is, or cut into letters; punctuation stays with the letter before it"
+    "A run without spaces as it is, or cut into words; punctuation stays with the word before it"
     if not is_unspaced(text[start:end]): return [(start, end)]
     cuts = sorted({start} | {start + a for a, _ in split_words(text[start:end])})
     return list(zip(cuts, [*cuts[1:], end]))

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['decode', 'as_records', 'item_scores', 'cloze_scores', 'evaluate_model', 'validation', 'majority_control',
-           'tfidf_control']
+           'tfidf_control', 'controls_measure']
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-03
 from types import SimpleNamespace
 import numpy as np, pandas as pd
 from ..core import XlnbError
 from ..data.kinds.base import collator, featurize, get_kind, kind_of
-from .statistics import (DEFINITION, bootstrap, compare, metric_of, paired_difference, score_table, scores,
-                             summary, transfer_gap, transfer_summary)   # one import serves the whole way from a model to a table
+from .statistics import (DEFINITION, bootstrap, compare, metric_of, paired_difference, score_table,
+                                        scores,
+                             # one import serves the whole way from a model to a table
+                             summary, transfer_gap, transfer_summary)
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-07
 def decode(
@@ -22,11 +24,15 @@ def decode(
     ds,       # the rows that the features were made from
 ) -> list: # one prediction per row: an index, a list of tag names, or a text
     "Turn logits into predictions."
-    if len(logits) != len(features): raise XlnbError(f"{len(logits)} logits for {len(features)} features: predict on the same features in the same order")
+    if len(logits) != len(features):
+        raise XlnbError(f"{len(logits)} logits for {len(features)} features: predict on the same features in the same "
+                        f"order")
     kind, features, ds = kind_of(task), as_records(features), as_records(ds)
     windows = [[] for _ in ds]   # of each row: logits and feature
     for l, f in zip(logits, features): windows[f['row']].append((l, f))
-    if not all(windows): raise XlnbError(f"row {next(i for i, w in enumerate(windows) if not w)} has no features: featurize it with train=False")
+    if not all(windows):
+        raise XlnbError(f"row {next(i for i, w in enumerate(windows) if not w)} has no features: featurize it with "
+                        f"train=False")
     return [kind.decode(task, w, row) for w, row in zip(windows, ds)]
 
 def as_records(
@@ -44,9 +50,11 @@ def item_scores(
     lang=None,   # code of the rows' language, for metrics that have rules for each; the source if None
 ) -> pd.DataFrame: # id, label, prediction and the numbers of the metric
     "One row per item: what was right, what was predicted, how it scores."
-    if len(predictions) != len(ds): raise XlnbError(f"{len(predictions)} predictions for {len(ds)} rows: predict every row once")
+    if len(predictions) != len(ds):
+        raise XlnbError(f"{len(predictions)} predictions for {len(ds)} rows: predict every row once")
     rows = as_records(ds)
-    return pd.DataFrame(dict(id=[str(r['id']) for r in rows]) | kind_of(task).score(task, predictions, rows, lang or getattr(task, 'source', 'en')))
+    return pd.DataFrame(dict(id=[str(r['id']) for r in rows]) | kind_of(task).score(task, predictions, rows,
+        lang or getattr(task, 'source', 'en')))
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-51k
 def cloze_scores(
@@ -67,7 +75,8 @@ def cloze_scores(
         batch = {k: v.to(model.device) for k, v in collate(feats[i:i+batch_size]).items()}
         y = batch.pop('labels'); hit = y != -100
         logp = torch.zeros(y.shape)
-        with torch.no_grad(): logp[hit.cpu()] = model(**batch).logits[hit].float().log_softmax(-1).gather(1, y[hit][:, None])[:, 0].cpu()
+        with torch.no_grad(): logp[hit.cpu()] = model(**batch).logits[hit].float().log_softmax(-1).gather(1,
+            y[hit][:, None])[:, 0].cpu()
         s = logp.sum(1) / (hit.sum(1).cpu() if mean else 1)
         out += [x.numpy() for x in s.split([len(f['input_ids']) for f in feats[i:i+batch_size]])]
     return out
@@ -107,8 +116,10 @@ def validation(ctx,             # a `Context`: task, tokenizer and budget
     "Rows to choose the weights on, and their score"
     if select == 'last': return {}
     lang = select.removeprefix('oracle:') if select.startswith('oracle:') else None
-    if lang is None and select != 'source': raise XlnbError(f"select={select!r} is unknown: choose 'source', 'last' or 'oracle:' and a language code")
-    task, ds, name = ctx.task, ctx.rows('validation', lang, oracle=lang is not None), metric_of(ctx.task).title.replace(' ', '_').lower()
+    if lang is None and select != 'source':
+        raise XlnbError(f"select={select!r} is unknown: choose 'source', 'last' or 'oracle:' and a language code")
+    task, ds, name = ctx.task, ctx.rows('validation', lang,
+                                        oracle=lang is not None), metric_of(ctx.task).title.replace(' ', '_').lower()
     feats = featurize(task, ds, ctx.tokenizer, ctx.budget.max_length)
     def score(logits): return {name: metric_of(task)(item_scores(task, ds, decode(task, logits, feats, ds), lang))}
     return dict(eval_data=feats, compute_metrics=score, metric=name, oracle=lang)
@@ -134,13 +145,17 @@ def _tfidf(cols):
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     kw = dict(sublinear_tf=True, max_features=50_000)
-    words, chars = (lambda: TfidfVectorizer(token_pattern=r'\S+', ngram_range=(1, 2), **kw)), (lambda: TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 4), **kw))
+    words, chars = (lambda: TfidfVectorizer(token_pattern=r'\S+', ngram_range=(1, 2),
+                                            **kw)), (lambda: TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 4),
+                                                **kw))
     return ColumnTransformer([(f'{n}_{c}', make(), c) for c in cols for n, make in (('word', words), ('char', chars))])
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-35
 def _text_columns(task):
     kind = kind_of(task)
-    if kind.head != 'classification': raise XlnbError(f"text controls are for tasks of kind sentence or pair, and {task.name} is {kind}: leave them out")
+    if kind.head != 'classification':
+        raise XlnbError(f"text controls are for tasks of kind sentence or pair, and {task.name} is {kind}: leave them "
+                        f"out")
     return list(kind.text_columns)
 
 def _control(task, recipe, model, langs, split, budget, data):
@@ -151,6 +166,20 @@ def _control(task, recipe, model, langs, split, budget, data):
     frames = []
     for lang in langs or task.langs:
         ds = task.load(lang, split, data=data, limit=budget and budget.eval_examples)
-        frames.append(item_scores(task, ds, model.predict(pd.DataFrame({c: ds[c] for c in cols})).tolist()).assign(lang=lang))
+        frames.append(item_scores(task, ds,
+                                  model.predict(pd.DataFrame({c: ds[c] for c in cols})).tolist()).assign(lang=lang))
     keys = dict(task=task.name, encoder='none', recipe=recipe, seed=0)
     return pd.concat(frames, ignore_index=True).assign(**keys)[[*keys, 'lang', *frames[0].columns.drop('lang')]]
+
+# %% ../../nbs/evaluation/40_predict.ipynb #b99c5de8
+def controls_measure(
+    run, # a finished cell, with `cell` and `ctx`
+# {'measure': 'majority' or 'tf-idf', 'lang': code, 'value': accuracy}; nothing where a task is no classification of
+# texts
+) -> list[dict]:
+    "Accuracy of the two controls that know no language, on the rows that the cell is tested on."
+    cell, budget = run.cell, run.ctx.budget
+    if cell.task.kind.head != 'classification': return []
+    found = [f(cell.task, cell.langs, budget=budget, data=cell.data) for f in (majority_control, tfidf_control)]
+    means = pd.concat(found).groupby(['recipe', 'lang'], sort=False).correct.mean()
+    return [dict(measure=control, lang=lang, value=float(value)) for (control, lang), value in means.items()]

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['sentence_vectors', 'retrieve', 'retrieval_table', 'before_after', 'lab_alignment', 'gold_alignment',
-           'similarity_correlation', 'isotropy', 'plot_translations']
+           'similarity_correlation', 'isotropy', 'translations', 'retrieval_measure', 'alignment_error_measure',
+           'plot_translations']
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-03
 import numpy as np, pandas as pd
@@ -12,13 +13,14 @@ import torch
 from tqdm.auto import tqdm
 
 from ..models.word_alignment import align_words, alignment_error, gold_links
-from ..core import XlnbError
+from ..core import XlnbError, some
+from ..data.kinds.base import kind_of
 from ..data.parallel import ParallelText
 from ..models.encoders import pooled
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-06
 @torch.no_grad()
-def _layers(model, tokenizer, texts, layer, max_length, batch_size, progress=False):
+def _hidden(model, tokenizer, texts, layer, max_length, batch_size, progress=False):
     "Batches of (numbers of texts, a layer (texts, length, size), attention mask, encoding), long texts first"
     body, was = getattr(model, model.base_model_prefix, model), model.training
     model.eval()
@@ -26,7 +28,8 @@ def _layers(model, tokenizer, texts, layer, max_length, batch_size, progress=Fal
     for b in tqdm(range(0, len(texts), batch_size), disable=not progress, leave=False):
         some = order[b:b + batch_size]
         enc = tokenizer([' '.join(texts[i].split()) for i in some], truncation=True, max_length=max_length)
-        x = tokenizer.pad({k: v for k, v in enc.items() if k in tokenizer.model_input_names}, return_tensors='pt').to(body.device)
+        x = tokenizer.pad({k: v for k, v in enc.items() if k in tokenizer.model_input_names},
+                          return_tensors='pt').to(body.device)
         yield some, body(**x, output_hidden_states=True).hidden_states[layer].float(), x['attention_mask'], enc
     model.train(was)
 
@@ -41,7 +44,7 @@ def sentence_vectors(
 ) -> np.ndarray: # (texts, size)
     "One vector per sentence"
     out = None
-    for some, hidden, mask, _ in _layers(model, tokenizer, texts, layer, max_length, batch_size):
+    for some, hidden, mask, _ in _hidden(model, tokenizer, texts, layer, max_length, batch_size):
         v = pooled(hidden, mask, pooling).cpu().numpy()
         if out is None: out = np.zeros((len(texts), v.shape[1]), np.float32)
         out[some] = v
@@ -53,10 +56,13 @@ def retrieve(
     target: np.ndarray, # of their translations, in the same order
 ) -> dict: # 'forward': share of source sentences that find their translation; 'back': the other way; 'chance'
     "Nearest neighbours both ways, by cosine"
-    if source.shape != target.shape: raise XlnbError(f"retrieval needs as many sentences on both sides, not {source.shape} and {target.shape}")
-    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (source.astype(np.float64), target.astype(np.float64)))
+    if source.shape != target.shape:
+        raise XlnbError(f"retrieval needs as many sentences on both sides, not {source.shape} and {target.shape}")
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (source.astype(np.float64),
+        target.astype(np.float64)))
     n, block = len(a), 2000
-    hits = lambda q, k: sum(int(((q[i:i + block] @ k.T).argmax(1) == np.arange(i, min(i + block, n))).sum()) for i in range(0, n, block)) / n
+    hits = lambda q, k: sum(int(((q[i:i + block] @ k.T).argmax(1) == np.arange(i, min(i + block, n))).sum())
+                            for i in range(0, n, block)) / n
     return dict(forward=hits(a, b), back=hits(b, a), chance=1 / n)
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-12
@@ -68,7 +74,8 @@ def retrieval_table(
     **options,           # of `sentence_vectors`
 ) -> pd.DataFrame: # per language: forward, back, mean, sentences
     "Sentence retrieval both ways for every language"
-    if 'text' not in text.rows[source].column_names: raise XlnbError("retrieval needs one text per row: give parallel text of sentences")
+    if 'text' not in text.rows[source].column_names:
+        raise XlnbError("retrieval needs one text per row: give parallel text of sentences")
     langs = [l for l in (langs or text.langs) if l != source]
     vectors = {l: sentence_vectors(model, tokenizer, text.rows[l]['text'][:], **options) for l in (source, *langs)}
     rows = [dict(language=l, **retrieve(vectors[source], vectors[l])) for l in langs]
@@ -81,7 +88,9 @@ def before_after(
     column: str = 'mean',
 ) -> pd.DataFrame: # before, after, change
     "Two tables as one"
-    if list(before.index) != list(after.index): raise XlnbError(f"the tables before and after are of other languages: {', '.join(before.index)} and {', '.join(after.index)}")
+    if list(before.index) != list(after.index):
+        raise XlnbError(f"the tables before and after are of other languages: {', '.join(before.index)} and "
+                        f"{', '.join(after.index)}")
     return pd.DataFrame(dict(before=before[column], after=after[column])).assign(change=lambda d: d.after - d.before)
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-19
@@ -149,6 +158,59 @@ def isotropy(
     z = np.concatenate([z, np.exp(-v @ axes).sum(0)])  # an eigenvector points both ways
     return dict(mean_cosine=float(cosine), partition=float(z.min() / z.max()))
 
+# %% ../../nbs/evaluation/44_retrieval.ipynb #c09b3d6f
+def translations(
+    task,               # a `Task`
+    langs,              # codes, the source among them
+    n: int = 200,       # sentences at most
+    data=None,          # where the task is read from
+) -> dict: # {language: texts}, a translation each
+    "Sentences that say the same in several languages: the laboratory's own, or test rows that share an id"
+    if task.name.startswith('lab-'):
+        from xlnb.lab.worlds import Lab
+        rows = Lab().parallel(n, [*langs], split='retrieval')
+        return {l: rows[l][:] for l in langs}
+    column, = kind_of(task).text_columns[:1] or ['']
+    sides = {l: {r['id']: r.get(column) for r in task.load(l, 'test', data=data)} for l in langs}
+    ids = [i for i in sides[langs[0]] if all(isinstance(s.get(i), str) for s in sides.values())][:n]
+    texts = {l: [s[i] for i in ids] for l, s in sides.items()}
+    if len(set(texts[langs[0]])) < 10:
+        raise XlnbError(f"{task.name!r} has no parallel sentences in {some(langs)}: leave the measure 'retrieval' out "
+                        f"for this task")
+    return texts
+
+def retrieval_measure(
+    run, # a finished cell: `cell`, `ctx`, `model`, `tokenizer`, `start()`
+) -> list: # per language and model a row with the mean share found in both directions
+    "Sentence retrieval between the source and every target, at the end and before the last method"
+    source, langs = run.cell.task.source, [l for l in run.cell.langs if l != run.cell.task.source]
+    texts, out = translations(run.cell.task, [source, *langs], data=run.cell.data), []
+    for at, model in (('end', run.model), ('start', run.start())):
+        vectors = {l: sentence_vectors(model, run.tokenizer, t, max_length=run.ctx.budget.max_length) for l,
+                   t in texts.items()}
+        for l in langs:
+            both = retrieve(vectors[source], vectors[l])
+            out.append(dict(measure='retrieval', lang=l, value=(both['forward'] + both['back']) / 2, at=at,
+                            chance=both['chance'],
+                            sentences=len(texts[l])))
+    return out
+
+# %% ../../nbs/evaluation/44_retrieval.ipynb #cde24e1e
+def alignment_error_measure(
+    run, # as for `retrieval_measure`, of a laboratory task
+) -> list: # per language and model a row with the alignment error rate
+    "Alignment error against the laboratory's gold, at the end and before the last method"
+    task = run.cell.task
+    if not task.name.startswith('lab-'):
+        raise XlnbError(f"{task.name!r} has no gold alignment: leave the measure 'alignment_error' out, or use "
+                        f"gold_alignment on a gold set")
+    langs, out = [l for l in run.cell.langs if l != task.source], []
+    for at, model in (('end', run.model), ('start', run.start())):
+        table = lab_alignment(model, run.tokenizer, langs, 100, task.source)
+        out += [dict(measure='alignment_error', lang=l, value=float(v), at=at, sentences=100) for l,
+                v in table.aer.items()]
+    return out
+
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-34
 def plot_translations(
     vectors: dict,       # {panel: {language: vectors (sentences, size)}}, such as 'before' and 'after'
@@ -163,7 +225,8 @@ def plot_translations(
         every = np.concatenate([v[:sentences] for v in by_lang.values()])
         points = PCA(2, random_state=0).fit_transform(every).reshape(len(by_lang), -1, 2)
         for (lang, _), p, mark in zip(by_lang.items(), points, marks * len(by_lang)):
-            ax.scatter(*p.T, c=[colours(i % 20) for i in range(len(p))], marker=mark, s=34, linewidths=.3, edgecolors='k')
+            ax.scatter(*p.T, c=[colours(i % 20) for i in range(len(p))], marker=mark, s=34, linewidths=.3,
+                       edgecolors='k')
             ax.scatter([], [], marker=mark, c='.5', label=lang)
         ax.set(title=name, xticks=[], yticks=[])
     axes[0, -1].legend(frameon=False, fontsize='small', loc='center left', bbox_to_anchor=(1, .5))

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from ..core import XlnbError, some
 from .encoders import load_encoder, load_tokenizer, longest_input
-from ..data.tasks import Task, _load_folder, _place
+from ..data.tasks import Task, read_folder, data_folder
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-07
 SYMMETRY = ('intersection', 'union')
@@ -143,7 +143,7 @@ def gold_links(
 ) -> Dataset: # source, target (lists of words), sure, possible (links, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")
-    rows, out = _load_folder(_place(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name,
+    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name,
                              'test'), []
     for r in rows:
         s, t = r['source'].split(), r['target'].split()

@@ -98,8 +98,7 @@ def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdef
 # %% ../../nbs/study/91_cell.ipynb #f79cae34
 def task_fields(task) -> dict:
     "What a key says of a task; its rows are hashed"
-    return dict(name=task.name, kind=str(task.kind), labels=task.labels, source=task.source,
-                metric=task.metric)
+    return task.identity()
 
 def encoder_label(encoder: str) -> str:
     "A folder goes by its own name, so that no result tells where it lies"
@@ -215,10 +214,18 @@ def prefix_key(self: CellRun, n: int) -> str:
     cell, methods = self.cell, self.cell.recipe.methods[:n]
     what = cell.made_of(methods) | dict(langs=cell.langs, source=cell.task.source)
     if n < self.trained and all(getattr(m, 'shared', False) for m in methods):  # any task with the same text
-        what |= dict(task=cell.uses_lab(), budget=[getattr(self.ctx.budget, 'steps', None), self.ctx.budget.max_length])
+        what |= dict(task=cell.uses_lab(), budget=self.ctx.budget.max_length)
     else: what |= dict(task=task_fields(cell.task), data=data_fingerprint(cell.task, (), cell.budget, cell.data))
     made = provenance()
     return digest([what, code_version(cell.code(methods)), made['versions'], made['machine']])
+
+# %% ../../nbs/study/91_cell.ipynb #c924d53e
+@patch
+def start(self: CellRun):
+    "The model before the last method of the recipe, with its head: what measures of a change compare with"
+    n = len(self.cell.recipe.methods) - 1
+    if n >= self.trained: return self.made(n)[0]
+    return self.head(self.made(n)[0] if self.cell.recipe.before else None)
 
 # %% ../../nbs/study/91_cell.ipynb #7f5f77ec
 @patch

@@ -14,8 +14,9 @@ from ..core import XlnbError, nearest
 MEASURES = {  # name: 'module:function', or the function itself
     'retrieval': 'xlnb.evaluation.retrieval:retrieval_measure',
     'alignment_error': 'xlnb.evaluation.retrieval:alignment_error_measure',
-    'calibration': 'xlnb.evaluation.predict:calibration_measure',
-    'probability_change': 'xlnb.evaluation.predict:probability_change_measure',
+    'calibration': 'xlnb.evaluation.probabilities:calibration_measure',
+    'probability_change': 'xlnb.evaluation.probabilities:probability_change_measure',
+    'controls': 'xlnb.evaluation.predict:controls_measure',
     'cost': 'xlnb.study.measures:cost_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
     'teacher_gains': 'xlnb.methods.alsace.diagnostics:teacher_gains_measure',

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['ACCURACY', 'KINDS', 'METRICS', 'Metric', 'Kind', 'is_blank', 'check_choices', 'excerpt', 'checked_text',
-           'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'padded',
-           'flattened', 'replace_words', 'token_places', 'register_metric', 'register_kind', 'get_kind', 'query_kinds',
-           'kind_of', 'featurize', 'collator']
+           'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'encode_words',
+           'lone_marks', 'padded', 'flattened', 'replace_words', 'token_places', 'register_metric', 'register_kind',
+           'get_kind', 'query_kinds', 'kind_of', 'featurize', 'collator']
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #78d3340e
 import html
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 import numpy as np, pandas as pd
 from datasets import ClassLabel, Dataset, List, Value
 from fastcore.basics import patch
@@ -58,6 +60,7 @@ class Kind:
     one_label = True          # is there one distribution over labels per instance?
     uses_query = False        # may its inputs have a [QUE]?
     head = 'classification'   # what `models.heads` builds
+    options = {}              # what a task may choose: {name: (default, what it may be, function (value) -> is it possible?)}
 
     def __init__(self, name: str = '', **fields):
         self.name, self.metrics = name or type(self).name, {}
@@ -68,6 +71,26 @@ class Kind:
     def __repr__(self): return f'{type(self).__name__}({self.name!r})'
     def __hash__(self): return hash(self.name)
     def __eq__(self, other): return self.name == (other.name if isinstance(other, Kind) else other)
+
+# %% ../../../nbs/data/kinds/19_base.ipynb #d9fcb601
+@patch
+def option(self: Kind,
+    task, # its `options` say; the default if they do not
+    name: str,
+):
+    "The value of an option."
+    return (getattr(task, 'options', None) or {}).get(name, self.options[name][0])
+
+@patch
+def check_options(self: Kind,
+    options: dict, # of a task
+):
+    "Refuse options that the kind does not have, and values that are not possible."
+    for name, value in options.items():
+        if name not in self.options:
+            raise XlnbError(f"tasks of kind {self.name!r} have no option {name!r}: {nearest(name, self.options)}they have {some(self.options)}")
+        _, possible, fits = self.options[name]
+        if not fits(value): raise XlnbError(f"{name}={value!r} is not possible for tasks of kind {self.name!r}: give {possible}")
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #d00fc7df
 @patch
@@ -197,6 +220,28 @@ def window_room(
     room, overlap = max_length - taken, max_length // 3 if stride is None else stride
     if room < 2 or overlap < 0: raise XlnbError(f"max_length={max_length} leaves {room} pieces for the text and stride={stride} are to be shared: raise max_length, and take a stride of 0 or more")
     return room, min(overlap, room // 2)
+
+# %% ../../../nbs/data/kinds/19_base.ipynb #577124b1
+def encode_words(
+    tokenizer,  # a fast tokenizer
+    rows: list, # lists of words
+) -> list: # per row: ids, [(start, end)] of the tokens in the words joined by spaces, and the number of the word of each
+    "Tokens of words, as they are in running text."
+    enc, out = tokenizer([' '.join(w) for w in rows], add_special_tokens=False, return_offsets_mapping=True, verbose=False), []
+    for words, ids, offsets in zip(rows, enc['input_ids'], enc['offset_mapping']):
+        ends = [e - 1 for e in accumulate(len(w) + 1 for w in words)]
+        of = [bisect_right(ends, s) for s, _ in offsets]
+        if any(e > ends[w] for (_, e), w in zip(offsets, of)):
+            raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so words can't be labelled: choose another encoder")
+        out.append((ids, offsets, of))
+    return out
+
+def lone_marks(
+    tokenizer,
+) -> set: # of ids
+    "Tokens that say that a word starts, and nothing else of it."
+    vocab = tokenizer.get_vocab()
+    return {vocab[t] for t in ('▁', 'Ġ') if t in vocab}
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #f39e0876
 def padded(

@@ -25,7 +25,7 @@ def score_items(
     "Predict every row of a split in every language"
     task, frames = ctx.task, []
     scorer = scorer or default_scorer(task, ctx.tokenizer, max_length=ctx.budget.max_length)
-    scorer.prepare(model)
+    model = scorer.prepare(model)
     for lang in ctx.langs or task.langs:
         rows = task.load(lang, split, data=ctx.data, limit=ctx.budget.eval_examples)
         probs, _ = label_probs(label_logits(model, scorer, {lang: rows}, ctx.budget.eval_batch_size))

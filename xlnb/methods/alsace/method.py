@@ -22,11 +22,11 @@ from ...data.schema import SPLITS
 from ...data.kinds.base import kind_of
 from ...evaluation.scoring import MISSING, default_scorer, label_logits, label_probs
 from .vote import TeacherReport, random_teachers, select_teachers
-from ...training.stage import Context, Stage, StageResult, predict, run_stage, task_loss
+from ...training.stage import Context, Method, Stage, StageResult, predict, run_stage, task_loss
 
 # %% ../../../nbs/methods/alsace/60_method.ipynb #cell-08
 @dataclass(frozen=True)
-class ALSACE:
+class ALSACE(Method):
     "Let the languages of a fine-tuned model vote, and distil from the better ones to the others."
     text: Any = None                      # unlabelled parallel text: a `ParallelText`, a path, or a split of the task; None: new text of the laboratory
     amount: int = 500                     # instances of it at most
@@ -44,7 +44,7 @@ class ALSACE:
     anchor: float = 0.                    # weight of cross-entropy on labelled rows of the source
     objective: Literal['distillation', 'self-training-source', 'self-training-all', 'none'] = 'distillation' # the others are controls
     lr: float|None = None                 # peak learning rate; by the width of the encoder if None
-    epochs: float = 5.                    # passes over the instances, unless the budget counts steps
+    epochs: float = 5.                    # passes over the instances, unless steps are given
     batch_size: int = 32                  # instances per step, each in all languages
     accumulate: int = 1                   # split each step into so many smaller batches to save memory
     warmup: float = .1                    # share of the steps in which the learning rate rises
@@ -58,11 +58,11 @@ class ALSACE:
     slot: ClassVar[str] = 'after'
 
     def __post_init__(self):
-        for k in ('amount', 'epochs', 'batch_size', 'accumulate', 'temperature', 'evaluations', 'lr'):
+        super().__post_init__()
+        for k in ('amount', 'temperature', 'evaluations'):
             if (v := getattr(self, k)) is not None and v <= 0: raise XlnbError(f"alsace: {k} must be positive, not {v}")
         if self.amount < 4: raise XlnbError(f"alsace: amount={self.amount} is too few instances to vote, train and hold some out: take at least 4")
         if not 0 < self.held_out < 1: raise XlnbError(f"alsace: held_out must lie between 0 and 1, not {self.held_out}")
-        if self.batch_size % self.accumulate: raise XlnbError(f"alsace: batch_size={self.batch_size} cannot be split into accumulate={self.accumulate} equal parts")
         if isinstance(self.teachers, str) and self.teachers not in ('vote', 'random', 'source', 'oracle'): raise XlnbError(f"alsace: teachers={self.teachers!r} is unknown: 'vote', 'random', 'source', 'oracle' or a list of codes")
         if isinstance(self.teachers, list): object.__setattr__(self, 'teachers', tuple(self.teachers))
 
@@ -183,7 +183,7 @@ def _lr(model): return min(2e-7 * (768 / getattr(model.config, 'hidden_size', 76
 
 def _steps(method, ctx, n):
     "Optimiser steps, and after how many the weights are looked at"
-    steps = ctx.budget.steps or max(1, round(math.ceil(n / method.batch_size) * method.epochs))
+    steps = method.steps or max(1, round(math.ceil(n / method.batch_size) * method.epochs))
     return steps, max(1, math.ceil(steps / method.evaluations))
 
 def _arguments(method, ctx, model, n, batch_size=None):
@@ -241,7 +241,7 @@ def _distillation(self, plan, model, ctx, scorer, logits, watched) -> Stage:
     taught = '+'.join(plan.report.teachers) if self.strategy in ('teachers', 'listed') else f'{self.strategy}{self.n or ""}'
     name = f"distil {'' if plan.report.source in ('vote', 'given') else plan.report.source + ' '}{taught}"
     return Stage(name, _rows(scorer, plan.text, anchors), _batches(scorer), _loss(len(plan.langs), plan.pairs, self.anchor, **how),
-                 _arguments(self, ctx, model, len(plan.text)), **watched)
+                 args=_arguments(self, ctx, model, len(plan.text)), **watched)
 
 def _self_training(self, plan, model, ctx, scorer, logits, watched) -> Stage:
     "The controls: train on the model's own labels where it is sure, in the source or in all languages"
@@ -254,7 +254,7 @@ def _self_training(self, plan, model, ctx, scorer, logits, watched) -> Stage:
     own = probs.argmax(-1).T.ravel()
     rows = [rows[i] | {'labels': int(own[i])} for i in keep]
     size = max(self.accumulate, round(self.batch_size * len(rows) / len(plan.text) / self.accumulate) * self.accumulate)  # the steps of distillation
-    return Stage(self.objective, rows, scorer.collate, task_loss, _arguments(self, ctx, model, len(plan.text), size), **watched)
+    return Stage(self.objective, rows, scorer.collate, task_loss, args=_arguments(self, ctx, model, len(plan.text), size), **watched)
 
 ALSACE._distillation, ALSACE._self_training = _distillation, _self_training
 

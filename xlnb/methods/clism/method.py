@@ -26,11 +26,11 @@ from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
 from .spans import CapitalEntities, SpacyEntities, lab_pairs, span_inputs, span_pairs
 from .span_sources import RandomSpans, recurring_inputs, recurring_spans
 from .objective import TERMS, SpanCollator, SpanObjective, pointed, span_loss
-from ...training.stage import Context, Stage, learning_rate
+from ...training.stage import Context, Method, Stage, learning_rate
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cell-09
 @dataclass(frozen=True)
-class CLISM:
+class CLISM(Method):
     "Continue pre-training on sentence pairs whose entities are asked for, with contrast and masked language modelling."
     text: Any = None                     # a `ParallelText`, a path, or a list of these; None: the laboratory's own
     amount: int|None = None              # pairs per language at most; all if None, and 2,000 of the laboratory
@@ -55,7 +55,7 @@ class CLISM:
     keep: bool = True                    # keep the pointer's weights for fine-tuning; False: start it afresh
     max_length: int = 256                # pieces of a pair, half of them for each sentence
     lr: float|None = None                # peak learning rate; half of that of fine-tuning if None
-    steps: int|None = None               # of pre-training, whatever the budget says; None: the budget's, else by epochs
+    steps: int|None = None               # of pre-training, instead of epochs
     epochs: float = 1.                   # passes over the pairs
     batch_size: int = 64                 # pairs per step
     accumulate: int = 1                  # split each step into so many smaller batches to save memory; the contrast is then within these
@@ -67,7 +67,7 @@ class CLISM:
 
     @property
     def weights(self) -> dict: return {'clism': self.clism, **{t: self.cacr for t in self.terms}, 'mlm': self.mlm}
-    def __post_init__(self): _check(self)
+    def __post_init__(self): super().__post_init__(); _check(self)
     def prepare(self, model, ctx: Context): _prepare(self, model, ctx)
     def pairs(self, ctx: Context) -> Dataset: return _pairs(self, ctx)
     def inputs(self, ctx: Context) -> list: return _inputs_of(self, ctx)
@@ -164,7 +164,7 @@ def _passages(m, ctx, room) -> list: # of texts
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cell-22
 def _args(m, model, ctx):
-    return dict(learning_rate=m.lr or learning_rate(model) / 2, warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=m.steps or ctx.budget.steps or -1,
+    return dict(learning_rate=m.lr or learning_rate(model) / 2, warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=m.steps or -1,
                 per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate)
 
 def _stages(m, model, ctx):
@@ -174,7 +174,7 @@ def _stages(m, model, ctx):
     if 'span' not in m.asks: model.pointer = Pointer(model.config.hidden_size, m.head, ctx.seed).to(model.device)  # for this stage only
     with pointed(model, SpanObjective(m.weights, m.scale, m.gather)) as pointing:
         contrast = any(pointing._objective.weights.get(t) for t in TERMS)
-        yield Stage('spans', Dataset.from_list(rows), SpanCollator(ctx.tokenizer, contrast, m.mask if m.mlm else 0., m.one_pass), span_loss, _args(m, model, ctx))
+        yield Stage('spans', Dataset.from_list(rows), SpanCollator(ctx.tokenizer, contrast, m.mask if m.mlm else 0., m.one_pass), span_loss, args=_args(m, model, ctx))
     if 'span' not in m.asks: drop_pointer(model)
     elif not m.keep: model.pointer = Pointer(model.config.hidden_size, m.head, ctx.seed).to(model.device)
     if ctx.out and int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')  # one process writes

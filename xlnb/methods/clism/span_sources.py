@@ -10,7 +10,7 @@ import random
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from ...data.words import words_of
+from ...data.words import split_words
 from ...data.kinds.base import model_input, special_frame
 from ...core import XlnbError
 from ...data.kinds.query import QUE
@@ -34,7 +34,7 @@ class RandomSpans:
         return [self._of(t) for t in texts]
 
     def _of(self, text):
-        r, words = random.Random(f'{self.seed}|{text}'), words_of(text)
+        r, words = random.Random(f'{self.seed}|{text}'), split_words(text)
         free = [k for k, (a, b) in enumerate(words) if text[a:b].lower() not in ENGLISH_STOP_WORDS]
         out, taken, n = [], set(), int(self.per_text) + (r.random() < self.per_text % 1)
         for k in r.sample(free, len(free)):
@@ -46,7 +46,7 @@ class RandomSpans:
 # %% ../../../nbs/methods/clism/82_span_sources.ipynb #cell-13
 def _recurring(text, most, offsets):
     "[[(start, end), ...]] of word sequences that stand in a text more than once, the longest first; none overlap"
-    words, taken, out = words_of(text), set(), []
+    words, taken, out = split_words(text), set(), []
     size = lambda a, b: sum(s < b and e > a and e > s for s, e in offsets)
     for n in range(min(most, len(words) // 2), 0, -1):
         where = {}

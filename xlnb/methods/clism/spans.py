@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from ...data.words import names_in, split_words, words_of
 from ...models.encoders import encoder_fingerprint
 from ...data.kinds.base import model_input, special_frame
-from ...lab.grammar import _rng, align
-from ...lab.worlds import Lab, World, _report
-from ...core import XlnbError, drawn, some
+from ...lab.grammar import align
+from ...lab.worlds import Lab, World, report
+from ...core import rng, XlnbError, drawn, some
 from ...data.kinds.query import QUE, add_query
 
 # %% ../../../nbs/methods/clism/81_spans.ipynb #cell-10
@@ -226,9 +226,9 @@ def lab_pairs(
     split: str = 'span pairs', # other pairs for every name
 ) -> Dataset: # id, source, target, entities, source_words, target_words, links
     "Sentence pairs of the laboratory with gold entities and gold word links"
-    r, out = _rng(lab.seed, 'span pairs', split), []
+    r, out = rng(lab.seed, 'span pairs', split), []
     for i in range(n):
-        c = _report(lab.names, r) if r.random() < .7 else World(r, lab.names).event()
+        c = report(lab.names, r) if r.random() < .7 else World(r, lab.names).event()
         a, b = lab.sentence(c, 'en'), lab.sentence(c, lang)
         kinds = {'subj': c.subj.kind, 'obj': c.obj and c.obj.kind} | {f'place{k}': p.kind for k, (_, p) in enumerate(c.places)}
         spans = {}

@@ -23,24 +23,26 @@ from .objective import LevelHeads, LevelObjective, level_loss, taught
 from ...data.parallel import parallel_text, parallel_texts
 from ...data.pairs import PairCollator, pair_features, sentence_pairs, warn_if_read
 from .teacher import LAB_TEACHER, Teacher, lab_teacher, teacher_cache
-from ...training.stage import Context, Stage, learning_rate
+from ...training.stage import Context, Method, Stage, learning_rate
 
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #cell-09
 @dataclass(frozen=True)
-class MMKD:
+class MMKD(Method):
     "Teach a masked language model by a frozen English encoder, on parallel text, at four levels."
     text: Any = None                     # a `ParallelText`, a path, or a list of these; None: the laboratory's own
     amount: int|None = None              # pairs per language at most; all if None, and 500 of the laboratory
     langs: tuple[str, ...]|None = None   # languages with parallel text; those that are evaluated and are there if None
     without: tuple[str, ...] = ()        # languages held out of it: do they suffer?
     identity: bool = True                # after each round of languages, an English sentence with itself
-    teacher: str|None = None             # Hub id or folder; 'student': its own English; None: the laboratory's, elsewhere `bert-base-cased`
+    # Hub id or folder; 'student': its own English; None: the laboratory's, elsewhere `bert-base-cased`
+    teacher: str|None = None
     token: float = 1.                    # weight of translation language modelling
     word: float = 1.                     # weight of the contrast of words
     sentence: float = 1.                 # weight of the alignment of sentences
     structure: float = 10.               # weight of the structure of the batch
     mse: float = 0.                      # weight of the single-level recipe
-    words: Literal['spaces', 'bert']|None = None # what counts as a word: runs without spaces, or BERT's words; None: BERT's if release
+    # what counts as a word: runs without spaces, or BERT's words; None: BERT's if release
+    words: Literal['spaces', 'bert']|None = None
     similarity: Literal['dot', 'cosine'] = 'dot' # of words
     word_temperature: float = 1.         # of words
     structure_temperature: float = 1.    # of the structure
@@ -49,14 +51,16 @@ class MMKD:
     teacher_head: Literal['random', 'identity', 'trained'] = 'random' # behind the teacher
     pooling: Literal['first', 'mean'] = 'first' # sentence vectors of student and teacher
     mask: float = .15                    # share of pieces, and of words, that are hidden; of words a quarter at most
-    release: bool = False                # keep the slips of the authors' code; the teacher then reads along, with dropout
+    # keep the slips of the authors' code; the teacher then reads along, with dropout
+    release: bool = False
     cache: bool = True                   # read the teacher's vectors from files; False: the teacher reads along
     cache_folder: str|None = None        # where these files are; see `cache_home`
     cache_dtype: Literal['float32', 'float16'] = 'float32' # of these files
     lr: float|None = None                # peak learning rate; by the width of the student if None
-    epochs: float = 3.                   # passes over the pairs, unless the budget counts steps
+    epochs: float = 3.                   # passes over the pairs, unless steps are given
     batch_size: int = 32                 # pairs per step
-    accumulate: int = 1                  # split each step into so many smaller batches to save memory; the structure is then of these
+    # split each step into so many smaller batches to save memory; the structure is then of these
+    accumulate: int = 1
     warmup: float = 2/15                 # share of the steps in which the learning rate rises
     weight_decay: float = .01            # of AdamW
     name: ClassVar[str] = 'mmkd'
@@ -69,7 +73,7 @@ class MMKD:
     def weights(self) -> dict: return {k: getattr(self, k) for k in ('token', 'word', 'sentence', 'structure', 'mse')}
     @property
     def levels(self) -> tuple: return tuple(k for k, w in self.weights.items() if w)
-    def __post_init__(self): _check(self)
+    def __post_init__(self): super().__post_init__(); _check(self)
     def pairs(self, ctx: Context) -> Dataset: return _pairs(self, ctx)
     def stages(self, model, ctx: Context) -> Iterator[Stage]: yield from _stages(self, model, ctx)
     def fingerprint(self, cell): return _fingerprint(self, cell)
@@ -80,9 +84,12 @@ def _check(m):
         if (v := getattr(m, k)) is not None and v <= 0: raise XlnbError(f"mmkd: {k} must be positive, not {v}")
     for k, w in m.weights.items():
         if w < 0: raise XlnbError(f"mmkd: the weight {k} must not be negative, but is {w}")
-    if not m.levels: raise XlnbError("mmkd: all weights are zero, so there is nothing to learn: give one of token, word, sentence, structure, mse a weight")
+    if not m.levels:
+        raise XlnbError("mmkd: all weights are zero, so there is nothing to learn: give one of token, word, sentence, "
+                        "structure, mse a weight")
     if not 0 < m.mask < 1: raise XlnbError(f"mmkd: mask must be a share between 0 and 1, not {m.mask}")
-    if m.batch_size % m.accumulate: raise XlnbError(f"mmkd: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
+    if m.batch_size % m.accumulate:
+        raise XlnbError(f"mmkd: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
     for k in ('langs', 'without'):
         if isinstance(getattr(m, k), list): object.__setattr__(m, k, tuple(getattr(m, k)))
 
@@ -94,18 +101,26 @@ def release_compat(
 
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #cell-14
 @lru_cache(4)
-def _lab_pairs(n, langs): return parallel_text(Lab().parallel(n, list(langs)), SimpleNamespace(kind='sentence'), origin=f'laboratory, {n} sentences')
+def _lab_pairs(n, langs):
+    return parallel_text(Lab().parallel(n, list(langs)), SimpleNamespace(kind='sentence'),
+                         origin=f'laboratory, {n} sentences')
 
 def _parallel(m, task, langs) -> tuple: # list of `ParallelText`; codes of the targets
     "What the pairs are made of"
     wanted = [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
     if m.text is None:
-        if not task.name.startswith('lab-'): raise XlnbError(f"mmkd needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or a list of these")
+        if not task.name.startswith('lab-'):
+            raise XlnbError(f"mmkd needs parallel text for {task.name!r}: give text= a ParallelText, the path of "
+                            f"aligned rows, or a list of these")
         return [_lab_pairs(m.amount or 500, (task.source, *wanted))], wanted
     texts = parallel_texts(m.text)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
-    if m.langs and len(there) < len(wanted): raise XlnbError(f"mmkd: the parallel text has no {some([l for l in wanted if l not in there])}: leave it out of langs=, or add text")
-    if not there: raise XlnbError(f"mmkd: the parallel text has none of {some(wanted)}: give text in one of the languages that are evaluated")
+    if m.langs and len(there) < len(wanted):
+        raise XlnbError(f"mmkd: the parallel text has no {some([l for l in wanted if l not in there])}: leave it out "
+                        f"of langs=, or add text")
+    if not there:
+        raise XlnbError(f"mmkd: the parallel text has none of {some(wanted)}: give text in one of the languages that "
+                        f"are evaluated")
     return texts, there
 
 def _pairs(m, ctx):
@@ -124,8 +139,10 @@ def _teacher(m, model, ctx) -> Teacher:
 
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #cell-21
 def _args(m, model, ctx):
-    return dict(learning_rate=m.lr or learning_rate(model), lr_scheduler_type='cosine', warmup_steps=m.warmup, weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=ctx.budget.steps or -1,
-                per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate, max_grad_norm=0. if m.release else 1.)
+    return dict(learning_rate=m.lr or learning_rate(model), lr_scheduler_type='cosine', warmup_steps=m.warmup,
+                weight_decay=m.weight_decay, num_train_epochs=m.epochs, max_steps=m.steps or -1,
+                per_device_train_batch_size=m.batch_size // m.accumulate, gradient_accumulation_steps=m.accumulate,
+                max_grad_norm=0. if m.release else 1.)
 
 def _stages(m, model, ctx):
     features, english = pair_features(m.pairs(ctx), ctx.tokenizer, ctx.budget.max_length, m.word_kind)
@@ -133,11 +150,12 @@ def _stages(m, model, ctx):
     teacher = _teacher(m, model, ctx) if teach else None
     cache = teacher_cache(teacher, english, m.cache_folder, m.cache_dtype) if teach and not live else None
     size = teacher.size if teach else model.config.hidden_size
-    objective = LevelObjective(m.weights, m.similarity, m.word_temperature, m.structure_temperature, m.mask_diagonal, m.gather, m.pooling, overwrite=m.release, double=m.release,
+    objective = LevelObjective(m.weights, m.similarity, m.word_temperature, m.structure_temperature, m.mask_diagonal,
+                               m.gather, m.pooling, overwrite=m.release, double=m.release,
                                teacher=teacher if live else None, english=english if live else None)
     collate = PairCollator(ctx.tokenizer, m.levels, cache, m.mask, m.release, ctx.budget.max_length)
     with taught(model, LevelHeads(model.config.hidden_size, size, m.levels, m.teacher_head, seed=ctx.seed), objective):
-        yield Stage('levels', features, collate, level_loss, _args(m, model, ctx))
+        yield Stage('levels', features, collate, level_loss, args=_args(m, model, ctx))
     if ctx.out and int(os.environ.get('RANK', 0)) == 0:  # one process writes
         save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')
 
@@ -159,8 +177,10 @@ def mmkd_controls(
     "MMKD and what it is compared with, on the same student, pairs and steps"
     off = dict(token=0., word=0., sentence=0., structure=0., mse=0.)
     out = {'MMKD': m} | {f'without {k} level': replace(m, **{k: 0.}) for k in m.levels if len(m.levels) > 1}
-    out |= {'one level, mean squared error': replace(m, **off | dict(mse=1., pooling='mean')), 'token level only': replace(m, **off | dict(token=1.)),
-            'no teacher: its own English': replace(m, teacher='student'), 'no projection of the teacher': replace(m, teacher_head='identity'),
+    out |= {'one level, mean squared error': replace(m, **off | dict(mse=1., pooling='mean')),
+            'token level only': replace(m, **off | dict(token=1.)),
+            'no teacher: its own English': replace(m, teacher='student'), 'no projection of the teacher': replace(m,
+                teacher_head='identity'),
             'as released': replace(m, release=True, cache=False)}
     out |= {f'{n} pairs per language': replace(m, amount=n) for n in amounts if m.amount is None or n < m.amount}
     return out | ({f"no text in {' '.join(held_out)}": replace(m, without=tuple(held_out))} if held_out else {})

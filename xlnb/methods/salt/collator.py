@@ -130,11 +130,13 @@ def switched_loss(
         other = {k[9:]: v for k, v in batch.items() if k.startswith('switched_')}
         plain = {k: v for k, v in batch.items() if not k.startswith('switched_')}
         one = model(**plain)
-        if not other: return one.loss, {'task': one.loss}
+        own = output_loss(one, plain)
+        if not other: return own, {'task': own}
         inputs = {k: v for k, v in other.items() if k not in ('rows', 'old_segments', 'new_segments')}
         two = mixed_forward(model, inputs, layer) if 'mix_weight' in other else model(**inputs)
         share = len(other['rows']) / len(plain['input_ids']) # a row without switches has no second term
-        total, parts = one.loss + augmented * share * two.loss, {'task': one.loss, 'switched': two.loss * share}
+        switched = output_loss(two, inputs) * share
+        total, parts = own + augmented * switched, {'task': own, 'switched': switched}
         if consistency:
             kl = _consistency(kind, one, two, plain, other) * share
             total, parts = total + consistency * kl, parts | {'consistency': kl}

@@ -24,11 +24,12 @@ from .mixup import draw_weights
 from .table import (DictionaryCandidates, RandomCandidates, _dataset, candidate_precision, read_dictionary, switch_rates,
     switch_table, task_texts)
 from .collator import SwitchedCollator, switched_loss
-from ...training.stage import Context, Stage, finetune_args, task_loss
+from ...training.losses import task_loss
+from ...training.stage import Context, Stage, Tuning
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-11
 @dataclass(frozen=True)
-class SALT:
+class SALT(Tuning):
     "Fine-tune on rows and on copies that the encoder itself has code-switched; a reconstruction."
     candidates: str = 'encoder'  # where they come from: 'encoder', or a control: 'random', 'english', 'dictionary'
     dictionary: str|None = None  # of candidates='dictionary': a folder of MUSE pairs, or 'lab'
@@ -58,19 +59,9 @@ class SALT:
     weight_per: str = 'word'     # one weight per 'word' or per 'sentence'
     augmented: float = 1.        # weight of the cross-entropy of switched rows
     consistency: float = 0.      # weight of the symmetric KL between both
-    lr: float|None = None        # peak learning rate; `None`: by the width of the encoder
-    epochs: float = 4.           # passes over the training rows, unless the budget counts steps
-    batch_size: int = 16         # rows per step, switched copies not counted
-    accumulate: int = 1          # split each step into so many smaller batches to save memory
-    warmup: float = 0.1          # share of the steps in which the learning rate rises
-    weight_decay: float = 0.01   # of AdamW
-    patience: int|None = 3       # evaluations without a new best before stopping
-    eval_every: float = 1.       # epochs between evaluations
-    select: str = 'source'       # how to choose the weights: 'source', 'last' or 'oracle:xx'
     name: ClassVar[str] = 'salt'
-    slot: ClassVar[str] = 'during'
 
-    def __post_init__(self): _check(self)
+    def __post_init__(self): super().__post_init__(); _check(self)
     def stages(self, model, ctx: Context) -> Iterator[Stage]: yield from _stages(self, model, ctx)
     def fingerprint(self, cell): return _fingerprint(self, cell)
 
@@ -81,13 +72,12 @@ _CHOICES = dict(candidates=('encoder', 'random', 'english', 'dictionary'), gener
 def _check(m):
     for k, known in _CHOICES.items():
         if getattr(m, k) not in known: raise XlnbError(f"salt: {k}={getattr(m, k)!r} is unknown: choose {', '.join(map(repr, known))}")
-    for k in ('lr', 'epochs', 'batch_size', 'accumulate', 'eval_every', 'copies', 'top_k', 'together', 'contrast'):
+    for k in ('copies', 'top_k', 'together', 'contrast'):
         if (v := getattr(m, k)) is not None and v <= 0: raise XlnbError(f"salt: {k} must be positive, not {v}")
     for k in ('rate', 'floor', 'warm'):
         if not 0 <= getattr(m, k) <= 1 or k == 'warm' and m.warm == 1: raise XlnbError(f"salt: {k} must be a share between 0 and 1, not {getattr(m, k)}")
     for k in ('augmented', 'consistency', 'layer'):
         if getattr(m, k) < 0: raise XlnbError(f"salt: {k} must not be negative, but is {getattr(m, k)}")
-    if m.batch_size % m.accumulate: raise XlnbError(f"salt: batch_size={m.batch_size} cannot be split into accumulate={m.accumulate} equal parts")
     if (m.candidates == 'dictionary') != (m.dictionary is not None): raise XlnbError("salt: candidates='dictionary' and dictionary= belong together: give a folder of MUSE pairs, or 'lab', with it")
     if m.layer and m.mixup == 'hard': raise XlnbError("salt: hard switches mix nothing, so layer has no meaning: choose mixup='soft' or 'expected'")
     draw_weights(0, m.weight, m.weight_value, m.weight_per)
@@ -144,12 +134,12 @@ def _stages(m, model, ctx):
     if not kind_of(ctx.task).trains: return # a probe asks the encoder as it is
     rows = ctx.rows('train')
     data = featurize(ctx.task, rows, ctx.tokenizer, ctx.budget.max_length, train=True)
-    choose = dict(patience=None if m.select == 'last' else m.patience, **validation(ctx, m.select))
-    if m.warm: yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, finetune_args(m, model, ctx, len(data), m.warm), **choose)
+    choose = validation(ctx, m.select)
+    if m.warm: yield Stage('warm', data, collator(ctx.task, ctx.tokenizer), task_loss, **m.training(model, ctx, len(data), m.warm), **choose)
     table = make_table(m, model, ctx, rows, progress=len(rows) > 20_000)
     collate = SwitchedCollator(ctx.task, ctx.tokenizer, rows.to_list(), table, ctx.budget.max_length, m.mixup, (m.weight, m.weight_value, m.weight_per), m.resample)
     yield Stage('salt', data.add_column('switches', [True] * len(data)), collate, switched_loss(ctx.task.kind, m.layer, m.augmented, m.consistency),
-                finetune_args(m, model, ctx, len(data), 1 - m.warm), **choose)
+                **m.training(model, ctx, len(data), 1 - m.warm), **choose)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-24
 def _fingerprint(m, cell):
@@ -164,7 +154,7 @@ def _fingerprint(m, cell):
     return out
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-35
-_SHARED = 'lr', 'epochs', 'batch_size', 'accumulate', 'warmup', 'weight_decay', 'patience', 'eval_every', 'select'
+_SHARED = [f.name for f in fields(Tuning)]
 
 def _spelled(m, name, only=None, **changes):
     "A method as a recipe says it"

@@ -1,0 +1,214 @@
+"Kinds of tasks: what each promises, words and tokens, answers, and a new kind and a new metric, each in one place"
+import unicodedata
+from types import SimpleNamespace
+
+import numpy as np, pandas as pd, pytest
+from datasets import Dataset
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from xlnb.core import XlnbError
+from xlnb.data.kinds.base import featurize, kind_of
+from xlnb.data.kinds.query import add_query
+from xlnb.data.tasks import Task
+from xlnb.evaluation.predict import decode, item_scores
+from xlnb.models.encoders import load_tokenizer
+from xlnb.models.pretraining import train_tokenizer
+
+SPAN, TAGS = Task('t', 'span'), Task('t', 'tags', ('O', 'B-X', 'I-X'))
+TEXTS = ['the old dog met a cat in New York and slept', 'who met the cat in New York ?', 'Ana sings', 'Paka analala'] * 4
+
+
+@pytest.fixture(scope='module')
+def lab(): return load_tokenizer('lab')
+
+
+@pytest.fixture(scope='module')
+def byte_level():
+    "As RoBERTa's: a space belongs to the token behind it, and the first word has none"
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ['<s>', '<pad>', '</s>', '<unk>', '<mask>']
+    tok.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tok.post_processor = processors.RobertaProcessing(('</s>', 2), ('<s>', 0), trim_offsets=True, add_prefix_space=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token='<s>', eos_token='</s>', cls_token='<s>', sep_token='</s>', pad_token='<pad>', unk_token='<unk>', mask_token='<mask>')
+
+
+def answer(context, text, question='who ?'): return dict(id='1', question=question, context=context, answers=dict(text=[text], answer_start=[context.index(text)]))
+
+
+def found(row, tok, **fields):
+    "What is decoded where the model is sure of the right tokens"
+    task = Task('t', 'span', **fields)
+    feats = featurize(task, Dataset.from_list([row]), tok, 128).to_list()
+    at = [(np.eye(len(f['input_ids']))[f['start_positions']], np.eye(len(f['input_ids']))[f['end_positions']]) for f in feats]
+    return decode(task, at, feats, [row])[0]
+
+
+# ---------------------------------------------------------------- one encoding for features and for the map of characters
+
+@pytest.mark.parametrize('query', [False, True])
+def test_a_long_question_is_cut_alike(query):
+    "A question longer than half of the input: the characters at each position are those of its token"
+    import copy
+    tok = copy.deepcopy(load_tokenizer('lab'))
+    if query: add_query(tok); tok.init_kwargs['query_kinds'] = ['span', 'tags']
+    row = answer('the dog sleeps . ' * 20 + 'a cat eats .', 'cat', 'who sleeps when the dog eats and what does the cat see in the house ? ' * 4)
+    for length in (24, 40, 64, 128):
+        first = featurize(SPAN, Dataset.from_list([row]), tok, length)[0]
+        (places,), = kind_of(SPAN).token_map(SPAN, [row], tok, length)
+        assert places['question'] and places['context']
+        for field, at in places.items():
+            whole = tok(row[field], add_special_tokens=False, return_offsets_mapping=True)
+            of = {tuple(o): i for i, o in zip(whole['input_ids'], whole['offset_mapping'])}
+            assert all(first['input_ids'][p] == of[s, e] for p, s, e in at), (field, length)
+        assert [tuple(o) for o in first['offsets'] if o[1] > o[0] >= 0] == [(s, e) for _, s, e in places['context']]
+
+
+def test_words_of_a_cut_row_are_where_their_tokens_are():
+    "Tags with a [QUE] behind the words have room for one token less"
+    import copy
+    tok = copy.deepcopy(load_tokenizer('lab')); add_query(tok); tok.init_kwargs['query_kinds'] = ['tags']
+    row = dict(id='1', tokens=['dog', 'sleeps', 'cat', 'eats'] * 10, tags=[0] * 40)
+    first = featurize(TAGS, Dataset.from_list([row]), tok, 16)[0]
+    (places,), = kind_of(TAGS).token_map(TAGS, [row], tok, 16)
+    text = ' '.join(row['tokens'])
+    assert max(p for p, _, _ in places['tokens']) == len(first['input_ids']) - 3
+    for p, s, e in places['tokens']: assert tok.convert_ids_to_tokens(first['input_ids'][p]).strip('▁') == text[s:e].strip()
+
+
+# ---------------------------------------------------------------- words and tokens
+
+def test_words_are_read_as_in_running_text(byte_level):
+    "Words given one by one keep the tokens of the sentence, where a word's space belongs to its first token"
+    row = dict(id='1', tokens='the old dog met a cat in New York'.split(), tags=[0, 0, 0, 0, 0, 0, 0, 1, 2])
+    f = featurize(TAGS, Dataset.from_list([row]), byte_level, 64)[0]
+    assert f['input_ids'] == byte_level(' '.join(row['tokens']))['input_ids']
+    assert [y for y in f['labels'] if y != -100] == row['tags'] and f['words'] == list(range(9))
+    at = [i for i, y in enumerate(f['labels']) if y != -100]
+    assert byte_level.convert_ids_to_tokens([f['input_ids'][at[7]]])[0].startswith('ĠN')
+
+
+def test_a_word_may_be_labelled_on_its_first_real_token(lab):
+    "A lone word-start mark says nothing of the word: where it comes first, the label may sit on the token behind it"
+    tok = train_tokenizer(['张伟住在北京', '王芳在上海', 'Ana lives in Rome'] * 5, 60)
+    row = dict(id='1', tokens=['张伟', '在', '上海', 'Ana'], tags=[1, 0, 1, 1])
+    labelled = lambda task: [tok.convert_ids_to_tokens(f['input_ids'][i]) for f in [featurize(task, Dataset.from_list([row]), tok, 64)[0]]
+                             for i, y in enumerate(f['labels']) if y != -100]
+    assert '▁' in labelled(TAGS)
+    real = Task('t', 'tags', TAGS.labels, options=dict(label_on='real'))
+    assert '▁' not in labelled(real) and len(labelled(real)) == 4
+    feats = featurize(real, Dataset.from_list([row]), tok, 64).to_list()
+    assert decode(real, [np.eye(3)[[max(y, 0) for y in f['labels']]] for f in feats], feats, [row]) == [['B-X', 'O', 'B-X', 'B-X']]
+    with pytest.raises(XlnbError, match="label_on='last'.*'first' or 'real'"): Task('t', 'tags', TAGS.labels, options=dict(label_on='last'))
+
+
+def test_text_without_spaces_has_words(monkeypatch):
+    "Chinese, Thai, Japanese, Lao, Khmer and Burmese: by ICU where it is there, else by characters, and that is said"
+    import sys, types
+    from xlnb.data import words
+    texts = ['张伟住在北京大学', 'กินข้าวที่บ้าน', '東京大学で勉強', 'ພາສາລາວ', 'ភាសាខ្មែរ', 'မြန်မာဘာသာ']
+    monkeypatch.setitem(sys.modules, 'icu4py', None); monkeypatch.setitem(sys.modules, 'icu4py.breakers', None)
+    words.segmenter.cache_clear()
+    with pytest.warns(UserWarning, match=r'xlnb\[words\]'): cut = [words.split_words(t) for t in texts]
+    for t, spans in zip(texts, cut):
+        assert len(spans) > 1 and ''.join(t[a:b] for a, b in spans) == t
+        assert not any(unicodedata.category(t[a])[0] == 'M' for a, _ in spans)
+    class Breaker(list):
+        def __init__(self, text, locale): super().__init__([text[:2], text[2:]])
+    monkeypatch.setitem(sys.modules, 'icu4py', types.ModuleType('icu4py'))
+    monkeypatch.setitem(sys.modules, 'icu4py.breakers', SimpleNamespace(WordBreaker=Breaker))
+    words.segmenter.cache_clear()
+    assert words.split_words('x 张伟住在') == [(0, 1), (2, 4), (4, 6)]
+    words.segmenter.cache_clear()
+
+
+# ---------------------------------------------------------------- answers
+
+@pytest.mark.parametrize('text', ['Đại học Huế', 'Café', '한국', 'नमस्ते'])
+def test_a_decomposed_answer_keeps_its_marks(text):
+    "A tokenizer composes letters and marks; the answer is cut from the text as it is written"
+    text = unicodedata.normalize('NFD', text)
+    context = f'the {text} is here'
+    tok = train_tokenizer([context, unicodedata.normalize('NFC', context)] * 5, 80)
+    assert found(answer(context, text), tok) == text
+
+
+def test_an_answer_without_tokens_is_named():
+    "It is not too long: the vocabulary has nothing for it"
+    rows = [answer('the dog \ufffd sleeps', '\ufffd'), answer('the dog sleeps', 'dog')]
+    tok = Tokenizer(models.WordPiece({w: i for i, w in enumerate(['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'the', 'dog', 'sleeps', 'who', '?'])}, unk_token='[UNK]'))
+    tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tok.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    tok = PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='[PAD]', unk_token='[UNK]', cls_token='[CLS]', sep_token='[SEP]')
+    with pytest.warns(UserWarning, match='1 of 2 training rows, their answer has no token'): kept = featurize(SPAN, Dataset.from_list(rows), tok, 64, train=True)
+    assert set(kept['row']) == {1}
+
+
+def test_long_answers_can_be_found_when_asked_for(lab):
+    "The limit on predicted answers is an option of the task, and what it costs can be read"
+    from xlnb.data.kinds.spans import answer_ceiling
+    text = 'the dog sleeps and ' * 12
+    row = answer('a cat eats . ' + text + 'so .', text.strip())
+    assert found(row, lab) != text.strip() and found(row, lab, options=dict(longest=100)) == text.strip()
+    ds = Dataset.from_list([row, answer('the dog sleeps .', 'dog') | dict(id='2')])
+    assert answer_ceiling(SPAN, ds, lab, 128) < 1 == answer_ceiling(Task('t', 'span', options=dict(longest=100)), ds, lab, 128)
+    with pytest.raises(XlnbError, match='longest'): Task('t', 'span', options=dict(longest=0))
+    with pytest.raises(XlnbError, match="did you mean 'longest'"): Task('t', 'span', options=dict(longst=9))
+
+
+# ---------------------------------------------------------------- what decides a score is in its key
+
+def test_metric_and_options_are_part_of_a_task():
+    "Two tasks that score differently are different"
+    one, two, three = (Task('t', 'span', metric=m, options=o).identity() for m, o in (('squad', {}), ('mlqa', {}), ('squad', dict(longest=9))))
+    assert one != two and one != three and one['metric'] == 'squad'
+
+
+# ---------------------------------------------------------------- encoder-decoders
+
+def sentinel_tokenizer(sentinel):
+    tok = train_tokenizer(TEXTS, 80)
+    if sentinel: tok.add_tokens([AddedToken(sentinel, normalized=False, special=False)])
+    return tok
+
+
+@pytest.mark.parametrize('sentinel', ['<extra_id_0>', '▁<extra_id_0>'])
+def test_the_gap_is_a_sentinel(sentinel):
+    "T5 and mT5 spell it differently; it is in the input once, as the token that the model knows"
+    from xlnb.evaluation.scoring import Seq2SeqScorer, Verbaliser
+    tok, task = sentinel_tokenizer(sentinel), Task('t', 'pair', ('a', 'b'))
+    scorer = Seq2SeqScorer(task, tok, Verbaliser('{text_a} ? {mask} , {text_b}', ('dog', 'cat')))
+    f = scorer.features(Dataset.from_list([dict(id='1', text_a='Ana sings', text_b='Paka analala', label=0)]))[0]
+    assert f['seqs'][0].count(tok.get_vocab()[sentinel]) == 1
+    assert 'extra' not in tok.decode([i for i in f['seqs'][0] if i != tok.get_vocab()[sentinel]])
+
+
+def test_no_sentinel_is_an_error():
+    from xlnb.evaluation.scoring import Seq2SeqScorer, Verbaliser
+    with pytest.raises(XlnbError, match='sentinel'):
+        Seq2SeqScorer(Task('t', 'pair', ('a', 'b')), sentinel_tokenizer(''), Verbaliser('{text_a} ? {mask} , {text_b}', ('dog', 'cat')))
+
+
+def test_label_words_are_english_unless_asked_for():
+    "As in the authors' release; translated ones are an option"
+    from xlnb.evaluation.scoring import verbaliser
+    assert verbaliser('inference').of('sw')[1] == ('Yes', 'Maybe', 'No') and verbaliser('inference', translated=True).of('sw')[1][0] == 'Ndiyo'
+    with pytest.raises(XlnbError, match='inference'): verbaliser('inferense')
+
+
+def test_pieces_of_a_label_word_are_summed_or_averaged(lab):
+    "A sum favours short words; the mean is an option"
+    import torch
+    from xlnb.evaluation.scoring import ClozeScorer, Verbaliser
+    from xlnb.models.encoders import load_encoder
+    task = Task('t', 'pair', ('a', 'b'))
+    ds, model = Dataset.from_list([dict(id='1', text_a='the dog sleeps', text_b='the cat eats', label=0)]), load_encoder('lab')
+    got = {}
+    for pieces in ('sum', 'mean'):
+        scorer = ClozeScorer(task, lab, Verbaliser('{text_a} ? {mask} , {text_b}', ('dog', 'the old dog')), pieces=pieces)
+        features = scorer.features(ds)
+        with torch.no_grad(): got[pieces] = scorer.prepare(model)(**{k: v for k, v in scorer.collate(features).items() if k != 'labels'}).logits[0]
+    n = [len(p) for p in features[0]['pieces']]
+    assert n[1] > n[0] and torch.allclose(got['sum'] / torch.tensor(n), got['mean'], atol=1e-5)
+    with pytest.raises(XlnbError, match="pieces='max'"): ClozeScorer(task, lab, Verbaliser('{mask}', ('a', 'b')), pieces='max')
