@@ -21,6 +21,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
     'teacher_gains': 'xlnb.methods.alsace.diagnostics:teacher_gains_measure',
     'candidate_precision': 'xlnb.methods.salt.table:candidate_precision_measure',
+    'teacher_similarity': 'xlnb.methods.mmkd.baselines:teacher_similarity_measure',
     'span_precision': 'xlnb.methods.clism.spans:span_precision_measure',
 }
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from ..models.encoders import load_encoder, load_tokenizer
+from ..models.heads import save_encoder
 from ..lab.worlds import Lab
 from ..core import XlnbError, claim, digest, nearest, option, plain, seal, write_json
 from ..data.parallel import parallel_texts
@@ -366,5 +367,7 @@ def make_encoder(
     task = SimpleNamespace(name='given text' if texts else 'lab-', source=source, langs=langs)
     if texts: method = dataclasses.replace(method, text=texts)
     ctx = Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs)
-    result, = run_method(method, load_encoder(encoder), ctx, progress)
-    return str(Path(out)/'encoder'), result
+    model = load_encoder(encoder)
+    result, = run_method(method, model, ctx, progress)
+    if int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, ctx.out/'encoder') # one process writes
+    return str(ctx.out/'encoder'), result
