@@ -12,7 +12,7 @@ import pytest
 from test_study import encoder  # noqa: F401  a fixture
 from xlnb.cli import main
 
-FEW = "--langs qal --train-examples 64 --eval-examples 20 --steps 4 --max-length 48 --quiet".split()
+FEW = "--langs qal --train-examples 64 --eval-examples 20 --max-length 48 --quiet".split()
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_help_is_light():
 
 
 def test_every_command_has_help(capsys):
-    for command in ("run", "study", "pretrain", "tasks", "languages", "report"):
+    for command in ("run", "study", "pretrain", "tasks", "languages", "report", "verify"):
         assert call(command, "--help") == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
 
@@ -78,7 +78,7 @@ def mistakes(encoder, here):
     for f in Path(encoder).iterdir(): (half / f.name).write_bytes(f.read_bytes()[:3000] if f.suffix == ".safetensors" else f.read_bytes())
     run = ["run", "--encoder", encoder, *FEW, "--task"]
     lab = ["run", "--task", "lab-inference", *FEW, "--encoder"]
-    own = lambda name, rows, **kw: ["run", "--encoder", encoder, "--steps", "2", "--quiet", "--task", own_task(here / name, rows, **kw)]
+    own = lambda name, rows, **kw: ["run", "--encoder", encoder, "--recipe", "finetune(epochs=1)", "--quiet", "--task", own_task(here / name, rows, **kw)]
     return {
         "unknown task": (run + ["lab-infrence"], "lab-inference"),
         "unknown language": (lab + [encoder, "--langs", "qal,xx"], "Unknown language 'xx'"),
@@ -141,6 +141,31 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     next(Path("runs/a").glob("*.parquet")).write_bytes(b"half")
     assert call("report", "runs/a") == 0
     assert "is not a finished cell" in capsys.readouterr().err
+
+
+def test_verify(encoder, capsys):  # noqa: F811
+    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune(epochs=1)", "--seeds", "2", "--out", "runs/a") == 0
+    capsys.readouterr()
+    verify = ["verify", "runs/a", "--sample", "1", "--quiet", "--encoder", f"{Path(encoder).name}={encoder}"]
+    assert call(*verify) == 0
+    assert "1 equal" in capsys.readouterr().out
+    file = next(Path("runs/a").glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-9])
+    assert call(*verify, "--json") == 1
+    assert {r["outcome"] for r in json.loads(capsys.readouterr().out)} == {"corrupted", "equal"}
+
+
+def test_devices(monkeypatch, capsys):
+    monkeypatch.delenv("XLNB_DEVICE", raising=False)
+    assert call("tasks", "--device", "cpu", "--json") == 0 and os.environ.pop("XLNB_DEVICE") == "cpu"
+    assert call("tasks", "--device", "tpu") == 2
+
+
+def test_a_curve_and_a_metric(encoder, capsys):  # noqa: F811
+    few = [a if a != "64" else "16,32" for a in FEW]
+    assert call("run", "--task", "lab-tags", "--encoder", encoder, *few, "--recipe", "finetune(epochs=1)", "--seeds", "1", "--metric", "conll", "--out", "runs/c") == 0
+    from xlnb.study.store import Store
+    assert {(i["cell"]["budget"]["train_examples"], i["cell"]["task"]["metric"]) for i in Store("runs/c").infos()} == {(16, "conll"), (32, "conll")}
 
 
 def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811

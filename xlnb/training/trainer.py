@@ -46,7 +46,8 @@ class Stage:
     options: dict|None = None                # what else decides the result: a folder of checkpoints belongs to it
     # may be stopped with `StageStopped`: the weights at the start are remembered
     guarded: bool = False
-    extra: dict = field(default_factory=dict)# small records of the method, stored with the result
+    # small records of the method, stored with the result; or a function of the result that makes them
+    extra: Any = field(default_factory=dict)
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):
