@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Iterator, Sequence
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, load_model, save_model
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
@@ -40,7 +40,9 @@ class Context:
     data: Any = None                # root of a local mirror; `None`: the environment's `XLNB_DATA`, else the Hub
     out: Path|None = None           # folder for checkpoints
     langs: tuple[str, ...] = ()     # languages to be evaluated
-    runs: Any = None                # in a study: `snapshots(n)` of the fine-tuned model, `other_runs(n)` of further seeds
+    shared: Path|None = None        # folder for what several runs may share, such as tables; None: no sharing
+    # in a study: `snapshots(n)` of the fine-tuned model, `other_runs(n)` of further seeds
+    runs: Any = None
 
 # %% ../../nbs/training/33_stage.ipynb #1c9dd8cb
 def _rows(self,
@@ -256,13 +258,16 @@ def _close(out, trainer, res):
     "Keep the final weights and the result, and drop the checkpoints"
     trainer.save_final(out/'model')
     if not trainer.args.should_save: return
+    if isinstance(trainer.stage.loss, Objective): save_model(trainer.stage.loss, str(out/'objective.safetensors'))
     write_json(out/'result.json', res.measures | {'history': res.history})
     for p in out.glob('checkpoint-*'): shutil.rmtree(p)
 
 def _finished(stage, out, model):
     "The result of a run that is over, with its weights put into `model`"
     res = StageResult(model=model.eval(), **json.loads((out/'result.json').read_text()))
-    if isinstance(stage.loss, Objective) and not res.stopped: stage.loss.hand_on(model)
+    if isinstance(stage.loss, Objective) and not res.stopped:
+        load_model(stage.loss, str(out/'objective.safetensors'))
+        stage.loss.hand_on(model)
     model.load_state_dict(load_file(out/'model'/'model.safetensors'), strict=False)
     return res
 
