@@ -124,6 +124,13 @@ def two_processes(script, out, *args):
     return lines
 
 
+def shared_objective():
+    "The same with an objective, whose parts are means over things that the processes have in unequal numbers"
+    data, collator, model, loss = headed("objective")
+    args = dict(per_device_train_batch_size=8, max_steps=6, optim="sgd", learning_rate=0.5, use_cpu=True, logging_steps=1)
+    return Stage("toy", data, collator, loss, args=args), model
+
+
 def shared_stage(**args):
     "What several processes can share exactly: full batches, no dropout, plain gradient descent."
     return stage(collator=collate, optim="sgd", learning_rate=0.5, num_train_epochs=3, use_cpu=True, **args)
@@ -147,6 +154,8 @@ if __name__ == "__main__":  # what other tests start as a process of its own: py
     what, out = sys.argv[1], Path(sys.argv[2])
     if what == "slow":
         run_stage(stage(evaluate=sys.argv[3] == "1", save_steps=7), encoder(), out, seed=5, callbacks=[Slow()])
+    elif what == "objective":
+        tell(out, run_stage(*shared_objective(), out, seed=5))
     else:
         r = run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out, seed=5, callbacks=[Stop()])
         tell(out, r)
