@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from ..core import XlnbError, check_options, option
+from ..core import XlnbError, check_options, device as current_device, option
 
 # %% ../../nbs/training/30_schedule.ipynb #4675adb2
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def best_precision(
     weights: int|None = None, # size of the model; a large one if None
 ) -> str: # 'bf16' or 'fp32'
     "The precision that `'auto'` means on a device."
-    kind = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu')).type
+    kind = torch.device(device or current_device()).type
     if kind != 'cuda' or weights is not None and weights <= 20_000_000: return 'fp32'
     return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp32'
 
@@ -105,7 +105,7 @@ def _resolved(self,
     model, # to be trained
 ) -> Schedule: # with the precision that is used; the learning rate is filled in
     "What 'auto' means here."
-    on_gpu, weights = torch.cuda.is_available(), sum(p.numel() for p in model.parameters())
+    on_gpu, weights = current_device() == 'cuda', sum(p.numel() for p in model.parameters())
     precision = best_precision(weights=weights) if self.precision == 'auto' else self.precision
     if precision == 'fp16' and not on_gpu: raise XlnbError("precision='fp16' needs a GPU: take 'bf16' or 'fp32'")
     if precision == 'bf16' and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):

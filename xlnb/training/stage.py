@@ -20,7 +20,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 
 from ..models.encoders import load_encoder, load_tokenizer
 from ..lab.worlds import Lab
-from ..core import XlnbError, claim, digest, nearest, option, plain, seal, write_json
+from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, write_json
 from ..data.parallel import parallel_texts
 from .losses import Objective, task_loss
 from .schedule import Budget, Schedule, learning_rate, settled
@@ -40,6 +40,7 @@ class Context:
     data: Any = None                # root of a local mirror; `None`: the environment's `XLNB_DATA`, else the Hub
     out: Path|None = None           # folder for checkpoints
     langs: tuple[str, ...] = ()     # languages to be evaluated
+    shared: Path|None = None        # folder for what several runs may share, such as tables; None: no sharing
     # in a study: `snapshots(n)` of the fine-tuned model, `other_runs(n)` of further seeds
     runs: Any = None
 
@@ -67,7 +68,7 @@ _DEFAULTS = dict(per_device_train_batch_size=32, per_device_eval_batch_size=64, 
 
 def _settings(stage, seed, precision):
     "Arguments of the Trainer by name: our defaults, the schedule, then the stage's own"
-    args = _DEFAULTS | dict(dataloader_pin_memory=torch.cuda.is_available(), seed=seed)
+    args = _DEFAULTS | dict(dataloader_pin_memory=device() == 'cuda', seed=seed)
     if precision != 'fp32': args[precision] = True
     args |= (stage.schedule.arguments() if stage.schedule else {}) | stage.args
     if unknown := [k for k in args if k not in TrainingArguments.__dataclass_fields__]:
@@ -89,7 +90,7 @@ def _settings(stage, seed, precision):
 def _arguments(stage, out, seed, precision):
     "`TrainingArguments` of a stage"
     args = _settings(stage, seed, precision)
-    if args.get('bf16') and not torch.cuda.is_available(): args.setdefault('use_cpu', True)
+    if device() == 'cpu': args.setdefault('use_cpu', True)
     try: res = TrainingArguments(output_dir=str(out), **args)
     except (TypeError, ValueError) as e:
         raise XlnbError(f"stage {stage.name!r} has arguments that do not fit together: {e}") from e

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, XLMRobertaConfig
 from ... import languages
 from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
-from ...core import XlnbError, atomic, digest
+from ...core import XlnbError, atomic, device, digest
 from ...models.pretraining import pretrain, train_tokenizer
 from ...data.pairs import WORDS, word_pieces
 
@@ -149,7 +149,7 @@ def teacher_cache(
 def _write(teacher, texts, folder, dtype, batch_size):
     "All vectors, batch by batch, sentences of like length together"
     folder.mkdir()
-    if torch.cuda.is_available(): teacher.model.to('cuda')
+    if device() != 'cpu': teacher.model.to(device())
     parts = [texts[i:i + 1000] for i in range(0, len(texts), 1000)]
     words = [k for p in parts for k in word_pieces(teacher.tokenizer, p, None, teacher.max_length, teacher.words).keys]
     start = np.cumsum([0] + [len(w) for w in words])
