@@ -255,6 +255,7 @@ def _result(stage, trainer, chosen, stopped):
                        state.best_metric,
                        state.best_global_step, precision, attention, stopped, stage.extra)
 
+# %% ../../nbs/training/33_stage.ipynb #ebd41a4c
 def _close(out, trainer, res):
     "Keep the final weights and the result, and drop the checkpoints"
     trainer.save_final(out/'model')
@@ -295,18 +296,23 @@ class Method(Schedule):
         return []
 
     def prepare(self, model, ctx: Context):
-        "Change the model before weights of an earlier run are read into it, such as new rows of the embeddings."
+        "Change the model before weights are read into it, such as new rows of the embeddings."
 
     def stages(self, model, ctx: Context) -> Iterator[Stage]:
         "Stages, one after the other; each is asked for when the one before it has run."
         raise NotImplementedError(f"{type(self).__name__} must define stages(model, ctx)")
 
-    def fingerprint(self, cell) -> Any:
-        "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
+# %% ../../nbs/training/33_stage.ipynb #77387704
+def _fingerprint(self,
+    cell, # of a study
+) -> Any: # anything that JSON can write; None where nothing else decides
+    "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
 
-    def measures(self) -> tuple:
-        "Names of measures that make sense for it."
-        return ()
+def _measures(self) -> tuple:
+    "Names of measures that make sense for it."
+    return ()
+
+Method.fingerprint, Method.measures = _fingerprint, _measures
 
 # %% ../../nbs/training/33_stage.ipynb #5c225f29
 def run_method(
