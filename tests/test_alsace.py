@@ -14,16 +14,18 @@ from safetensors.torch import load_file, save_file
 import toy_alsace
 from toy_stage import two_processes
 from toy_alsace import LANGS, shared_stage, text, world
-from xlnb.data.tasks import TASKS
-from xlnb.methods.alsace.baselines import (alsace_controls, explain_run, few_shot_budget, leave_teachers_out, run_controls)
+from xlnb.data.tasks import TASKS, own_task
+from xlnb.methods.alsace.baselines import alsace_baselines, few_shot_budget
 from xlnb.core import XlnbError
 from xlnb.methods.alsace.losses import DIRECTIONS, alsace_loss, distillation_loss, language_pairs, pair_by_pair
-from xlnb.methods.alsace.diagnostics import score_items
+from xlnb.methods.alsace.diagnostics import (calibration_change_measure, score_items, teacher_gains_measure, vote_accuracy_measure,
+                                             votes_measure)
 from xlnb.methods.alsace.method import ALSACE, distil
 from xlnb.data.parallel import split_text
 from xlnb.evaluation.scoring import ClozeScorer, Verbaliser
 from xlnb.methods.alsace.vote import choose_teachers, confidence, normalise, select_teachers, vote
-from xlnb.training.stage import Budget, Method, run_stage
+from xlnb.training.schedule import Budget
+from xlnb.training.stage import Method, run_method, run_stage, seeded
 
 XNLI = "en fr bg es de vi ru el zh th tr hi ar ur sw".split()
 
@@ -162,23 +164,128 @@ def test_weak_languages_learn_and_english_stays(toy, options):
     assert done.watched.agreement.iloc[1:].max() > done.watched.agreement.iloc[0]
 
 
-def test_best_and_last_are_both_kept(toy, tmp_path):
+def test_the_best_weights_are_kept_and_read_again(toy, tmp_path):
     ctx, model, _ = toy
     for out in (None, tmp_path):
         method = ALSACE(text=text(), lr=2e-3, epochs=4, evaluations=4, guard=None)
         done = distil(copy.deepcopy(model), replace(ctx, out=out), method)
-        log = done.watched.agreement[1:]
-        last = distil(copy.deepcopy(model), ctx, replace(method, select="last"))
-        for a, b in zip(done.last().state_dict().values(), last.model.state_dict().values()): torch.testing.assert_close(a, b)
-        assert done.result.best == pytest.approx(log.max())
+        assert done.result.best == pytest.approx(done.watched.agreement[1:].max())
+    last = distil(copy.deepcopy(model), ctx, replace(method, select="last"))
+    assert last.result.best_step == last.result.steps == done.result.steps
     again = distil(copy.deepcopy(model), replace(ctx, out=tmp_path), method)  # finished: read, not run
-    assert again.result.steps == done.result.steps and not again.plan.watch.log
+    assert again.result.steps == done.result.steps and not again.plan.watch.log and again.result.extra == done.result.extra
     for a, b in zip(done.model.state_dict().values(), again.model.state_dict().values()): assert torch.equal(a, b)
 
 
-def test_a_collapse_stops_the_run(toy):
+COLLAPSE = dict(lr=0.3, epochs=30, batch_size=8)
+
+
+def test_a_collapse_stops_the_run_and_gives_the_weights_back(toy, tmp_path):
+    "A seed that is stopped keeps its result: that of the model it started from"
     ctx, model, _ = toy
-    with pytest.raises(XlnbError, match="alsace stopped"): distil(copy.deepcopy(model), ctx, ALSACE(text=text(), lr=0.3, epochs=30, batch_size=8))
+    for out in (None, tmp_path):
+        run = copy.deepcopy(model)
+        (result,) = run_method(ALSACE(text=text(), **COLLAPSE), run, replace(ctx, out=out))
+        assert "source" in result.stopped or "entropy" in result.stopped
+        assert result.steps < 30 * 6 and result.model is run and not run.training
+        for a, b in zip(model.state_dict().values(), run.state_dict().values()): assert torch.equal(a, b)
+        assert result.extra["probability_change"] == 0
+    again = copy.deepcopy(model)  # finished: read, not run
+    (read,) = run_method(ALSACE(text=text(), **COLLAPSE), again, replace(ctx, out=tmp_path))
+    assert read.stopped == result.stopped
+    for a, b in zip(model.state_dict().values(), again.state_dict().values()): assert torch.equal(a, b)
+
+
+def test_a_stopped_cell_has_items(toy, tmp_path):
+    from xlnb.study.cell import run_cell
+    items, info = run_cell(toy_cell(toy, tmp_path, ALSACE(text=text(), **COLLAPSE), epochs=5.), tmp_path / "out")
+    plain, _ = run_cell(toy_cell(toy, tmp_path, None, epochs=5.), tmp_path / "plain")
+    assert info["stages"][1]["stopped"] and not info["stages"][0]["stopped"]
+    assert items.prediction.tolist() == plain.prediction.tolist()
+
+
+# --- how far a run moves ----------------------------------------------------------------------------------------------
+def test_defaults_move_predictions(toy):
+    "Rate times steps follows the release's, within a bound; 65 steps of 2e-7 moved nothing"
+    ctx, model, _ = toy
+    done = distil(copy.deepcopy(model), ctx, ALSACE(text=text(200)))
+    assert done.result.extra["probability_change"] > 0.01
+    before, after = score_items(model, ctx), score_items(done.model, ctx)
+    assert (before.prediction != after.prediction).any()
+
+
+def test_rate_times_steps_follows_the_release():
+    from types import SimpleNamespace as NS
+    from xlnb.methods.alsace.method import RELEASED_TRAVEL, distillation_rate
+    base = NS(config=NS(hidden_size=768))
+    assert RELEASED_TRAVEL == pytest.approx(96_300 * 3e-8, rel=0.001)
+    assert distillation_rate(base, 96_300) == pytest.approx(3e-8, rel=0.001)
+    for steps in (1000, 10_000): assert distillation_rate(base, steps) * steps == pytest.approx(RELEASED_TRAVEL)
+    assert distillation_rate(base, 10) == distillation_rate(base, 65) == pytest.approx(4e-6)  # a fifth of the rate of fine-tuning at most
+    assert distillation_rate(NS(config=NS(hidden_size=128)), 65) > distillation_rate(base, 65)
+
+
+def test_the_change_of_a_probability_is_that_of_the_chosen_weights(toy):
+    from xlnb.evaluation.scoring import HeadScorer, label_logits, label_probs
+    ctx, model, _ = toy
+    done = distil(copy.deepcopy(model), ctx, ALSACE(text=text(), lr=3e-3, epochs=4, evaluations=4, guard=None))
+    def held(m): return label_probs(label_logits(m, HeadScorer(ctx.task, ctx.tokenizer, 40), done.plan.held.rows))[0]
+    assert done.result.extra["probability_change"] == pytest.approx(abs(held(done.model) - held(model)).mean(), abs=1e-6)
+
+
+# --- what decides a result is in its key ------------------------------------------------------------------------------
+def toy_cell(toy, folder, method, encoder="encoder", task=None, **finetune):
+    from xlnb.study.cell import Cell
+    from xlnb.methods.finetune import FineTune
+    from xlnb.study.recipe import recipe
+    ctx, _, mlm = toy
+    if not (folder / encoder).exists():
+        mlm.save_pretrained(folder / encoder)
+        ctx.tokenizer.save_pretrained(folder / encoder)
+    return Cell(task or ctx.task, str(folder / encoder), recipe([FineTune(**dict(lr=3e-3, select="last") | finetune), *([method] if method else [])]), 0, Budget(eval_examples=100, max_length=40), LANGS)
+
+
+def test_validation_rows_of_targets_that_decide_are_in_the_key(toy, tmp_path):
+    sets = {s: toy_alsace.rows(n, k, s) for k, (s, n) in enumerate(dict(train=40, validation=20, test=20).items())}
+    def task(change):
+        table = {l: {s: [dict(r) for r in sets[s][l]] for s in sets if s != "train" or l == "en"} for l in LANGS}
+        if change: table["ur"]["validation"][3][change] = {"label": "high" if table["ur"]["validation"][3]["label"] == "low" else "low", "text": "ba bo"}[change]
+        return own_task("toy-few", "sentence", table, labels=("low", "high"))
+    def keys(**options): return [toy_cell(toy, tmp_path, ALSACE(**options), task=task(change)).key() for change in (None, None, "label", "text")]
+    try:
+        same, again, label, words = keys(text="validation")
+        assert same == again == label != words  # as unlabelled text, the words decide
+        same, again, label, words = keys(text=text(), teachers="oracle")
+        assert same == again and len({same, label, words}) == 3
+        assert len(set(keys(text=text()))) == 1  # neither reads them
+    finally: TASKS.pop("toy-few", None)
+
+
+def test_a_scorer_of_ones_own_gives_the_same_key_everywhere(toy, tmp_path):
+    ctx, forms = toy[0], toy_alsace.words()
+    def key(words): return toy_cell(toy, tmp_path, ALSACE(text=text(), scorer=ClozeScorer(ctx.task, ctx.tokenizer, Verbaliser("{text} {mask}", words), 40))).key()
+    assert key((forms["en"][0], forms["en"][8])) == key((forms["en"][0], forms["en"][8])) != key((forms["en"][1], forms["en"][8]))
+    def own(size): return toy_cell(toy, tmp_path, ALSACE(text=text(), scorer=OwnScorer(size))).key()
+    assert own(3) == own(3) != own(4)  # another object, another address
+
+
+class OwnScorer:
+    "A scorer as a user may write one, without a `fingerprint`"
+    def __init__(self, size): self.size, self.cache = size, None
+
+
+# --- anchors ----------------------------------------------------------------------------------------------------------
+def test_anchors_are_drawn_per_batch(toy):
+    "All labelled rows serve in the end, beside any instance; only the first ones did"
+    ctx, model, _ = toy
+    plan = ALSACE(text=text(40), anchor=1.0, guard=None).plan(copy.deepcopy(model), ctx)
+    rows = [plan.stage.data[i] for i in range(8)]
+    def anchors(seed):
+        with seeded(seed): batch = plan.stage.collator(rows)
+        return [tuple(t.tolist()) + (int(y),) for t, y in zip(batch["anchor_input_ids"], batch["anchor_labels"])]
+    drawn = [anchors(s) for s in range(40)]
+    assert drawn[0] == anchors(0) != drawn[1] and all(len(set(d)) > 4 for d in drawn)
+    assert len({a for d in drawn for a in d}) > 150  # of 320
 
 
 def test_select_by_source_and_without_it(toy):
@@ -187,25 +294,36 @@ def test_select_by_source_and_without_it(toy):
     assert done.result.best == pytest.approx(done.watched.source_accuracy[1:].max()) and done.result.steps == 4
 
 
-def test_controls_take_the_same_steps(toy):
+def test_baselines_take_the_same_steps(toy):
     ctx, model, _ = toy
-    few = replace(ctx, budget=Budget(max_length=40, eval_examples=60))
-    items, done = run_controls(model, few, alsace_controls(text=text(40), epochs=2, batch_size=8, evaluations=1, guard=None))
-    assert {d.result.steps for d in done.values() if d.result} == {8} and done["no distillation"].result is None
-    assert len(items) == len(done) * len(LANGS) * 60
+    recipes = alsace_baselines(None, text=text(40), epochs=2, batch_size=8, evaluations=1, guard=None)
+    assert recipes["no distillation"] == [None]
+    done = {name: distil(copy.deepcopy(model), ctx, after[0]) for name, (_, *after) in recipes.items() if after}
+    assert {d.result.steps for d in done.values()} == {8}
     kept = done["self-training, all languages"].plan.stage.data
     assert len(kept) == 32 * len(LANGS) // 2 and len(done["self-training, source"].plan.stage.data) == 16
     assert done["random teachers"].report.source == "random" and len(done["random teachers"].report.teachers) == len(done["ALSACE"].report.teachers)
     assert done["source as the only teacher"].plan.pairs == [(0, 1), (0, 2), (0, 3)]
     assert "oracle" in done["oracle teachers (target labels)"].plan.stage.name
-    tables = explain_run(model, done["ALSACE"], few)
-    assert tables["ranks"]["languages"] == 4 and set(tables["calibration"].index) == set(LANGS)
 
 
-def test_each_teacher_left_out(toy):
-    ctx, model, _ = toy
-    gains = leave_teachers_out(model, replace(ctx, budget=replace(ctx.budget, eval_examples=30)), ALSACE(text=text(30), steps=2, threshold="top-2", evaluations=1, guard=None))
-    assert gains.shape == (2, 4) and gains.abs().max().max() < 0.5
+def test_measures_of_a_run(toy):
+    from types import SimpleNamespace as NS
+    ctx, start, _ = toy
+    method, model = ALSACE(text=text(30), threshold="top-2", steps=2, evaluations=1, guard=None), copy.deepcopy(start)
+    stages = [dict(extra=r.extra) for r in run_method(method, model, ctx)]
+    run = NS(cell=NS(recipe=NS(methods=[method])), ctx=ctx, model=model, start=lambda: copy.deepcopy(start), stages=stages)
+    votes = votes_measure(run)
+    assert sum(r["value"] for r in votes if r["measure"] == "teaches") == 2
+    assert {r["lang"] for r in votes if r["measure"] == "R"} == set(LANGS)
+    right = {r["lang"]: r["value"] for r in vote_accuracy_measure(run) if r["measure"] == "vote: accuracy"}
+    assert right[None] >= min(v for k, v in right.items() if k) and right.keys() == {None, *LANGS}
+    gains = teacher_gains_measure(run)
+    assert len(gains) == 2 * len(LANGS) and max(abs(r["value"]) for r in gains) < 0.5
+    ece = calibration_change_measure(run)
+    assert len(ece) == 2 * len(LANGS) and all(0 <= r["value"] <= 1 for r in ece)
+    run.stages = [dict(extra={})]
+    assert votes_measure(run) == vote_accuracy_measure(run) == teacher_gains_measure(run) == []
 
 
 def test_the_sure_half_is_kept(toy):
@@ -230,7 +348,7 @@ def test_an_evaluation_split_warns(toy):
     ctx, model, _ = toy
     with pytest.warns(UserWarning, match="validation split"): ALSACE(text="validation", amount=20).plan(copy.deepcopy(model), ctx)
     hidden = replace_origin(split_text(ctx.task, "test", LANGS, n=30))
-    with pytest.warns(UserWarning, match="100% of the unlabelled rows stand in the test split"): ALSACE(text=hidden).plan(copy.deepcopy(model), ctx)
+    with pytest.warns(UserWarning, match="100% of the unlabelled rows are in the test split"): ALSACE(text=hidden).plan(copy.deepcopy(model), ctx)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ALSACE(text=text()).plan(copy.deepcopy(model), ctx)
@@ -245,7 +363,7 @@ def test_cloze_scores_in_translated_templates(toy):
     verbaliser = Verbaliser("{text} {mask}", (forms["en"][0], forms["en"][8]), {"ur": "{mask} {text}"}, {l: (forms[l][0], forms[l][8]) for l in LANGS})
     scorer = ClozeScorer(ctx.task, ctx.tokenizer, verbaliser, 40)
     model = copy.deepcopy(mlm)
-    done = distil(model, ctx, ALSACE(text=text(30), steps=3, scorer=scorer, evaluations=1, guard=None, anchor=1.0))
+    done = distil(model, ctx, ALSACE(text=text(30), scorer=scorer, steps=3, evaluations=1, guard=None, anchor=1.0))
     assert done.result.steps == 3 and np.isfinite(done.watched.confidence).all() and {"distil", "anchor"} <= {k for h in done.result.history for k in h}
 
 
@@ -272,7 +390,7 @@ def test_in_a_recipe(toy, tmp_path):
     def cell(t): return Cell(ctx.task, str(tmp_path / "encoder"), recipe([FineTune(lr=3e-3, steps=3), ALSACE(text=t, steps=3, evaluations=1, guard=None)]), 0, Budget(eval_examples=20, max_length=40), LANGS)
     items, info = run_cell(cell(text()), tmp_path / "out")
     assert [s["method"] for s in info["stages"]] == ["finetune", "alsace"] and info["stages"][1]["stage"].startswith("distil ")
-    assert len(items) == 20 * len(LANGS) and json.loads((tmp_path / "out" / "1" / "teachers.json").read_text())["teachers"]
+    assert len(items) == 20 * len(LANGS) and info["stages"][1]["extra"]["teachers"]["teachers"]
     assert cell(text()).key() == cell(text()).key() != cell(text(61)).key()
 
 

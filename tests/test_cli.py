@@ -12,7 +12,7 @@ import pytest
 from test_study import encoder  # noqa: F401  a fixture
 from xlnb.cli import main
 
-FEW = "--langs qal --train-examples 64 --eval-examples 20 --steps 4 --max-length 48 --quiet".split()
+FEW = "--langs qal --train-examples 64 --eval-examples 20 --max-length 48 --quiet".split()
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_help_is_light():
 
 
 def test_every_command_has_help(capsys):
-    for command in ("run", "study", "pretrain", "tasks", "languages", "report"):
+    for command in ("run", "study", "pretrain", "tasks", "languages", "report", "verify"):
         assert call(command, "--help") == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
 
@@ -52,11 +52,21 @@ def test_the_package_is_light():
     assert done.returncode == 0
 
 
-def test_every_public_name_exists():
+PUBLIC = """FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget Schedule get_task list_tasks own_task
+register_task register_language load_encoder load_finetuned save_finetuned predict parallel_text pretrain score_table compare verify
+plot_curve plot_gap plot_heatmap plot_history plot_scores XlnbError""".split()
+
+
+def test_public_names():
     import xlnb
-    assert [n for n in xlnb.__all__ if not hasattr(xlnb, n)] == []
-    assert "Study" in dir(xlnb)
-    with pytest.raises(AttributeError): xlnb.nothing
+    assert sorted(dir(xlnb)) == sorted(PUBLIC)
+    examples = "\n".join("".join(c["source"]) for p in Path(__file__).parents[1].glob("nbs/**/*.ipynb") if "_lab_" not in p.name
+                          for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code" and "#| export" not in "".join(c["source"]))
+    for name in PUBLIC:
+        found = getattr(xlnb, name)
+        assert found.__doc__ and not found.__doc__.startswith(f"{name}("), name
+        assert re.search(rf"\b{found.__name__}\b", examples), f"no page has an example of {name}"
+    with pytest.raises(AttributeError, match="public names"): xlnb.nothing
 
 
 def own_task(folder, rows, **described):
@@ -78,7 +88,7 @@ def mistakes(encoder, here):
     for f in Path(encoder).iterdir(): (half / f.name).write_bytes(f.read_bytes()[:3000] if f.suffix == ".safetensors" else f.read_bytes())
     run = ["run", "--encoder", encoder, *FEW, "--task"]
     lab = ["run", "--task", "lab-inference", *FEW, "--encoder"]
-    own = lambda name, rows, **kw: ["run", "--encoder", encoder, "--steps", "2", "--quiet", "--task", own_task(here / name, rows, **kw)]
+    own = lambda name, rows, **kw: ["run", "--encoder", encoder, "--recipe", "finetune(epochs=1)", "--quiet", "--task", own_task(here / name, rows, **kw)]
     return {
         "unknown task": (run + ["lab-infrence"], "lab-inference"),
         "unknown language": (lab + [encoder, "--langs", "qal,xx"], "Unknown language 'xx'"),
@@ -141,6 +151,31 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     next(Path("runs/a").glob("*.parquet")).write_bytes(b"half")
     assert call("report", "runs/a") == 0
     assert "is not a finished cell" in capsys.readouterr().err
+
+
+def test_verify(encoder, capsys):  # noqa: F811
+    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune(epochs=1)", "--seeds", "2", "--out", "runs/a") == 0
+    capsys.readouterr()
+    verify = ["verify", "runs/a", "--sample", "1", "--quiet", "--encoder", f"{Path(encoder).name}={encoder}"]
+    assert call(*verify) == 0
+    assert "1 equal" in capsys.readouterr().out
+    file = next(Path("runs/a").glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-9])
+    assert call(*verify, "--json") == 1
+    assert {r["outcome"] for r in json.loads(capsys.readouterr().out)} == {"corrupted", "equal"}
+
+
+def test_devices(monkeypatch, capsys):
+    monkeypatch.delenv("XLNB_DEVICE", raising=False)
+    assert call("tasks", "--device", "cpu", "--json") == 0 and os.environ.pop("XLNB_DEVICE") == "cpu"
+    assert call("tasks", "--device", "tpu") == 2
+
+
+def test_a_curve_and_a_metric(encoder, capsys):  # noqa: F811
+    few = [a if a != "64" else "16,32" for a in FEW]
+    assert call("run", "--task", "lab-tags", "--encoder", encoder, *few, "--recipe", "finetune(epochs=1)", "--seeds", "1", "--metric", "conll", "--out", "runs/c") == 0
+    from xlnb.study.store import Store
+    assert {(i["cell"]["budget"]["train_examples"], i["cell"]["task"]["metric"]) for i in Store("runs/c").infos()} == {(16, "conll"), (32, "conll")}
 
 
 def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811

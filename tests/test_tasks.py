@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from xlnb.data import tasks
+from xlnb.data import sources, tasks
 from xlnb.lab.worlds import LAB_TASKS, Lab
 from xlnb.core import XlnbError
 from xlnb.languages import language
@@ -104,7 +104,7 @@ def test_a_mirror_without_the_set(tmp_path):
 
 def test_no_network(monkeypatch):
     def unreachable(*a, **k): raise ConnectionError("Couldn't reach 'facebook/xnli' on the Hub (LocalEntryNotFoundError)")
-    monkeypatch.setattr(tasks, 'load_dataset', unreachable)
+    monkeypatch.setattr(sources, 'load_dataset', unreachable)
     monkeypatch.delenv('XLNB_DATA', raising=False)
     for data in None, 'hub':
         with pytest.raises(XlnbError, match="Can't reach the Hub .*XLNB_DATA.*'xnli'"): get_task('xnli').load('en', 'test', data)
@@ -118,10 +118,10 @@ def test_the_hub_is_asked_the_same_way(monkeypatch):
     def fake(path, config, split, **kw):
         asked.append((path, config, split))
         return Dataset.from_list([dict(index_id=7, category='travel', text='Safari.')], features=features)
-    monkeypatch.setattr(tasks, 'load_dataset', fake)
+    monkeypatch.setattr(sources, 'load_dataset', fake)
     ds = get_task('sib200').load('zh-TW', 'test', 'hub')
     assert asked == [('Davlan/sib200', 'zho_Hant', 'test')] and ds[0] == dict(id='7', text='Safari.', label=6)
-    monkeypatch.setattr(tasks, 'load_dataset', lambda path, config, split, **kw: asked.append((path, config)) or Dataset.from_list(
+    monkeypatch.setattr(sources, 'load_dataset', lambda path, config, split, **kw: asked.append((path, config)) or Dataset.from_list(
         [dict(premise='p', hypothesis='h', label=1)], features=Features(premise=Value('string'), hypothesis=Value('string'), label=ClassLabel(names=['contradiction', 'entailment', 'neutral']))))
     assert get_task('xnli').load('swa', 'test', 'hub')['label'][0] == 0 # by name, whatever the order of the source
     assert asked[-1] == ('facebook/xnli', 'sw')
@@ -133,7 +133,7 @@ def test_missing_translations_of_the_hub(monkeypatch):
     there = {'en': [1, 2, 3, 4], 'ko': [1, 3, 4]}
     def fake(path, config, split, **kw):
         return Dataset.from_list([dict(id=i, sentence1='NS' if i not in there.get(config, there['en']) else f'{config}{i}', sentence2='b', label=i % 2) for i in range(1, 5)], features=features)
-    monkeypatch.setattr(tasks, 'load_dataset', fake)
+    monkeypatch.setattr(sources, 'load_dataset', fake)
     paws = get_task('pawsx')
     assert paws.load('ko', 'test', 'hub')['id'][:] == ['1', '3', '4'] and paws.load('en', 'test', 'hub')['id'][:] == ['1', '2', '3', '4']
     for seed in range(5): assert paws.load('en', 'test', 'hub', limit=2, seed=seed)['id'][:] == paws.load('ko', 'test', 'hub', limit=2, seed=seed)['id'][:]
@@ -171,12 +171,12 @@ def test_damaged_files(folder):
 def test_a_folder_is_read_as_load_dataset_reads_it(name, lang, tmp_path):
     "The README is read once for all languages; rows, features and config are the same"
     t = get_task(name)
-    path, config = tasks.data_folder(t, DATA)[0], tasks._config(t, language(lang))
-    a, b = tasks.read_folder(path, config, 'validation'), tasks.load_dataset(path, config, split='validation', cache_dir=str(tmp_path))
+    path, config = sources.data_folder(t, DATA)[0], sources.config_of(t, language(lang))
+    a, b = sources.read_folder(path, config, 'validation'), sources.load_dataset(path, config, split='validation', cache_dir=str(tmp_path))
     assert a.features == b.features and a.config_name == b.config_name and a[:] == b[:]
-    read = tasks._folder_at.cache_info().misses
+    read = sources.folder_info.cache_info().misses
     t.load(lang, 'validation', DATA)
-    assert tasks._folder_at.cache_info().misses == read
+    assert sources.folder_info.cache_info().misses == read
 
 
 def test_languages_that_a_study_tests():

@@ -14,10 +14,11 @@ import pytest
 import torch
 from transformers import TrainerCallback, get_linear_schedule_with_warmup
 
-from toy_stage import collate, encoder, noisy_collate, rows, same, stage, weights
+from toy_stage import Pulled, collate, encoder, headed, noisy_collate, rows, same, stage, weights
 from xlnb.core import XlnbError
-from xlnb.training.stage import Stage, predict, run_stage, seeded, task_loss
-from xlnb.training.trainer import _Sampler
+from xlnb.training.schedule import Budget, Schedule, best_precision
+from xlnb.training.stage import Stage, StageStopped, predict, run_stage, seeded, task_loss
+from xlnb.training.trainer import EpochSampler
 
 HERE = Path(__file__).parent
 
@@ -68,16 +69,109 @@ def test_parts_sum_to_the_loss(accumulate):
     for h in lines: assert h["loss"] == pytest.approx(h["task"] + h["pull"], rel=1e-5)
 
 
-def test_accumulation_is_the_same_as_a_large_batch():
-    "Rows in their own order, so that both see the same batches; the mean of means is the mean only up to rounding."
+@pytest.mark.parametrize("kind", ["pair", "tags", "span", "objective"])
+def test_accumulation_is_the_same_as_a_large_batch(kind):
+    "Two batches of four rows of unequal length give the gradient of one of eight: a plain gradient step shows it"
     def run(n):
-        data = [{k: v for k, v in r.items() if k != "length"} for r in rows(160)]
-        s = Stage("toy", data, collate, args=dict(num_train_epochs=1, learning_rate=3e-3, per_device_train_batch_size=16 // n, gradient_accumulation_steps=n))
-        return run_stage(s, encoder(dropout=0.0), seed=0)
-    a, b = run(1), run(4)
-    assert a.steps == b.steps == 10
-    for x, y in zip(weights(a.model).values(), weights(b.model).values()): torch.testing.assert_close(x, y, atol=2e-4, rtol=1e-3)
-    for x, y in zip(a.history, b.history): assert x["loss"] == pytest.approx(y["loss"], abs=1e-3)
+        data, collator, model, loss = headed(kind)
+        args = dict(max_steps=3, learning_rate=0.5, optim="sgd", max_grad_norm=0, lr_scheduler_type="constant", logging_steps=1,
+                    per_device_train_batch_size=8 // n, gradient_accumulation_steps=n)
+        return run_stage(Stage("toy", data, collator, loss, args=args), model, seed=0)
+    start, a, b = weights(headed(kind)[2]), run(1), run(2)
+    for x, y in zip(a.history, b.history):
+        for k in {*x} - {"seconds"}: assert x[k] == pytest.approx(y[k], rel=1e-4), (kind, k)
+    for k, x in weights(a.model).items():
+        torch.testing.assert_close(weights(b.model)[k] - start[k], x - start[k], atol=1e-6, rtol=1e-3, msg=k)
+
+
+@pytest.mark.parametrize("kind", ["pair", "tags", "span"])
+def test_a_row_has_one_loss_alone_and_batched_with_a_longer_one(kind):
+    data, collator, model, loss = headed(kind)
+    short, long = sorted(data, key=lambda r: len(r["input_ids"]))[::len(data) - 1]
+    batch = collator([short, long])
+    with torch.no_grad(): alone, padded = (loss(model.eval(), {k: v[:1] for k, v in b.items()})[0] for b in (collator([short]), batch))
+    assert alone.item() == pytest.approx(padded.item(), rel=1e-5)
+
+
+def test_an_objective_resumes_and_hands_on(tmp_path):
+    "Its weights are in the checkpoints; at the end the model is alone, with what it was given"
+    class Handing(Pulled):
+        def hand_on(self, model): model.config.direction = self.direction.weight.tolist()
+    def make(): data, collator, model, _ = headed("objective"); return Stage("toy", data, collator, Handing(), Schedule(lr=1e-2, steps=6, batch_size=8)), model
+    ends = []
+    for out, stops in ((tmp_path / "whole", None), (tmp_path / "cut", 4)):
+        if stops:
+            s, model = make(); s.args["save_steps"] = 2
+            with pytest.raises(KeyboardInterrupt): run_stage(s, model, out, callbacks=[Stop(stops)])
+            assert list(out.glob("checkpoint-*"))
+        s, model = make(); s.args["save_steps"] = 2
+        r = run_stage(s, model, out)
+        ends.append((weights(r.model), s.loss.direction.weight.tolist(), r.model.config.direction))
+    assert same(ends[0][0], ends[1][0]) and ends[0][1:] == ends[1][1:] and ends[0][1] == ends[0][2] != Handing().direction.weight.tolist()
+    s, model = make(); s.args["save_steps"] = 2
+    again = run_stage(s, model, tmp_path / "whole") # finished: read back
+    assert again.steps == 6 and model.config.direction == ends[0][1] and same(weights(again.model), ends[0][0]) and set(ends[0][0]) == set(weights(headed("objective")[2]))
+
+
+def test_unused_weights_stay(tmp_path):
+    class Partly(Pulled):
+        def unused(self, model): return list(model.classifier.parameters())
+    data, collator, model, _ = headed("objective")
+    before = weights(model)
+    run_stage(Stage("toy", data, collator, Partly(), Schedule(lr=1e-2, steps=2, batch_size=8)), model)
+    moved = {k for k, v in weights(model).items() if not torch.equal(v, before[k])}
+    assert moved and not any(k.startswith("classifier") for k in moved) and all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("frozen, still", [("none", []), ("embeddings", ["embeddings"]), (1, ["embeddings", "layer.0"])])
+def test_frozen_parts_stay(frozen, still):
+    model = encoder(dropout=0.0)
+    before = weights(model)
+    r = run_stage(Stage("toy", rows(32), collate, schedule=Schedule(lr=1e-2, steps=2, frozen=frozen)), model)
+    moved = {k for k, v in weights(model).items() if not torch.equal(v, before[k])}
+    assert "classifier.dense.weight" in moved and not any(part in k for k in moved for part in still)
+    assert any("embeddings" in k for k in moved) == (not still) and all(p.requires_grad for p in model.parameters()) and r.steps == 2
+
+
+def test_a_guard_gives_the_starting_weights_back(tmp_path):
+    class Guard(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2: raise StageStopped("collapsed")
+    s = lambda guarded: Stage("toy", rows(64), collate, schedule=Schedule(lr=1e-2, steps=5), guarded=guarded)
+    model = encoder(); before = weights(model)
+    r = run_stage(s(True), model, tmp_path / "a", callbacks=[Guard()])
+    assert r.stopped == "collapsed" and r.steps == 2 and same(weights(r.model), before) and r.measures["stopped"]
+    again = run_stage(s(True), encoder(), tmp_path / "a")
+    assert again.stopped == "collapsed" and same(weights(again.model), before)
+    with pytest.raises(XlnbError, match="guarded=True"): run_stage(s(False), encoder(), callbacks=[Guard()])
+
+
+def test_precision_and_attention_are_recorded_and_put_back():
+    model = encoder()
+    r = run_stage(Stage("toy", rows(32), collate, schedule=Schedule(steps=1, precision="bf16", attention="eager")), model)
+    assert (r.precision, r.attention) == ("bf16", "eager") and model.config._attn_implementation == "sdpa"
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    if not torch.cuda.is_available():
+        r = run_stage(Stage("toy", rows(32), collate, schedule=Schedule(steps=1)), encoder())
+        assert (r.precision, r.attention) == ("fp32", "sdpa")
+        with pytest.raises(XlnbError, match="needs a GPU"): run_stage(Stage("toy", rows(32), collate, schedule=Schedule(steps=1, precision="fp16")), encoder())
+
+
+def test_emulated_bf16_is_not_taken(monkeypatch):
+    "A T4 says that it supports bf16, by emulation, which is slower than fp32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert best_precision() == "fp32" == best_precision("cuda") and Schedule().resolved(encoder()).precision == "fp32"
+    with pytest.raises(XlnbError, match="not computed by this GPU"): Schedule(precision="bf16").resolved(encoder())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert best_precision() == "bf16" and best_precision(weights=1000) == "fp32"
+
+
+def test_steps_belong_to_a_schedule():
+    "A budget counts rows and lengths, so few labels never shorten a method before fine-tuning"
+    assert "steps" not in Budget.__dataclass_fields__ and "steps" in Schedule.__dataclass_fields__
+    with pytest.raises(TypeError): Budget(steps=3)
+    assert Schedule(steps=9).part(1 / 3).arguments()["max_steps"] == 3
 
 
 def test_it_is_the_plain_training_loop():
@@ -85,7 +179,7 @@ def test_it_is_the_plain_training_loop():
     data, model = rows(256), encoder(dropout=0.0)
     s = Stage("toy", data, collate, args=dict(num_train_epochs=2, per_device_train_batch_size=16, learning_rate=3e-3, warmup_steps=0.1, weight_decay=0.0))
     ours = run_stage(s, encoder(dropout=0.0), seed=4)
-    sampler = _Sampler(256, data["length"][:], 16, 4)
+    sampler = EpochSampler(256, data["length"][:], 16, 4)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.0, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, 4, 32)
     model.train()

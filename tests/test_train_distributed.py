@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from toy_stage import encoder, shared_stage, told
+from toy_stage import encoder, shared_objective, shared_stage, told
 from xlnb.training.stage import run_stage
 
 HERE = Path(__file__).parent
@@ -31,7 +31,7 @@ def check(one, lines, out):
     assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"], "the processes ended with different weights"
     two = lines[0]
     assert (two["steps"], two["tokens"], two["best_step"], two["selection"]) == (one.steps, one.tokens, one.best_step, one.selection)
-    assert two["best"] == pytest.approx(one.best, abs=1e-9)
+    assert two["best"] == (one.best and pytest.approx(one.best, abs=1e-9))
     saved = load_file(out / "model" / "model.safetensors")
     for k, v in one.model.state_dict().items():
         if k in saved: torch.testing.assert_close(saved[k], v, atol=ATOL, rtol=0)
@@ -52,6 +52,20 @@ def test_two_processes_resume(one, tmp_path):
     run, lines = two_processes(tmp_path)
     assert run.returncode == 0, run.stderr[-3000:]
     check(one, lines, tmp_path)
+
+
+def test_two_processes_share_an_objective(tmp_path):
+    "Its weights too; and means over unequal numbers of things are those of one process"
+    torch.set_num_threads(1)
+    stage, model = shared_objective()
+    one = run_stage(stage, model, seed=5)
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_stage.py", "objective", tmp_path],
+                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = told(tmp_path)
+    check(one, lines, tmp_path)
+    for a, b in zip(one.history, lines[0]["history"]):
+        for k in ("loss", "task", "words"): assert a[k] == pytest.approx(b[k], rel=1e-4), k
 
 
 def test_a_batch_that_cannot_be_shared(tmp_path):

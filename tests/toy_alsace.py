@@ -1,6 +1,7 @@
 "A task in four languages that a tiny encoder learns in seconds: which of two groups do most words come from? German shares most words with English, Swahili some, Urdu few."
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
 from xlnb.models.pretraining import train_tokenizer
 from xlnb.data.tasks import own_task
-from xlnb.training.stage import Budget, Context, run_method, run_stage
+from xlnb.training.schedule import Budget
+from xlnb.training.stage import Context, run_method, run_stage
 
 LANGS = ("en", "de", "sw", "ur")
 SHARED = dict(en=1.0, de=0.8, sw=0.5, ur=0.3)
@@ -61,8 +63,9 @@ def text(n=60, seed=9):
 
 def shared_stage(ctx, model):
     "What two processes can share exactly: full batches, no dropout, plain gradient descent"
-    plan = ALSACE(text=text(40), batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None, select="last").plan(model, ctx)
-    plan.stage.args |= dict(optim="sgd", learning_rate=0.3, use_cpu=True)
+    one = replace(ctx, budget=replace(ctx.budget, train_examples=1))  # the same anchor for both, which draw their own
+    plan = ALSACE(text=text(40), lr=0.3, batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None, select="last").plan(model, one)
+    plan.stage.args |= dict(optim="sgd", use_cpu=True)
     return plan
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+from transformers import (XLMRobertaConfig, XLMRobertaForQuestionAnswering, XLMRobertaForSequenceClassification,
+    XLMRobertaForTokenClassification)
 
-from xlnb.training.stage import Stage
+from xlnb.training.losses import Objective, weighted
+from xlnb.training.stage import Stage, task_loss
 
 
 def rows(n=256, seed=0, longest=20):
@@ -44,6 +46,39 @@ def encoder(seed=0, dropout=0.1):
                               max_position_embeddings=64, num_labels=2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
                               classifier_dropout=dropout, pad_token_id=1)
     return XLMRobertaForSequenceClassification(config)
+
+
+def headed(kind):
+    "Rows of unequal length, a collator, a model without dropout and the loss, for a kind of task"
+    r, data = random.Random(0), []
+    for row in rows(24, longest=30):
+        n = row["length"]
+        more = dict(tags=dict(labels=[r.choice([-100, 0, 1]) if 0 < i < n - 1 else -100 for i in range(n)]),
+                    span=dict(start_positions=r.randrange(n // 2), end_positions=n // 2)).get(kind, {})
+        data.append({k: v for k, v in row.items() if k != "length"} | more)
+    pad = lambda rs, k, v: torch.tensor([d[k] + [v] * (max(len(d["input_ids"]) for d in rs) - len(d["input_ids"])) for d in rs])
+    def collator(rs):
+        out = dict(input_ids=pad(rs, "input_ids", 1), attention_mask=pad(rs, "attention_mask", 0))
+        if kind == "tags": return out | dict(labels=pad(rs, "labels", -100))
+        return out | {k: torch.tensor([d[k] for d in rs]) for k in (("start_positions", "end_positions") if kind == "span" else ("labels",))}
+    cls = dict(tags=XLMRobertaForTokenClassification, span=XLMRobertaForQuestionAnswering).get(kind, XLMRobertaForSequenceClassification)
+    config = encoder(dropout=0.0).config
+    torch.manual_seed(0)
+    model = cls(config)
+    return data, collator, model, Pulled() if kind == "objective" else task_loss
+
+
+class Pulled(Objective):
+    "The loss of the task, and scores of labelled words pulled to a learnt direction: two means over different things"
+    weights = dict(task=1.0, words=0.5)
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]): torch.manual_seed(0); self.direction = torch.nn.Linear(16, 1)
+    def forward(self, model, batch):
+        out, states = model(**batch), model.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        parts = dict(task=out.loss, words=self.direction(states[batch["attention_mask"] == 1]).pow(2).mean())
+        return weighted(parts, self.weights), parts
+    def counts(self, batch): return dict(task=len(batch["labels"]), words=int(batch["attention_mask"].sum()))
 
 
 def parts_loss(model, batch):
@@ -89,6 +124,13 @@ def two_processes(script, out, *args):
     return lines
 
 
+def shared_objective():
+    "The same with an objective, whose parts are means over things that the processes have in unequal numbers"
+    data, collator, model, loss = headed("objective")
+    args = dict(per_device_train_batch_size=8, max_steps=6, optim="sgd", learning_rate=0.5, use_cpu=True, logging_steps=1)
+    return Stage("toy", data, collator, loss, args=args), model
+
+
 def shared_stage(**args):
     "What several processes can share exactly: full batches, no dropout, plain gradient descent."
     return stage(collator=collate, optim="sgd", learning_rate=0.5, num_train_epochs=3, use_cpu=True, **args)
@@ -112,6 +154,8 @@ if __name__ == "__main__":  # what other tests start as a process of its own: py
     what, out = sys.argv[1], Path(sys.argv[2])
     if what == "slow":
         run_stage(stage(evaluate=sys.argv[3] == "1", save_steps=7), encoder(), out, seed=5, callbacks=[Slow()])
+    elif what == "objective":
+        tell(out, run_stage(*shared_objective(), out, seed=5))
     else:
         r = run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out, seed=5, callbacks=[Stop()])
         tell(out, r)

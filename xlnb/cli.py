@@ -12,7 +12,7 @@ from pathlib import Path
 # %% ../nbs/98_cli.ipynb #cell-07
 _EXIT = """exit codes:
   0  done
-  1  a cell failed; the others are stored
+  1  a cell failed, or did not come out again; the others are stored
   2  a mistake in the call: the message says what to change
   130  interrupted; finished cells are stored, and the same call goes on"""
 
@@ -32,6 +32,10 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above zero')
     return int(text)
 
+def _counts(text: str) -> list:
+    "'64,128' means both"
+    return [_count(t.strip()) for t in text.split(',')]
+
 def _seeds(text: str):
     "'3' means seeds 0, 1, 2; '0,5' means these two"
     if not all(t.strip().isdigit() for t in text.split(',')):
@@ -44,33 +48,42 @@ def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.s
 def _shared(parser, several: bool):
     "Options of `run` and `study`"
     many = dict(nargs='+') if several else {}
-    parser.add_argument('--task', required=not several, metavar='NAME',
-                        help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows",
-                        **many)
-    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME',
-                        help="Hub name or folder of a masked language model, or 'lab' (default)", **many)
-    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R',
-                        help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'", **many)
+    parser.add_argument('--task', required=not several, metavar='NAME', **many,
+        help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows")
+    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME', **many,
+        help="Hub name (perhaps NAME@REVISION) or folder of an encoder, or 'lab' (default)")
+    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', **many,
+        help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'")
     parser.add_argument('--seeds', type=_seeds, default=3, metavar='N', help='how many seeds (3), or which: 0,5')
-    parser.add_argument(
-    '--langs',
-    type=_codes,
-    metavar='A,B',
-     help='languages to test, in any code form; all that the task has if left out, but of sib200 the 15 of XNLI; `all` for every one')
+    parser.add_argument('--langs', type=_codes, metavar='A,B',
+        help='languages to test, in any code form; all that the task has if left out, but of sib200 '
+             'the 15 of XNLI; `all` for every one')
+    parser.add_argument('--steps', type=_count, metavar='N', help='steps of fine-tuning; other methods keep their own')
+    parser.add_argument('--metric', metavar='NAME', help='what the task is scored by: squad, mlqa; strict, conll')
+    parser.add_argument('--measures', type=_codes, default=[], metavar='A,B',
+                        help='what else is recorded: cost, calibration')
     parser.add_argument('--data', metavar='DIR',
                         help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
     parser.add_argument('--out', metavar='DIR', help='folder of the results (runs/...)')
-    limits = parser.add_argument_group('budget')
-    limits.add_argument('--train-examples', type=_count, metavar='N', help='training rows at most')
-    limits.add_argument('--eval-examples', type=_count, metavar='N',
-                        help='rows per language in validation and test at most')
-    limits.add_argument('--steps', type=_count, metavar='N', help='steps of fine-tuning')
-    limits.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
+    parser.add_argument('--plan', metavar='FILE', help='JSON file with the primary contrasts, decided beforehand')
     parser.add_argument('--keep-stale', action='store_true',
                         help='accept stored results of an earlier version of the code')
+    _budget(parser.add_argument_group('budget'))
     _common(parser)
 
+# %% ../nbs/98_cli.ipynb #f50d171b
+def _budget(group):
+    "How much data a cell may use"
+    group.add_argument('--train-examples', type=_counts, metavar='N,M',
+                       help='training rows at most; several make a curve')
+    group.add_argument('--samples', type=_count, default=1, metavar='N', help='draws of the training rows (1)')
+    group.add_argument('--eval-examples', type=_count, metavar='N',
+                       help='rows per language in validation and test at most')
+    group.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
+
 def _common(parser):
+    "Options of every command"
+    parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'], help='where to compute; a GPU if there is one')
     parser.add_argument('--json', action='store_true', help='print results as JSON')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     parser.add_argument('--debug', action='store_true', help='show the traceback of a mistake')
@@ -78,20 +91,17 @@ def _common(parser):
 # %% ../nbs/98_cli.ipynb #cell-12
 def _run(args) -> int:
     "Commands `run` and `study`"
-    from xlnb.training.stage import Budget
-    from xlnb.study.grid import Study, lab_study, listed
-    from xlnb.study.recipe import with_steps
-    common = dict(seeds=args.seeds, langs=args.langs, data=args.data, keep_stale=args.keep_stale)
-    limits = {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
-    stepped = lambda recipes: [with_steps(r, args.steps) for r in listed(recipes)] if args.steps else recipes
+    from xlnb.study.grid import Study, lab_study
+    common = dict(seeds=args.seeds, langs=args.langs, data=args.data, keep_stale=args.keep_stale,
+                  measures=args.measures, plan=args.plan)
     if args.task:
-        recipes, store = stepped(args.recipe or 'finetune'), args.out or _folder(args.task)
-        study = Study(args.task, args.encoder, recipes, budget=Budget(**limits), store=store, **common)
+        recipes = _with_steps(args.recipe or 'finetune', args.steps)
+        common |= dict(metrics=_metrics(args), budget=_budgets(args), store=args.out or _folder(args.task))
+        study = Study(args.task, args.encoder, recipes, **common)
     else:
-        common |= {'recipes': args.recipe} if args.recipe else {}
-        common |= {'budget': Budget(**limits)} if limits else {}
+        common |= {'recipes': _with_steps(args.recipe, args.steps)} if args.recipe else {}
+        common |= {'budget': _budgets(args)} if _limited(args) else {}
         study = lab_study(store=args.out or 'runs/lab', **common)
-        if args.steps: study = lab_study(store=study.store, **common | dict(recipes=stepped(study.recipes)))
     if not args.langs and not args.quiet: _say_langs(study)
     study.run(progress=not args.quiet)
     return _show(study, study.store.root/'report', args)
@@ -99,13 +109,37 @@ def _run(args) -> int:
 def _say_langs(study):
     "Name what is left out of tasks with very many languages"
     for t in study.tasks:
-        if t.tested:
-            print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); "
-                  f"--langs all tests every one", file=sys.stderr)
+        if not t.tested: continue
+        print(f"{t.name} is tested in {len(t.tested)} of its {len(t.langs)} languages ({' '.join(t.tested)}); "
+              "--langs all tests every one", file=sys.stderr)
 
 def _folder(task) -> str:
     name = '+'.join([task] if isinstance(task, str) else task)
     return f"runs/{''.join(c if c.isalnum() or c in '+-_' else '-' for c in name)}"
+
+# %% ../nbs/98_cli.ipynb #ea4313ce
+def _limited(args) -> dict:
+    "What the call says of the budget"
+    return {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
+
+def _budgets(args) -> list:
+    "A budget for each number of training rows and each draw of them"
+    from xlnb.training.stage import Budget
+    said = _limited(args)
+    sizes = said.pop('train_examples', [None])
+    return [Budget(train_examples=n, sample=s, **said) for n in sizes for s in range(args.samples)]
+
+def _metrics(args) -> dict:
+    "The metric that the call names, for each of its tasks"
+    from xlnb.data.tasks import get_task
+    tasks = [args.task] if isinstance(args.task, str) else args.task
+    return {get_task(t).name: args.metric for t in tasks} if args.metric else {}
+
+def _with_steps(recipes, steps) -> list:
+    "Recipes whose fine-tuning takes so many steps"
+    from xlnb.study.recipe import recipe, with_steps
+    recipes = [recipes] if isinstance(recipes, str) else recipes
+    return [with_steps(r, steps) if steps else recipe(r) for r in recipes]
 
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
@@ -216,8 +250,17 @@ def _pretrain(args) -> int:
 # %% ../nbs/98_cli.ipynb #cell-21
 def _report(args) -> int:
     "Command `report`"
-    from xlnb.study.grid import Store
+    from xlnb.study.store import Store
     return _show(Store(args.store), args.out or Path(args.store)/'report', args)
+
+def _verify(args) -> int:
+    "Command `verify`"
+    from xlnb.study.verify import verify
+    encoders = dict(e.partition('=')[::2] for e in args.encoder)
+    table = verify(args.store, args.sample, args.stamp, progress=not args.quiet, data=args.data, encoders=encoders)
+    _print_frame(table, args.json)
+    if not args.json: print('', *textwrap.wrap(table.attrs['caption'], 100), sep='\n')
+    return int(not {*table.outcome} <= {'equal', 'within the spread'})
 
 # %% ../nbs/98_cli.ipynb #cell-23
 _TOP = """Cross-lingual transfer for multilingual encoders, without labels in the target languages.
@@ -228,6 +271,7 @@ first steps:
   xlnb run --task lab-inference --seeds 3      one recipe on one task
   xlnb run --task sib200 --encoder xlm-roberta-base --langs en,sw,ur
   xlnb report runs/lab                         table and figure of what is stored
+  xlnb verify runs/lab                         do the stored results still come out?
 """
 
 _RUN = """Train one recipe on a task with several seeds, test it in every language, and
@@ -276,6 +320,16 @@ def _pretrain_options(p):
     p.add_argument('--bf16', action='store_true', help='mixed precision')
     p.add_argument('--half', action='store_true', help='store the weights in 16 bits')
 
+# %% ../nbs/98_cli.ipynb #34aa5f59
+_VERIFY = """Compute some cells of a store again, from nothing, and compare. On the same kind of
+machine they must be equal to the bit; on another, within twice the standard
+deviation over the stored seeds. Says which modules have changed since.
+
+examples:
+  xlnb verify runs/lab --sample 3
+  xlnb verify runs/lab --sample 5 --stamp
+"""
+
 # %% ../nbs/98_cli.ipynb #cell-25
 def _parser() -> argparse.ArgumentParser:
     "All commands and their options"
@@ -300,12 +354,24 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument('codes', nargs='*', metavar='CODE', help='codes in any form: sw swa swh_Latn zho_Hans')
     p.add_argument('--task', metavar='NAME', help='the languages of this task')
     _common(p)
+    _on_stores(command)
+    return top
+
+def _on_stores(command):
+    "The commands that read a store"
     p = command('report', _report, 'table, differences and figure of what a store holds')
     p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
     _common(p)
-    return top
+    p = command('verify', _verify, 'compute some stored cells again, and compare', _VERIFY)
+    p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
+    p.add_argument('--sample', type=_count, default=3, metavar='N', help='cells to compute again (3)')
+    p.add_argument('--stamp', action='store_true', help='if all come out, record the present code with every cell')
+    p.add_argument('--data', metavar='DIR', help='folder with a mirror of the benchmarks')
+    p.add_argument('--encoder', nargs='*', default=[], metavar='NAME=DIR',
+                   help='where encoders are that lie in folders')
+    _common(p)
 
 # %% ../nbs/98_cli.ipynb #cell-26
 def _warn(message, category, filename, lineno, file=None, line=None): print(f'xlnb: {message}', file=sys.stderr)
@@ -323,6 +389,12 @@ def _quiet(debug: bool):
     warnings.filterwarnings('default', category=UserWarning, module=r'xlnb\.')
     warnings.showwarning = _warn
 
+# %% ../nbs/98_cli.ipynb #03a7740d
+def _use(device: str):
+    "Compute there, in this process and those that it starts"
+    from xlnb.core import use_device
+    use_device(device)
+
 # %% ../nbs/98_cli.ipynb #cell-27
 def main(
     argv=None,  # Arguments without the program's name; those of the process if None
@@ -335,7 +407,9 @@ def main(
         return 2
     _quiet(args.debug)
     from xlnb.core import XlnbError
-    try: return args.do(args)
+    try:
+        if args.device: _use(args.device)
+        return args.do(args)
     except XlnbError as e:
         if args.debug: traceback.print_exc()
         else: print(f"xlnb: {' '.join(str(e).split())}", file=sys.stderr)

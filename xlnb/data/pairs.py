@@ -109,7 +109,8 @@ def _alone(c):
 
 def word_spans(
     text: str,
-    words: str = 'spaces', # 'spaces': runs without white space, cut into words where a script has none; 'bert': as BERT's tokenizer has it
+    # 'spaces': runs without white space, cut into words where a script has none; 'bert': as BERT's tokenizer has it
+    words: str = 'spaces',
 ) -> list: # of (start, end), in characters
     "Where the words of a text are; those of scripts without spaces come from `split_words`."
     if words not in WORDS: raise XlnbError(f"words={words!r} is unknown: choose 'spaces' or 'bert'")
@@ -122,6 +123,7 @@ def word_spans(
         elif start is None and not c.isspace(): start = i
     return out
 
+# %% ../../nbs/data/18_pairs.ipynb #89db4045
 def _letters(text, start, end):
     "A run without spaces as it is, or cut into words; punctuation stays with the word before it"
     if not is_unspaced(text[start:end]): return [(start, end)]

@@ -16,7 +16,8 @@ from .kinds.base import kind_of
 SPLITS = 'train', 'validation', 'test'
 
 # %% ../../nbs/data/10_schema.ipynb #cell-10
-def _pick(task, raw: Dataset, where: str) -> tuple[dict, list]: # {canonical column: values}, and the number of each row in the source
+# {canonical column: values}, and the number of each row in the source
+def _pick(task, raw: Dataset, where: str) -> tuple[dict, list]:
     "The canonical columns of the source's rows"
     out = {}
     for name in kind_of(task).columns:
@@ -26,7 +27,9 @@ def _pick(task, raw: Dataset, where: str) -> tuple[dict, list]: # {canonical col
         else:
             wanted = [rule] if isinstance(rule, str) else list(rule)
             lost = [o for o in wanted if o not in raw.column_names]
-            if lost: raise XlnbError(f"{where} has no column '{lost[0]}' for '{name}' (there: {some(raw.column_names)}): name the right one in columns=dict({name}=...).")
+            if lost:
+                raise XlnbError(f"{where} has no column '{lost[0]}' for '{name}' (there: {some(raw.column_names)}): "
+                                f"name the right one in columns=dict({name}=...).")
             out[name] = raw[rule][:] if isinstance(rule, str) else [list(o) for o in zip(*(raw[c][:] for c in rule))]
     out['id'] = [str(o) for o in out['id']]
     extra = [o for o in task.extra if o in raw.column_names and o not in out]
@@ -35,14 +38,18 @@ def _pick(task, raw: Dataset, where: str) -> tuple[dict, list]: # {canonical col
     keep = [i for i, row in enumerate(zip(*texts)) if not {*row} & {*task.drop}] if task.drop else list(range(len(raw)))
     return {k: [v[i] for i in keep] for k, v in out.items()}, keep
 
+# %% ../../nbs/data/10_schema.ipynb #c47f1da0
 def _index_of(task, feature) -> dict: # {value in the source: index into task.labels}
     "What every label of the source means here"
     names = feature.names if isinstance(feature, ClassLabel) else None
     known = {o: i for i, o in enumerate(task.labels)}
     known |= {k: known[v] for k, v in task.label_names.items()}
-    return {i: known[o] for i, o in enumerate(names) if o in known} if names else known | {i: i for i in range(len(task.labels))}
+    return {i: known[o] for i, o in enumerate(names) if o in known} if names else known | {i: i
+        for i in range(len(task.labels))}
 
-def _as_numbers(task, values: list, places: list, feature, where: str) -> list: # one number per row, or one list of them for tags
+# %% ../../nbs/data/10_schema.ipynb #567fbb10
+# one number per row, or one list of them for tags
+def _as_numbers(task, values: list, places: list, feature, where: str) -> list:
     "Labels as indices into the task's labels"
     tags = kind_of(task).label_per_word
     index = _index_of(task, getattr(feature, 'feature', feature) if tags else feature)
@@ -50,7 +57,8 @@ def _as_numbers(task, values: list, places: list, feature, where: str) -> list: 
         for o in (row if tags and isinstance(row, list) else [row]):
             if isinstance(o, bool) or not isinstance(o, (int, str)) or o not in index:
                 hint = ' (-1 marks rows whose label is kept secret: choose another split)' if o == -1 else ''
-                raise XlnbError(f"{where}, {place}: label {o!r} is not one of {some(task.labels)}{hint}; correct the row, or name it in label_names=.")
+                raise XlnbError(f"{where}, {place}: label {o!r} is not one of {some(task.labels)}{hint}; correct the "
+                                f"row, or name it in label_names=.")
     return [[index[o] for o in row] for row in values] if tags else [index[o] for o in values]
 
 # %% ../../nbs/data/10_schema.ipynb #cell-13
@@ -67,7 +75,8 @@ def canonical_rows(
     target = kind.label_column
     if task.labels:
         rule = task.columns.get(target, target)
-        out[target] = _as_numbers(task, out[target], places, raw.features.get(rule) if isinstance(rule, str) else None, where)
+        out[target] = _as_numbers(task, out[target], places, raw.features.get(rule) if isinstance(rule, str) else None,
+                                  where)
     seen = set()
     for place, values in zip(places, zip(*out.values())):
         row = dict(zip(out, values))
@@ -85,23 +94,32 @@ def check_parallel(
     "Make sure that row i says the same in every language"
     first, base = next(iter(by_lang.items()))
     for lang, ds in by_lang.items():
-        if 'id' not in ds.column_names: raise XlnbError(f"The rows of '{lang}' have no column 'id' to compare by: add one, equal where rows say the same.")
+        if 'id' not in ds.column_names:
+            raise XlnbError(f"The rows of '{lang}' have no column 'id' to compare by: add one, equal where rows say "
+                            f"the same.")
         for column in ('id', 'label'):
             if not {column} <= {*ds.column_names} & {*base.column_names}: continue
             off = next((i for i, (a, b) in enumerate(zip(base[column][:], ds[column][:])) if a != b), None)
             if off is None: continue
-            raise XlnbError(f"Rows of '{first}' and '{lang}' do not line up: row {off} has {column} {base[column][off]!r} and {ds[column][off]!r}; "
-                            + ("join them with align_rows." if column == 'id' else "the same row must have the same label in both."))
-        if len(ds) != len(base): raise XlnbError(f"Rows of '{first}' and '{lang}' do not line up: there are {len(base)} and {len(ds)}; join them with align_rows.")
+            raise XlnbError(f"Rows of '{first}' and '{lang}' do not line up: row {off} has {column} "
+                            f"{base[column][off]!r} and {ds[column][off]!r}; "
+                            + ("join them with align_rows." if column == 'id'
+                               else "the same row must have the same label in both."))
+        if len(ds) != len(base):
+            raise XlnbError(f"Rows of '{first}' and '{lang}' do not line up: there are {len(base)} and {len(ds)}; join "
+                            f"them with align_rows.")
     return by_lang
 
+# %% ../../nbs/data/10_schema.ipynb #a536f003
 def align_rows(
     by_lang: dict # {language: Dataset with a column `id`}
 ) -> dict: # the rows that all languages have, in the order of the first
     "Join the rows of several languages on `id`"
     where = {o: {id: i for i, id in enumerate(ds['id'][:])} for o, ds in by_lang.items()}
     ids = [id for id in next(iter(where.values())) if all(id in o for o in where.values())]
-    if not ids: raise XlnbError(f"The rows of {some(by_lang)} have no id in common: they are not parallel, or their ids are made differently.")
+    if not ids:
+        raise XlnbError(f"The rows of {some(by_lang)} have no id in common: they are not parallel, or their ids are "
+                        f"made differently.")
     return check_parallel({o: ds.select([where[o][id] for id in ids]) for o, ds in by_lang.items()})
 
 # %% ../../nbs/data/10_schema.ipynb #cell-32
@@ -111,9 +129,13 @@ def show_rows(
     width: int = 240 # characters of a text at most
 ):
     "A readable table of rows, a `pandas` Styler; where they are parallel, the languages of a row stand together"
-    rows = [{'id': row['id'], 'language': code, **kind_of(task).show(task, row, width)} for code, ds in by_lang.items() for row in ds]
+    rows = [{'id': row['id'], 'language': code, **kind_of(task).show(task, row, width)} for code,
+            ds in by_lang.items() for row in ds]
     place = {id: i for i, id in enumerate(dict.fromkeys(o['id'] for o in rows))}
     if task.parallel: rows.sort(key=lambda o: place[o['id']])
-    uuid = hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8] # not random: the same rows give the same page
-    plain = [('unicode-bidi', 'plaintext'), ('text-align', 'start'), ('vertical-align', 'top'), ('white-space', 'normal'), ('max-width', '32em')]
-    return pd.DataFrame(rows).style.hide(axis='index').set_uuid(uuid).set_table_styles([dict(selector='td', props=plain), dict(selector='th', props=[('text-align', 'start')])])
+    # not random: the same rows give the same page
+    uuid = hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8]
+    plain = [('unicode-bidi', 'plaintext'), ('text-align', 'start'), ('vertical-align', 'top'),
+             ('white-space', 'normal'), ('max-width', '32em')]
+    return pd.DataFrame(rows).style.hide(axis='index').set_uuid(uuid).set_table_styles([dict(selector='td',
+        props=plain), dict(selector='th', props=[('text-align', 'start')])])

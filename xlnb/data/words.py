@@ -31,10 +31,12 @@ def words_of(
     return out
 
 # %% ../../nbs/data/11_words.ipynb #e974f30e
-SCRIPTS = {code: tuple(names.split('+')) for code, names in (o.split('=') for o in '''Latn=LATIN Cyrl=CYRILLIC Grek=GREEK Arab=ARABIC Hebr=HEBREW
-    Deva=DEVANAGARI Thai=THAI Hans=CJK Hant=CJK Jpan=CJK+HIRAGANA+KATAKANA Kore=HANGUL Geor=GEORGIAN Armn=ARMENIAN Beng=BENGALI Taml=TAMIL
-    Telu=TELUGU Khmr=KHMER Laoo=LAO Mymr=MYANMAR Tibt=TIBETAN Ethi=ETHIOPIC Guru=GURMUKHI Gujr=GUJARATI Knda=KANNADA Mlym=MALAYALAM
-    Orya=ORIYA Sinh=SINHALA Tfng=TIFINAGH Olck=OL Nkoo=NKO Thaa=THAANA Syrc=SYRIAC'''.split())} # ISO 15924 -> scripts as Unicode names them
+_NAMES = '''Latn=LATIN Cyrl=CYRILLIC Grek=GREEK Arab=ARABIC Hebr=HEBREW Deva=DEVANAGARI Thai=THAI Hans=CJK Hant=CJK
+    Jpan=CJK+HIRAGANA+KATAKANA Kore=HANGUL Geor=GEORGIAN Armn=ARMENIAN Beng=BENGALI Taml=TAMIL Telu=TELUGU Khmr=KHMER
+    Laoo=LAO Mymr=MYANMAR Tibt=TIBETAN Ethi=ETHIOPIC Guru=GURMUKHI Gujr=GUJARATI Knda=KANNADA Mlym=MALAYALAM
+    Orya=ORIYA Sinh=SINHALA Tfng=TIFINAGH Olck=OL Nkoo=NKO Thaa=THAANA Syrc=SYRIAC'''
+# ISO 15924 -> Unicode's names
+SCRIPTS = {code: tuple(names.split('+')) for code, names in (o.split('=') for o in _NAMES.split())}
 UNSPACED = frozenset('CJK HIRAGANA KATAKANA THAI LAO KHMER MYANMAR TIBETAN'.split()) # those that write words together
 
 @lru_cache(None)
@@ -49,7 +51,8 @@ def in_script(
     script: str, # ISO 15924, such as 'Cyrl'
 ) -> bool:
     "Are all letters of the word of that script?"
-    if script not in SCRIPTS: raise XlnbError(f"script {script!r} is not known here: use by='statistics', or one of {', '.join(SCRIPTS)}")
+    if script not in SCRIPTS:
+        raise XlnbError(f"script {script!r} is not known here: use by='statistics', or one of {', '.join(SCRIPTS)}")
     found = {script_of(c) for c in word} - {'', 'COMBINING', 'ZERO', 'MODIFIER'}
     return bool(found) and found <= set(SCRIPTS[script])
 
@@ -63,7 +66,8 @@ def segmenter(): # a function: text -> list of its parts; None where there is no
     "ICU's words, if it is installed."
     try: from icu4py.breakers import WordBreaker
     except ImportError:
-        warnings.warn("words of text without spaces are its characters, since no segmenter is installed: pip install 'xlnb[words]'")
+        warnings.warn("words of text without spaces are its characters, since no segmenter is installed: pip install "
+                      "'xlnb[words]'")
         return None
     return lambda text: list(WordBreaker(text, 'en'))
 
@@ -72,7 +76,8 @@ def letter_end(
     at: int, # one behind a letter
 ) -> int: # behind the marks that follow it
     "Where a letter ends with its marks: accents, vowel signs, joiners, and the later parts of a Korean syllable."
-    later = lambda c: unicodedata.category(c)[0] == 'M' or c in '\u200c\u200d' or '\u1160' <= c <= '\u11ff' or '\ud7b0' <= c <= '\ud7ff'
+    later = lambda c: unicodedata.category(
+        c)[0] == 'M' or c in '\u200c\u200d' or '\u1160' <= c <= '\u11ff' or '\ud7b0' <= c <= '\ud7ff'
     while 0 < at < len(text) and later(text[at]): at += 1
     return at
 
@@ -82,7 +87,8 @@ def split_words(
     tokenizer=None, # cuts runs of letters in scripts without spaces into its pieces; None: into words
 ) -> list[tuple[int, int]]: # (start, end) of every word
     "Where the words of a text are, in every script."
-    return [w for a, b in words_of(text) for w in (cut_run(text, a, b, tokenizer) if is_unspaced(text[a:b]) else [(a, b)])]
+    return [w for a, b in words_of(text) for w in (cut_run(text, a, b, tokenizer) if is_unspaced(text[a:b])
+        else [(a, b)])]
 
 def cut_run(
     text: str,

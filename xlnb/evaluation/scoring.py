@@ -9,19 +9,20 @@ __all__ = ['VERBALISERS', 'MISSING', 'SENTINELS', 'HeadScorer', 'Verbaliser', 'v
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-03
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import numpy as np
 import torch
 from datasets import Dataset
+from fastcore.basics import patch
 from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import body, from_checkpoint, masked_logits
 from ..data.kinds.base import collator, featurize, kind_of, special_frame
-from ..core import XlnbError, nearest, some
+from ..core import XlnbError, digest, nearest, some
 from ..training.trainer import Stage, predict, task_loss
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-07
@@ -34,7 +35,9 @@ class HeadScorer:
 
     def __post_init__(self):
         kind = kind_of(self.task)
-        if not kind.one_label or not kind.trains: raise XlnbError(f"a task of kind {kind.name!r} has no head with one label per instance: the kinds are sentence, pair and choice")
+        if not kind.one_label or not kind.trains:
+            raise XlnbError(f"a task of kind {kind.name!r} has no head with one label per instance: the kinds are "
+                            f"sentence, pair and choice")
         self._collate = collator(self.task, self.tokenizer)
 
     def prepare(self, model): return model
@@ -61,7 +64,8 @@ class Verbaliser:
         for t in (self.template, *self.templates.values()):
             if t.count('{mask}') != 1: raise XlnbError(f"a template needs exactly one {{mask}}: {t!r}")
         for l, w in (('the default', self.words), *self.label_words.items()):
-            if len(w) != len(self.words) or len(set(w)) < len(w): raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {some(w)}")
+            if len(w) != len(self.words) or len(set(w)) < len(w):
+                raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {some(w)}")
 
     def of(self, lang=None) -> tuple: # (template, words)
         "Template and label words of a language"
@@ -91,30 +95,36 @@ VERBALISERS = {
     'paraphrase': Verbaliser('{text_a} = {text_b} ? {mask} .', ('No', 'Yes'))}
 _TRANSLATED = dict(inference=_YES_MAYBE_NO, paraphrase={l: (w[2], w[0]) for l, w in _YES_MAYBE_NO.items()})
 
+# %% ../../nbs/evaluation/41_scoring.ipynb #844019b5
 def verbaliser(
     name: str,                # 'inference' or 'paraphrase'
     translated: bool = False, # label words of each language? English ones for all if not, as in the authors' release
 ) -> Verbaliser:
     "A template of punctuation with label words."
-    if name not in VERBALISERS: raise XlnbError(f"there is no verbaliser {name!r}: {nearest(name, VERBALISERS)}choose one of {some(VERBALISERS)}, or make a Verbaliser(template, words)")
+    if name not in VERBALISERS:
+        raise XlnbError(f"there is no verbaliser {name!r}: {nearest(name, VERBALISERS)}choose one of "
+                        f"{some(VERBALISERS)}, or make a Verbaliser(template, words)")
     return replace(VERBALISERS[name], label_words=_TRANSLATED[name]) if translated else VERBALISERS[name]
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-17
 def _fill(template, row):
     "The text before the gap, and after it"
     def put(m):
-        if m[1] not in row: raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(row)})")
+        if m[1] not in row:
+            raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(row)})")
         return row[m[1]]
     before, after = template.split('{mask}')
     return tuple(re.sub(r'\{(\w+)\}', put, part) for part in (before, after))
 
 def _shorter(tokenizer, row, fields, excess):
     "The row with up to `excess` pieces cut from the end of its longest text; called again until it fits"
-    spans = {f: tokenizer(row[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping'] for f in fields}
+    spans = {f: tokenizer(row[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
+             for f in fields}
     f = max(fields, key=lambda f: len(spans[f]))
     others = max((len(spans[g]) for g in fields if g != f), default=0)
     keep = max(len(spans[f]) - excess, min(others, len(spans[f]) - (excess + 1) // 2), 1)
-    if keep == len(spans[f]): raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} beside the template: raise it")
+    if keep == len(spans[f]):
+        raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} beside the template: raise it")
     return row | {f: row[f][:spans[f][keep - 1][1]]}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-20
@@ -133,13 +143,16 @@ def _cloze_row(tokenizer, before, after, words, max_length):
 def _readable(tokenizer, words, f):
     "Refuse label words that the tokenizer does not know"
     for w, p in zip(words, f['pieces']):
-        if not p or tokenizer.unk_token_id in p: raise XlnbError(f"the tokenizer has letters of the label word {w!r} not in its vocabulary: choose another word")
+        if not p or tokenizer.unk_token_id in p:
+            raise XlnbError(f"the tokenizer has letters of the label word {w!r} not in its vocabulary: choose another "
+                            f"word")
 
 def _cut_to_fit(tokenizer, template, row, words, max_length, make):
     "`make` on the row, shortened until it fits"
     fields = [f for f in re.findall(r'\{(\w+)\}', template) if f != 'mask']
     while isinstance(out := make(tokenizer, *_fill(template, row), words, max_length), int):
-        if not fields: raise XlnbError(f"a prompt is longer than max_length={max_length} and has no text to cut: raise it")
+        if not fields:
+            raise XlnbError(f"a prompt is longer than max_length={max_length} and has no text to cut: raise it")
         row = _shorter(tokenizer, row, fields, out)
     return out
 
@@ -149,20 +162,15 @@ class ClozeScorer:
     "Scores from label words at a masked position"
     task: object                      # a `Task` of kind sentence, pair or cloze
     tokenizer: object                 # of a masked language model
-    verbaliser: Verbaliser|None = None# template and label words; None for a cloze task
+    verbaliser: object = None         # a `Verbaliser`; None for a cloze task
     max_length: int = 128             # longest input in tokens
     pieces: str = 'sum'               # a label word's log-probability: 'sum' or 'mean' over its pieces
 
-    def __post_init__(self):
-        kind = kind_of(self.task)
-        if self.pieces not in ('sum', 'mean'): raise XlnbError(f"pieces={self.pieces!r} is unknown: choose 'sum' or 'mean'")
-        if kind.head not in ('classification', 'masked_lm'): raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {kind.name!r}")
-        if kind.trains != (self.verbaliser is not None): raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a verbaliser=Verbaliser(template, words)")
-        if self.verbaliser and len(self.verbaliser.words) != len(self.task.labels): raise XlnbError(f"{len(self.verbaliser.words)} label words for the {len(self.task.labels)} labels {some(self.task.labels)}: give one each, in this order")
-        self._check()
+    def __post_init__(self): self._check()
 
-    def _check(self):
-        if self.tokenizer.mask_token_id is None: raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
+    def _check_tokenizer(self):
+        if self.tokenizer.mask_token_id is None:
+            raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
     _make = staticmethod(_cloze_row)
     def prepare(self, model): return as_label_scorer(model)
 
@@ -170,7 +178,7 @@ class ClozeScorer:
         "Sequences with a gap for every row, in the language's template and words"
         out, (template, words) = [], self.verbaliser.of(lang) if self.verbaliser else (None, None)
         for r in rows:
-            if template is None: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
+            if not template: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
             else: f = _cut_to_fit(self.tokenizer, template, r, words, self.max_length, self._make)
             if isinstance(f, int): raise XlnbError(f"a probe is longer than max_length={self.max_length}: raise it")
             if template and not out: _readable(self.tokenizer, words, f)
@@ -178,6 +186,23 @@ class ClozeScorer:
         return out
 
     def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.pieces == 'mean')
+
+# %% ../../nbs/evaluation/41_scoring.ipynb #161587c0
+@patch
+def _check(self: ClozeScorer):
+    "Do task, tokenizer and verbaliser fit each other?"
+    kind = kind_of(self.task)
+    if self.pieces not in ('sum', 'mean'):
+        raise XlnbError(f"pieces={self.pieces!r} is unknown: choose 'sum' or 'mean'")
+    if kind.head not in ('classification', 'masked_lm'):
+        raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {kind.name!r}")
+    if kind.trains != (self.verbaliser is not None):
+        raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a "
+                        "verbaliser=Verbaliser(template, words)")
+    if self.verbaliser and len(self.verbaliser.words) != len(self.task.labels):
+        raise XlnbError(f"{len(self.verbaliser.words)} label words for the {len(self.task.labels)} labels "
+                        f"{some(self.task.labels)}: give one each, in this order")
+    self._check_tokenizer()
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-23
 def _grid(lists, size, fill):
@@ -195,8 +220,10 @@ def _collate_cloze(tokenizer, features, mean=False):
     size = max(len(f['seq']) for f in features), max(len(p) for f in features for p in f['pieces'])
     batch['pieces'] = _grid([f['pieces'] for f in features], size, -100)   # (rows, labels, pieces)
     batch['at'] = _grid([f['at'] for f in features], size, 0)              # their positions
-    batch['seq'] = _grid([[[x + a] for x in f['seq']] for f, a in zip(features, firsts)], (size[0], 1), 0)[..., 0]  # in which sequence
-    if mean: batch['share'] = 1 / (batch['pieces'] >= 0).sum(-1).clamp(min=1) # (rows, labels): of each piece in the score
+    # in which sequence
+    batch['seq'] = _grid([[[x + a] for x in f['seq']] for f, a in zip(features, firsts)], (size[0], 1), 0)[..., 0]
+    # (rows, labels): of each piece in the score
+    if mean: batch['share'] = 1 / (batch['pieces'] >= 0).sum(-1).clamp(min=1)
     if all('labels' in f for f in features): batch['labels'] = torch.tensor([f['labels'] for f in features])
     return batch
 
@@ -205,8 +232,10 @@ MISSING = -1e9  # score of a label that an instance does not have
 
 class _Masked:
     "Label scores of a masked language model"
-    def forward(self, input_ids=None, attention_mask=None, pieces=None, at=None, seq=None, share=None, labels=None, **kwargs):
-        if pieces is None: return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+    def forward(self, input_ids=None, attention_mask=None, pieces=None, at=None, seq=None, share=None, labels=None,
+                **kwargs):
+        if pieces is None:
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         real = pieces >= 0
         place = (seq[..., None] * input_ids.shape[1] + at)[real]           # positions in the flat batch
         place, back = place.unique(return_inverse=True)
@@ -226,15 +255,18 @@ def _scored(logp, pieces, real, labels, share=None):
 class _Seq2Seq:
     "Label scores of an encoder-decoder"
     def forward(self, input_ids=None, attention_mask=None, pieces=None, share=None, labels=None, **kwargs):
-        if pieces is None: return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        if pieces is None:
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         real, (n, c, k) = pieces >= 0, pieces.shape
         states = self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
         start = torch.full((n, 1, 1), self.config.decoder_start_token_id, device=pieces.device)
         if k == 1: given, rows = start[:, 0], torch.arange(n, device=pieces.device)  # all labels share the first step
         else:
-            given = torch.cat([start.expand(n, c, 1), pieces[..., :-1].clamp_min(self.config.pad_token_id or 0)], -1).flatten(0, 1)
+            given = torch.cat([start.expand(n, c, 1), pieces[..., :-1].clamp_min(self.config.pad_token_id or 0)],
+                              -1).flatten(0, 1)
             rows = torch.arange(n, device=pieces.device).repeat_interleave(c)
-        vocab = super().forward(encoder_outputs=(states[0][rows],), attention_mask=attention_mask[rows], decoder_input_ids=given, use_cache=False).logits
+        vocab = super().forward(encoder_outputs=(states[0][rows],), attention_mask=attention_mask[rows],
+                                decoder_input_ids=given, use_cache=False).logits
         logp = vocab.float().log_softmax(-1)
         logp = logp[:, None].expand(n, c, 1, -1) if k == 1 else logp.view(n, c, k, -1)
         return _scored(logp[real], pieces, real, labels, share)
@@ -248,7 +280,9 @@ def as_label_scorer(
     if issubclass(base, (_Masked, _Seq2Seq)): return model
     if getattr(model.config, 'is_encoder_decoder', False): mixin = _Seq2Seq
     elif model.get_output_embeddings() is not None: mixin = _Masked
-    else: raise XlnbError(f"a {base.__name__} predicts no words, so it can't fill a gap: load the pre-trained language model (load_encoder), or use HeadScorer")
+    else:
+        raise XlnbError(f"a {base.__name__} predicts no words, so it can't fill a gap: load the pre-trained language "
+                        f"model (load_encoder), or use HeadScorer")
     cls = label_scorer_class(base, mixin)
     view = cls.__new__(cls)
     view.__dict__ = model.__dict__ # all parts are shared
@@ -271,12 +305,14 @@ def sentinel_id(
     "The token that stands for a gap."
     vocab = tokenizer.get_vocab()
     if (found := next((vocab[s] for s in SENTINELS if s in vocab), None)) is None:
-        raise XlnbError(f"this tokenizer has no sentinel ({' or '.join(SENTINELS)}) for a gap: take a model such as google/mt5-small")
+        raise XlnbError(f"this tokenizer has no sentinel ({' or '.join(SENTINELS)}) for a gap: take a model such as "
+                        f"google/mt5-small")
     return found
 
 def _seq2seq_row(tokenizer, before, after, words, max_length):
     "Input with a sentinel, and the pieces of every label; the excess if it is too long"
-    (first, last), plain = special_frame(tokenizer, False), lambda text: tokenizer(text, add_special_tokens=False)['input_ids'] if text.strip() else []
+    (first, last), plain = special_frame(tokenizer, False), lambda text: tokenizer(text,
+        add_special_tokens=False)['input_ids'] if text.strip() else []
     ids = first + plain(before.rstrip()) + [sentinel_id(tokenizer)] + plain(after) + last
     if len(ids) > max_length: return len(ids) - max_length
     pieces = [tokenizer(w, add_special_tokens=False)['input_ids'] for w in words]
@@ -286,14 +322,17 @@ def _seq2seq_row(tokenizer, before, after, words, max_length):
 class Seq2SeqScorer(ClozeScorer):
     "Scores from label words at the first decoding step, for models such as mT5"
     _make = staticmethod(_seq2seq_row)
-    def _check(self): sentinel_id(self.tokenizer)
-    def collate(self, features): return {k: v for k, v in super(Seq2SeqScorer, self).collate(features).items() if k not in ('at', 'seq')}
+    def _check_tokenizer(self): sentinel_id(self.tokenizer)
+    def collate(self, features):
+        return {k: v for k, v in super(Seq2SeqScorer, self).collate(features).items() if k not in ('at', 'seq')}
 
+# %% ../../nbs/evaluation/41_scoring.ipynb #fd09b641
 def load_seq2seq(
     name: str, # Hub id or folder of an encoder-decoder such as google/mt5-small
 ): # the model, in evaluation mode
     "An encoder-decoder that scores labels"
-    return as_label_scorer(from_checkpoint(AutoModelForSeq2SeqLM, name, use_safetensors=True, dtype=torch.float32)).eval()
+    return as_label_scorer(from_checkpoint(AutoModelForSeq2SeqLM, name, use_safetensors=True,
+                                           dtype=torch.float32)).eval()
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #f0633659
 def default_scorer(
@@ -320,6 +359,13 @@ def label_probs(logits) -> tuple: # distributions; mask (instances, labels), Tru
     "Softmax over the labels that exist"
     z = torch.as_tensor(logits).double()
     return z.softmax(-1).numpy(), (z > MISSING / 2).any(1).numpy()
+
+# %% ../../nbs/evaluation/41_scoring.ipynb #1a288eed
+@patch(as_prop=True)
+def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
+    "Changes with the options; the same in every process and on every machine"
+    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('task', 'tokenizer')}
+    return digest([type(self).__name__, self.task.name, self.task.labels, options])
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50
 def scorer_stage(

@@ -13,7 +13,8 @@ from datasets import Dataset
 
 from ..core import XlnbError, some
 from .encoders import load_encoder, load_tokenizer, longest_input
-from ..data.tasks import Task, read_folder, data_folder
+from ..data.sources import data_folder, read_folder
+from ..data.tasks import Task
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-07
 SYMMETRY = ('intersection', 'union')

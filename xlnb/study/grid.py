@@ -20,7 +20,7 @@ from ..core import XlnbError, file_digest
 from ..data.tasks import get_task
 from ..languages import language
 from ..models.encoders import load_encoder
-from .cell import Cell, CellRun, budget_label, encoder_label, run_cell
+from .cell import Cell, CellRun, encoder_label, run_cell
 from .measures import get_measure, measure
 from .prefixes import Prefixes
 from .recipe import Recipe, plain_recipes, recipe
@@ -29,8 +29,7 @@ from .version import changed_modules, provenance
 from ..training.stage import Budget
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
-def listed(value) -> list:
-    "One or several things as a list."
+def listed(value):
     return [value] if isinstance(value, (str, Path, Recipe, Budget)) or not hasattr(value, '__iter__') else list(value)
 
 def _absolute(name) -> str:
@@ -56,7 +55,9 @@ class Study(Results):
         recipes='finetune',  # A recipe or several, as `recipe` reads them
         seeds=3,  # How many seeds, or which
         budget=None,  # A `Budget`, or several; everything there is, if None
-        langs=None,  # Languages to test in any code form; 'all' that the task has; if None all but of tasks with very many, which name some (`Task.tested`)
+        # Languages to test in any code form; 'all' that the task has; if None all but of tasks with very
+        # many, which name some (`Task.tested`)
+        langs=None,
         store='runs/study',  # Folder of the results, or a `Store`
         data=None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
         keep_stale=False,  # Take stored results that an earlier version of the code computed
@@ -81,7 +82,8 @@ class Study(Results):
 def _laid_out(self: Study, langs) -> list:
     "The cells, after all checks that need no computing"
     if len({*map(encoder_label, self.encoders)}) < len(self.encoders):
-        raise XlnbError("Two encoders have the same name: rename one of the folders, so that tables can distinguish them.")
+        raise XlnbError("Two encoders have the same name: rename one of the folders, so that tables can distinguish "
+                        "them.")
     for name in self.measures: get_measure(name)
     return list(dict.fromkeys(Cell(t, e, r, s, b, _languages_of(t, langs), self.data) for t in self.tasks
                 for e in self.encoders for r in self.recipes for b in self.budgets for s in self.seeds))
@@ -104,7 +106,8 @@ def _languages_of(task, langs=None) -> tuple:
     if listed(langs) == ['all']: return tuple(task.langs)
     codes = [language(l).code for l in listed(langs)]
     if missing := [c for c in codes if c not in task.langs]:
-        raise XlnbError(f"The task {task.name!r} has no {', '.join(missing)}; its languages are {', '.join(task.langs)}.")
+        raise XlnbError(f"The task {task.name!r} has no {', '.join(missing)}; its languages are "
+                        f"{', '.join(task.langs)}.")
     return tuple(l for l in task.langs if l in codes or l == task.source)
 
 # %% ../../nbs/study/93_grid.ipynb #f27d0e12
@@ -113,7 +116,8 @@ def read_plan(
 ) -> dict:  # Its content, and `hash`
     "Primary contrasts and the smallest visible difference, decided before anything runs"
     try: plan = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise XlnbError(f"The plan {path} is no JSON file that can be read: {e}.") from None
+    except (OSError, ValueError) as e:
+        raise XlnbError(f"The plan {path} is no JSON file that can be read: {e}.") from None
     pairs, smallest = plan.get('primary'), plan.get('smallest_visible_difference')
     fine = isinstance(pairs, list) and pairs and all(isinstance(p, list) and len(p) == 2 for p in pairs)
     if not fine or not isinstance(smallest, (int, float)) or not 0 < smallest < 1:
@@ -160,8 +164,10 @@ def cells(self: Study) -> pd.DataFrame:
     stored, rows = self.stored(), []
     for c in self.grid:
         info = stored.get(c)
-        state = ('stale' if info['changed'] else 'stored') if info else 'failed' if c.label in self.failed else 'missing'
-        rows.append(dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe), budget=budget_label(c.budget),
+        state = ('stale' if info['changed']
+                 else 'stored') if info else 'failed' if c.label in self.failed else 'missing'
+        rows.append(dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe),
+                         budget=c.budget.label,
                          seed=c.seed, state=state, changed=' '.join(info['changed']) if info else '',
                          seconds=round(sum(info['seconds'].values()), 1) if info else None, key=self._keys[c][0]))
     return pd.DataFrame(rows)
@@ -211,7 +217,8 @@ def store(self: Job, progress: bool):
     store, common = Store(self.root), dict(progress=progress, prefixes=o['prefixes'], snapshots=o['snapshots'])
     items, info = store.find(self.key) or (None, None)
     if info and self.done(info): return
-    if info and not _changed(cell, info): info |= dict(measures=info.get('measures', {}) | measured(cell, items, self.missing(info), work, **common))
+    if info and not _changed(cell, info):
+        info |= dict(measures=info.get('measures', {}) | measured(cell, items, self.missing(info), work, **common))
     else:
         keep = self.root/'models'/self.key if o['keep_models'] else None
         items, info = run_cell(cell, work, measures=o['measures'], keep=keep, **common)
@@ -247,12 +254,15 @@ def run(self: Study,
     "Compute every cell that the store does not have, or has from other code"
     keys, self.failed, root = self.keys(again=True), {}, self.store.root.resolve()
     try: root.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise XlnbError(f"Cannot write results to {root} ({e.strerror}): choose another folder.") from None
+    except OSError as e:
+        raise XlnbError(f"Cannot write results to {root} ({e.strerror}): choose another folder.") from None
     jobs, stored = self.jobs(root), self.stored()
-    todo = [j for j in jobs if j.cell not in stored or not j.done(stored[j.cell]) or not self.store.read(root/stored[j.cell]['file'])]
+    todo = [j for j in jobs if j.cell not in stored or not j.done(stored[j.cell])
+            or not self.store.read(root/stored[j.cell]['file'])]
     submit = RayExecutor().submit if executor == 'ray' else executor.submit if executor else None
     with _no_bars(), tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc='cells', disable=not progress) as bar:
-        for encoder in {job.cell.encoder for job in todo}: load_encoder(encoder)  # one that cannot be used is refused now
+        for encoder in {job.cell.encoder for job in todo}:
+            load_encoder(encoder)  # one that cannot be used is refused now
         for label, fault in _side_by_side(todo, submit) if submit else _one_by_one(todo, self._rows, bar):
             bar.update()
             if fault: self.failed[label] = fault
@@ -314,7 +324,8 @@ class RayExecutor:
         **options,  # Handed to `ray.init`, such as `address`
     ):
         try: import ray
-        except ImportError: raise XlnbError("Ray is not installed: run `pip install 'xlnb[ray]'`, or leave the executor out.") from None
+        except ImportError:
+            raise XlnbError("Ray is not installed: run `pip install 'xlnb[ray]'`, or leave the executor out.") from None
         ray.init(ignore_reinit_error=True, **options)
         self.ray, self.resources = ray, resources or {'num_cpus': 1}
 
@@ -330,7 +341,8 @@ def measures_table(self: Study,
     for items, info in self.finished():
         keys = items.iloc[0][['task', 'encoder', 'recipe', 'budget', 'sample', 'seed']].to_dict()
         out += [keys | row for row in info.get('measures', {}).get(name, [])]
-    if not out: raise XlnbError(f"No stored cell has the measure {name!r}: give the study measures=[{name!r}] and call run().")
+    if not out:
+        raise XlnbError(f"No stored cell has the measure {name!r}: give the study measures=[{name!r}] and call run().")
     return pd.DataFrame(out)
 
 # %% ../../nbs/study/93_grid.ipynb #cell-40
@@ -340,6 +352,7 @@ def lab_study(
 ) -> Study:
     "The laboratory study: all methods, three seeds, all laboratory languages"
     short = {'mmkd+finetune': 'mmkd(epochs=1)+finetune', 'clism+finetune': 'clism(steps=100)+finetune'}
-    preset = dict(tasks=['lab-inference'], encoders='lab', recipes=[short.get(str(r), r) for r in plain_recipes()], seeds=3,
+    preset = dict(tasks=['lab-inference'], encoders='lab', recipes=[short.get(str(r), r) for r in plain_recipes()],
+                  seeds=3,
                   budget=Budget(train_examples=3000, eval_examples=300))
     return Study(**preset | options, store=store)

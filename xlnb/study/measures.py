@@ -19,8 +19,12 @@ MEASURES = {  # name: 'module:function', or the function itself
     'controls': 'xlnb.evaluation.predict:controls_measure',
     'cost': 'xlnb.study.measures:cost_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
+    'vote_accuracy': 'xlnb.methods.alsace.diagnostics:vote_accuracy_measure',
     'teacher_gains': 'xlnb.methods.alsace.diagnostics:teacher_gains_measure',
-    'candidate_precision': 'xlnb.methods.salt.table:candidate_precision_measure',
+    'fact_movement': 'xlnb.methods.alsace.diagnostics:fact_movement_measure',
+    'calibration_change': 'xlnb.methods.alsace.diagnostics:calibration_change_measure',
+    'candidate_precision': 'xlnb.methods.salt.diagnostics:candidate_precision_measure',
+    'teacher_similarity': 'xlnb.methods.mmkd.baselines:teacher_similarity_measure',
     'span_precision': 'xlnb.methods.clism.spans:span_precision_measure',
 }
 
@@ -36,7 +40,8 @@ def get_measure(
 ):  # The function
     "The function of a measure, imported now"
     if name not in MEASURES:
-        raise XlnbError(f"There is no measure {name!r}: {nearest(name, MEASURES)}The measures are {', '.join(MEASURES)}.")
+        raise XlnbError(f"There is no measure {name!r}: {nearest(name, MEASURES)}The measures are "
+                        f"{', '.join(MEASURES)}.")
     target = MEASURES[name]
     if not isinstance(target, str): return target
     module, _, attr = target.partition(':')
@@ -58,4 +63,5 @@ def cost_measure(
 ) -> list:  # Seconds, optimiser steps, tokens and MiB, per stage
     "What the stages of a cell cost; a prefix that was read counts with what its making took"
     keys = 'seconds', 'steps', 'tokens', 'peak_memory'
-    return [dict(measure=k, method=s['method'], stage=s['stage'], value=s[k]) for s in run.stages for k in keys if k in s]
+    return [dict(measure=k, method=s['method'], stage=s['stage'], value=s[k]) for s in run.stages for k in keys
+            if k in s]

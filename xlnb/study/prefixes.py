@@ -34,7 +34,8 @@ def put_tensors(
 ):
     "Put tensors into a model that has all of these names"
     unknown = model.load_state_dict(tensors, strict=False).unexpected_keys
-    if unknown: raise XlnbError(f"a stored prefix has {unknown[0]!r}, which the model lacks: delete the folder of prefixes")
+    if unknown:
+        raise XlnbError(f"a stored prefix has {unknown[0]!r}, which the model lacks: delete the folder of prefixes")
 
 # %% ../../nbs/study/88_prefixes.ipynb #3300ac4c
 class Prefixes:
@@ -116,7 +117,8 @@ class Snapshots(TrainerCallback):
         last: int,  # How many are kept
     ):
         self.model, self.start, self.folder, self.last = model, start, Path(folder), last
-        if last > self.TIMES: raise XlnbError(f"a run has {self.TIMES} snapshots, not {last}: take checkpoints={self.TIMES} or less")
+        if last > self.TIMES:
+            raise XlnbError(f"a run has {self.TIMES} snapshots, not {last}: take checkpoints={self.TIMES} or less")
 
     def files(self) -> list:  # oldest first
         return sorted(self.folder.glob('*.safetensors'))[-self.last:] if self.last else []

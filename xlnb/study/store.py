@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core import XlnbError, atomic, plain
 from ..evaluation.statistics import compare, score_table, scores, summary, transfer_summary
-from .cell import Cell, budget_label, encoder_label
+from .cell import Cell, encoder_label
 from .version import changed_modules
 
 # %% ../../nbs/study/92_store.ipynb #cell-07
@@ -26,7 +26,8 @@ class Results:
 
     def finished(self) -> list:
         "Rows and metadata of every finished cell"
-        raise XlnbError(f"A {type(self).__name__} holds no results of its own: ask a Study or a Store, or give it a method `finished`.")
+        raise XlnbError(f"A {type(self).__name__} holds no results of its own: ask a Study or a Store, or give it a "
+                        f"method `finished`.")
 
     def items(self) -> pd.DataFrame:
         "One row per cell, language and test item"
@@ -48,7 +49,8 @@ def notes(self: Results) -> str:
     stale = {info['key']: changed for info in infos if (changed := changed_modules(info['code']))}
     if stale:
         names = sorted({m for changed in stale.values() for m in changed})
-        out.append(f"*Stale*: {len(stale)} of {len(infos)} cells were made by earlier code (changed: {', '.join(names)}). ")
+        out.append(f"*Stale*: {len(stale)} of {len(infos)} cells were made by earlier code (changed: "
+                   f"{', '.join(names)}). ")
     stopped = pd.Series([i['cell']['recipe_name'] for i in infos if i.get('stopped')], dtype=str).value_counts()
     runs = pd.Series([i['cell']['recipe_name'] for i in infos]).value_counts()
     if len(stopped):
@@ -60,9 +62,11 @@ def notes(self: Results) -> str:
 def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame:
     "`make` of the items of each source of labels, put together"
     items, sources = self.items(), self.sources()
-    if task not in {None, *items.task}: raise XlnbError(f"There are no results of the task {task!r}, only of {', '.join(items.task.unique())}.")
+    if task not in {None, *items.task}:
+        raise XlnbError(f"There are no results of the task {task!r}, only of {', '.join(items.task.unique())}.")
     if task: items = items[items.task == task]
-    parts = [make(g.dropna(axis=1, how='all'), source=s, **options) for s, g in items.groupby(items.task.map(sources), sort=False)]
+    parts = [make(g.dropna(axis=1, how='all'), source=s, **options) for s, g in items.groupby(items.task.map(sources),
+        sort=False)]
     table = parts[0] if len(parts) == 1 else type(parts[0])(pd.concat(parts, axis=axis, ignore_index=axis == 0))
     table.attrs['caption'] = ' '.join(dict.fromkeys(p.attrs.get('caption', '') for p in parts)) + ' ' + self.notes()
     return table
@@ -84,7 +88,8 @@ class Store(Results):
         "Write one finished cell, all or nothing"
         recipe = '+'.join(m.name for m in cell.recipe.methods)
         name = _slug(f'{cell.task.name}-{encoder_label(cell.encoder)}-{recipe}-seed{cell.seed}')
-        names = dict(encoder_name=encoder_label(cell.encoder), recipe_name=str(cell.recipe), budget_name=budget_label(cell.budget))
+        names = dict(encoder_name=encoder_label(cell.encoder), recipe_name=str(cell.recipe),
+                     budget_name=cell.budget.label)
         self.root.mkdir(parents=True, exist_ok=True)
         return self.write(self.root/f'{name}-{key}.parquet', items, dict(key=key, cell=identity | names) | info)
 
@@ -109,7 +114,8 @@ def read(self: Store,
         return pq.read_table(path, page_checksum_verification=True).to_pandas() if items else None, info
     except FileNotFoundError: return None
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
-        warnings.warn(f'{Path(path).name} is not a finished cell (truncated, or not made by xlnb): it is left out, and computed again if it is needed.')
+        warnings.warn(f'{Path(path).name} is not a finished cell (truncated, or not made by xlnb): it is left out, and '
+                      f'computed again if it is needed.')
 
 @patch
 def find(self: Store, key: str):
@@ -141,11 +147,14 @@ def finished(self: Store) -> list:
     newest = {}
     for items, info in sorted(filter(None, map(self.read, self.files())), key=lambda r: r[1]['provenance']['date']):
         cell = info['cell']
-        at = cell['task']['name'], cell['encoder_name'], cell['recipe_name'], cell['budget_name'], cell['budget'].get('sample', 0), cell['seed']
+        at = cell['task']['name'], cell['encoder_name'], cell['recipe_name'], cell['budget_name'], cell['budget'].get(
+            'sample', 0), cell['seed']
         newest[at] = items, info
-    if not newest: raise XlnbError(f"There is no finished cell in {self.root}: give the folder that `run` or `study` wrote to.")
+    if not newest:
+        raise XlnbError(f"There is no finished cell in {self.root}: give the folder that `run` or `study` wrote to.")
     for task in {k[0] for k in newest}:
-        ways = {json.dumps([i['cell']['langs'], i['cell']['task'].get('metric')]) for k, (_, i) in newest.items() if k[0] == task}
+        ways = {json.dumps([i['cell']['langs'], i['cell']['task'].get('metric')]) for k,
+                (_, i) in newest.items() if k[0] == task}
         if len(ways) > 1: warnings.warn(f'The cells of {task} differ in languages or metric: compare them with care.')
     return [newest[k] for k in sorted(newest, key=lambda k: (k[0], k[1], k[2] != 'finetune', k[2:]))]
 
@@ -184,8 +193,10 @@ def curve(self: Results,
 ) -> pd.DataFrame:  # A row per task, encoder, recipe and number of training rows
     "Source, mean of the targets and gap by the number of labelled examples; intervals over samples, seeds and items"
     sizes = {info['cell']['budget_name']: info['cell']['budget']['train_examples'] for _, info in self.finished()}
-    if len(sizes) < 2 or None in sizes.values(): raise XlnbError("A curve needs several budgets: give Study budgets=[Budget(train_examples=64), ...].")
-    def part(size): return lambda items, **kw: transfer_summary(items[items.budget == size].drop(columns='budget'), **kw)
+    if len(sizes) < 2 or None in sizes.values():
+        raise XlnbError("A curve needs several budgets: give Study budgets=[Budget(train_examples=64), ...].")
+    def part(size):
+        return lambda items, **kw: transfer_summary(items[items.budget == size].drop(columns='budget'), **kw)
     parts = [self.by_source(part(size), **options) for size in sorted(sizes, key=sizes.get)]
     for size, table in zip(sorted(sizes.values()), parts): table.insert(3, 'examples', size)
     out = type(parts[0])(pd.concat(parts, ignore_index=True))
@@ -227,7 +238,8 @@ def _compared(self: Results, folder, baseline, paths: dict) -> str:
 def _markdown(frame: pd.DataFrame) -> str:
     "A table of text in Markdown"
     head = ['', *(' '.join(c) if isinstance(c, tuple) else str(c) for c in frame.columns)]
-    rows = [head, ['---'] * len(head), *([str(i), *map(str, row)] for i, row in zip(frame.index, frame.values.tolist()))]
+    rows = [head, ['---'] * len(head), *([str(i), *map(str, row)] for i, row in zip(frame.index,
+        frame.values.tolist()))]
     return '\n'.join('| ' + ' | '.join(c.replace('|', '\\|') for c in row) + ' |' for row in rows)
 
 def _in_words(differences: pd.DataFrame) -> str:
@@ -235,9 +247,11 @@ def _in_words(differences: pd.DataFrame) -> str:
     lines = ['## Differences', '']
     for key, g in differences.groupby(['task', 'encoder', 'recipe'], sort=False):
         mean, counts = g.set_index('lang').loc['mean of targets'], g[g.p_holm.notna()].verdict.value_counts()
-        lines.append(f"- {' / '.join(key)}: mean of targets {mean.difference:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], {mean.verdict}. "
-                     f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, unclear: {counts.get('unclear', 0)}; "
-                     f"different after Holm's correction: {(g.p_holm < .05).sum()}.")
+        lines.append(
+    f"- {' / '.join(key)}: mean of targets {mean.difference:+.3f} [{mean.low:+.3f}, "
+    f"{mean.high:+.3f}], {mean.verdict}. "
+    f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, unclear: {counts.get('unclear', 0)}; "
+    f"different after Holm's correction: {(g.p_holm < .05).sum()}.")
     return '\n'.join([*lines, '', getattr(differences, 'caption', ''), '', ''])
 
 # %% ../../nbs/study/92_store.ipynb #cell-35
@@ -247,12 +261,15 @@ def _made_by(infos: list, failed: dict) -> str:
         found = (functools.reduce(lambda d, k: (d or {}).get(k), path, i) for i in infos)
         return ', '.join(dict.fromkeys(map(_in_line, found)))
     seconds, dates = sum(sum(i['seconds'].values()) for i in infos), [i['provenance']['date'] for i in infos]
-    lines = ['## Where this comes from', '', f"- {len(infos)} cells, {seconds:.0f} seconds of computing",
-             f"- encoder: {of('cell', 'encoder_name')} (fingerprint {of('cell', 'encoder')}, {of('parameters')} parameters)",
-             f"- recipes: {of('cell', 'recipe_name')}; seeds: {of('cell', 'seed')}; budget: {of('cell', 'budget')}",
-             f"- machine: {of('provenance', 'machine')}",
-             f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
-             f"- from {min(dates)} to {max(dates)}"]
+    lines = [
+    '## Where this comes from',
+    '',
+    f"- {len(infos)} cells, {seconds:.0f} seconds of computing",
+    f"- encoder: {of('cell', 'encoder_name')} (fingerprint {of('cell', 'encoder')}, {of('parameters')} parameters)",
+    f"- recipes: {of('cell', 'recipe_name')}; seeds: {of('cell', 'seed')}; budget: {of('cell', 'budget')}",
+    f"- machine: {of('provenance', 'machine')}",
+    f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
+     f"- from {min(dates)} to {max(dates)}"]
     if any(i.get('plan') for i in infos): lines.append(f"- planned in a file with the hash {of('plan')}")
     lines += [f'- **failed**: {label}: {message}' for label, (message, _) in failed.items()]
     return '\n'.join(lines) + '\n'

@@ -67,7 +67,8 @@ def _read_module(module: str, file: Path) -> tuple:
 
 # %% ../../nbs/study/87_version.ipynb #d4d51eb3
 APART = frozenset(f'xlnb.{m}' for m in ('evaluation.statistics', 'evaluation.plots', 'data.benchmarks', 'study.recipe',
-    'study.version', 'study.store', 'study.grid', 'study.measures', 'study.verify', 'cli')) | {'xlnb'}  # decide no prediction
+    # decide no prediction
+    'study.version', 'study.store', 'study.grid', 'study.measures', 'study.verify', 'cli')) | {'xlnb'}
 LABORATORY = frozenset({'xlnb.lab.grammar', 'xlnb.lab.worlds'})
 
 def code_modules(
@@ -109,8 +110,10 @@ def _of_notebook(root) -> tuple:
             trees.append(syntax(tree))
             known = vars(sys.modules.get(root.__module__, object))
             used = [known.get(n.id) for n in ast.walk(tree) if isinstance(n, ast.Name)]
-            todo += [o for o in used if (inspect.isfunction(o) or inspect.isclass(o)) and o.__module__ == root.__module__]
-            modules |= {o.__module__ for o in used if getattr(o, '__module__', None) and str(o.__module__).startswith('xlnb.')}
+            todo += [o for o in used if (inspect.isfunction(o) or inspect.isclass(o))
+                     and o.__module__ == root.__module__]
+            modules |= {o.__module__ for o in used if getattr(o, '__module__', None)
+                        and str(o.__module__).startswith('xlnb.')}
     return digest(sorted(trees, key=str)), sorted(m for m in modules if _module_file(m))
 
 # %% ../../nbs/study/87_version.ipynb #0375852c
@@ -168,7 +171,8 @@ def _commit() -> str | None:
     "The commit of this code, '+' where files differ from it; None outside a git checkout"
     here = str(_PACKAGE)
     def git(*a):
-        return subprocess.run(['git', '-C', here, *a], capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        return subprocess.run(['git', '-C', here, *a], capture_output=True, text=True, timeout=20,
+                              check=True).stdout.strip()
     try:
         git('ls-files', '--error-unmatch', '__init__.py')
         return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '--', '.') else '')

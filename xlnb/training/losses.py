@@ -35,8 +35,13 @@ def output_loss(
     batch: Mapping, # tensors, with labels
 ) -> torch.Tensor: # a number in nats
     "The loss of a task from a model's output; padding takes no part in the softmax of a span."
-    if out.loss is None: raise XlnbError(f"the model returned no loss: the batch has no labels, only {some(batch)}")
-    return out.loss
+    if 'start_positions' not in batch or 'start_logits' not in out:
+        if out.loss is None: raise XlnbError(f"the model returned no loss: the batch has no labels, only {some(batch)}")
+        return out.loss
+    if (mask := batch.get('attention_mask')) is None: return out.loss
+    ends = [(out.start_logits, batch['start_positions']), (out.end_logits, batch['end_positions'])]
+    start, end = (F.cross_entropy(z.masked_fill(mask == 0, torch.finfo(z.dtype).min), at) for z, at in ends)
+    return (start + end) / 2
 
 def task_loss(
     model,          # a model with a head
@@ -81,7 +86,7 @@ class Objective(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward(model, batch) -> (loss, parts)")
 
     def counts(self, batch: Mapping):
-        "How many things the loss of a batch is the mean of, or {part: number}; None: every batch counts alike. See `step_shares`."
+        "What the loss of a batch is the mean of: a number, {part: number}, or None; see `step_shares`."
         return counted(batch)
 
     def unused(self, model) -> list:

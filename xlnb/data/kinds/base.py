@@ -60,7 +60,8 @@ class Kind:
     one_label = True          # is there one distribution over labels per instance?
     uses_query = False        # may its inputs have a [QUE]?
     head = 'classification'   # what `models.heads` builds
-    options = {}              # what a task may choose: {name: (default, what it may be, function (value) -> is it possible?)}
+    # what a task may choose: {name: (default, what it may be, function (value) -> is it possible?)}
+    options = {}
 
     def __init__(self, name: str = '', **fields):
         self.name, self.metrics = name or type(self).name, {}
@@ -88,9 +89,11 @@ def check_options(self: Kind,
     "Refuse options that the kind does not have, and values that are not possible."
     for name, value in options.items():
         if name not in self.options:
-            raise XlnbError(f"tasks of kind {self.name!r} have no option {name!r}: {nearest(name, self.options)}they have {some(self.options)}")
+            raise XlnbError(f"tasks of kind {self.name!r} have no option {name!r}: {nearest(name, self.options)}they "
+                            f"have {some(self.options)}")
         _, possible, fits = self.options[name]
-        if not fits(value): raise XlnbError(f"{name}={value!r} is not possible for tasks of kind {self.name!r}: give {possible}")
+        if not fits(value):
+            raise XlnbError(f"{name}={value!r} is not possible for tasks of kind {self.name!r}: give {possible}")
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #d00fc7df
 @patch
@@ -115,12 +118,14 @@ def is_blank(value) -> bool:
     "Is it anything but a text with letters in it?"
     return not isinstance(value, str) or not value.strip()
 
+# %% ../../../nbs/data/kinds/19_base.ipynb #89a64080
 def check_choices(
     row: dict, # with `choices` and `label`
 ): # (column, what is wrong), or None
     "What is wrong with the choices of a row, if anything."
     options, label = row['choices'], row['label']
-    if not isinstance(options, (list, tuple)) or len(options) < 2 or any(map(is_blank, options)): return 'choices', 'must be a list of at least two texts'
+    if not isinstance(options, (list, tuple)) or len(options) < 2 or any(map(is_blank, options)):
+        return 'choices', 'must be a list of at least two texts'
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(options):
         return 'label', f"must be the number of a choice, 0 to {len(options) - 1}, but is {label!r}"
 
@@ -143,14 +148,17 @@ def show(self: Kind,
     "How a row is shown."
     write = lambda o: html.escape(excerpt(str(o), width))
     out = {c: write(row[c]) for c in self.columns if c in self.text_columns and isinstance(row[c], str)}
-    if 'choices' in row: out['choices'] = '<br>'.join(f'<mark>{write(o)}</mark>' if i == row['label'] else write(o) for i, o in enumerate(row['choices']))
+    if 'choices' in row: out['choices'] = '<br>'.join(f'<mark>{write(o)}</mark>' if i == row['label'] else write(o)
+        for i, o in enumerate(row['choices']))
     elif 'label' in row: out['label'] = html.escape(task.labels[row['label']])
     return out
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #670f8851
 def checked_text(text) -> str: # the text itself
     "Refuse what is not a string with something in it."
-    if not isinstance(text, str): raise XlnbError(f"text must be a string, not {type(text).__name__} ({str(text)[:40]!r}): convert or drop such rows first")
+    if not isinstance(text, str):
+        raise XlnbError(f"text must be a string, not {type(text).__name__} ({str(text)[:40]!r}): convert or drop such "
+                        f"rows first")
     if not text.strip(): raise XlnbError("empty text: drop empty rows first")
     return text
 
@@ -164,6 +172,7 @@ def checked_label(
         raise XlnbError(f"label {label!r} of task {getattr(task, 'name', '?')} is not one of 0..{n-1}: check the data")
     return int(label)
 
+# %% ../../../nbs/data/kinds/19_base.ipynb #eaffb9fe
 def encode_texts(
     tokenizer,             # a fast tokenizer
     first: list,           # texts
@@ -195,7 +204,8 @@ def model_input(
 ) -> dict: # input_ids, attention_mask, and token_type_ids where the encoder has them
     "One input of a model."
     ids = [t for part, _ in parts for t in part]
-    types = dict(token_type_ids=[s for part, s in parts for _ in part]) if 'token_type_ids' in tokenizer.model_input_names else {}
+    types = dict(token_type_ids=[s for part,
+                                 s in parts for _ in part]) if 'token_type_ids' in tokenizer.model_input_names else {}
     return dict(input_ids=ids, attention_mask=[1] * len(ids)) | types
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #50d3cbcc
@@ -218,21 +228,26 @@ def window_room(
 ) -> tuple: # tokens of a window, and how many it shares with the next
     "How much of a text fits into a window."
     room, overlap = max_length - taken, max_length // 3 if stride is None else stride
-    if room < 2 or overlap < 0: raise XlnbError(f"max_length={max_length} leaves {room} pieces for the text and stride={stride} are to be shared: raise max_length, and take a stride of 0 or more")
+    if room < 2 or overlap < 0:
+        raise XlnbError(f"max_length={max_length} leaves {room} pieces for the text and stride={stride} are to be "
+                        f"shared: raise max_length, and take a stride of 0 or more")
     return room, min(overlap, room // 2)
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #577124b1
 def encode_words(
     tokenizer,  # a fast tokenizer
     rows: list, # lists of words
-) -> list: # per row: ids, [(start, end)] of the tokens in the words joined by spaces, and the number of the word of each
+# per row: ids, [(start, end)] of the tokens in the words joined by spaces, and the number of the word of each
+) -> list:
     "Tokens of words, as they are in running text."
-    enc, out = tokenizer([' '.join(w) for w in rows], add_special_tokens=False, return_offsets_mapping=True, verbose=False), []
+    enc, out = tokenizer([' '.join(w) for w in rows], add_special_tokens=False, return_offsets_mapping=True,
+                         verbose=False), []
     for words, ids, offsets in zip(rows, enc['input_ids'], enc['offset_mapping']):
         ends = [e - 1 for e in accumulate(len(w) + 1 for w in words)]
         of = [bisect_right(ends, s) for s, _ in offsets]
         if any(e > ends[w] for (_, e), w in zip(offsets, of)):
-            raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so words can't be labelled: choose another encoder")
+            raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so words can't be labelled: "
+                            f"choose another encoder")
         out.append((ids, offsets, of))
     return out
 
@@ -256,7 +271,8 @@ def flattened(
     features: list, # whose inputs are lists of inputs, one per choice
 ) -> list: # one per choice
     "Features of all choices, one after the other."
-    return [{k: v[j] for k, v in f.items() if isinstance(v, list) and v and isinstance(v[0], list)} for f in features for j in range(len(f['input_ids']))]
+    return [{k: v[j] for k, v in f.items() if isinstance(v, list) and v and isinstance(v[0], list)} for f in features
+            for j in range(len(f['input_ids']))]
 
 @patch
 def collate(self: Kind,
@@ -268,6 +284,7 @@ def collate(self: Kind,
     labels = [f['labels'] for f in features if 'labels' in f]
     return padded(tokenizer, features) | (dict(labels=torch.tensor(labels)) if labels else {})
 
+# %% ../../../nbs/data/kinds/19_base.ipynb #fc12dfe7
 @patch
 def answered(self: Kind, feature: dict) -> bool:
     "Does the feature have what it is to predict?"
@@ -306,7 +323,8 @@ def metric(self: Kind,
     "The metric of a task."
     name = getattr(task, 'metric', '') or next(iter(self.metrics))
     if name not in self.metrics:
-        raise XlnbError(f"tasks of kind {self.name!r} have no metric {name!r}: {nearest(name, self.metrics)}choose {' or '.join(map(repr, self.metrics))}")
+        raise XlnbError(f"tasks of kind {self.name!r} have no metric {name!r}: {nearest(name, self.metrics)}choose "
+                        f"{' or '.join(map(repr, self.metrics))}")
     return self.metrics[name]
 
 @patch
@@ -349,6 +367,7 @@ def replace_words(
         moved.append((b, len(new) - (b - a)))
     return ''.join([*out, text[at:]]), lambda i: i + sum(d for b, d in moved if b <= i)
 
+# %% ../../../nbs/data/kinds/19_base.ipynb #3ecdccbc
 @patch
 def edit(self: Kind,
     task, row: dict,
@@ -386,7 +405,8 @@ def token_map(self: Kind,
 ) -> list: # per row: per input {field: [(position, start, end), ...]}
     "Which characters of which field are at each position."
     texts = ([r[c] for r in rows] for c in self.text_columns)
-    enc = tokenizer(*texts, max_length=max_length, truncation='longest_first', return_offsets_mapping=True, verbose=False)
+    enc = tokenizer(*texts, max_length=max_length, truncation='longest_first', return_offsets_mapping=True,
+                    verbose=False)
     return [[token_places(enc, i, self.text_columns)] for i in range(len(rows))]
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #c1b72ddb
@@ -432,18 +452,22 @@ def register_kind(
     replace: bool = False, # may it take the place of another one?
 ) -> Kind:
     "Make a kind known under its name."
-    if kind.name in KINDS and not replace: raise XlnbError(f"there is a kind {kind.name!r} already: choose another name or say replace=True")
+    if kind.name in KINDS and not replace:
+        raise XlnbError(f"there is a kind {kind.name!r} already: choose another name or say replace=True")
     KINDS[kind.name] = kind
     for m in metrics: register_metric(kind, m)
-    if not kind.metrics: raise XlnbError(f"the kind {kind.name!r} has no metric: give register_kind(kind, metrics=[...])")
+    if not kind.metrics:
+        raise XlnbError(f"the kind {kind.name!r} has no metric: give register_kind(kind, metrics=[...])")
     return kind
 
+# %% ../../../nbs/data/kinds/19_base.ipynb #88f4a39f
 def get_kind(
     kind, # a name, or a `Kind`
 ) -> Kind:
     "The kind of that name."
     if isinstance(kind, Kind): return kind
-    if kind not in KINDS: raise XlnbError(f"unknown kind of task {kind!r}: {nearest(kind, KINDS)}the kinds are {some(KINDS)}")
+    if kind not in KINDS:
+        raise XlnbError(f"unknown kind of task {kind!r}: {nearest(kind, KINDS)}the kinds are {some(KINDS)}")
     return KINDS[kind]
 
 def query_kinds() -> tuple: # of names

@@ -7,7 +7,8 @@ __all__ = ['MARKER', 'CHOICE', 'Choice', 'features', 'collate', 'token_map']
 
 # %% ../../../nbs/data/kinds/21_choice.ipynb #33cfaf71
 from ...core import XlnbError
-from .base import ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened, padded, register_kind, token_places
+from .base import (ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened,
+    padded, register_kind, token_places)
 
 # %% ../../../nbs/data/kinds/21_choice.ipynb #2e225efb
 MARKER = dict(cause="What was the cause?", effect="What happened as a result?")
@@ -30,11 +31,14 @@ class Choice(Kind):
 
     def asked(self, task, premise, question) -> str: # what stands before a choice
         "The premise with its question in words."
-        if question not in MARKER: raise XlnbError(f"question {question!r} of task {task.name} is neither 'cause' nor 'effect': check the data")
+        if question not in MARKER:
+            raise XlnbError(f"question {question!r} of task {task.name} is neither 'cause' nor 'effect': check the "
+                            f"data")
         return f"{checked_text(premise)} {MARKER[question]}"
 
 # %% ../../../nbs/data/kinds/21_choice.ipynb #75e56328
-def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict; inputs are lists, one per choice
+# of dict; inputs are lists, one per choice
+def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list:
     "One input per choice."
     rows = []
     for premise, question, choices, y in zip(ds['premise'], ds['question'], ds['choices'], ds['label']):
@@ -52,7 +56,8 @@ def collate(self, task, tokenizer, features) -> dict: # of tensors (rows, choice
 def token_map(self, task, rows, tokenizer, max_length=128) -> list:
     "As the base; the words of the question are no part of the premise."
     sides = [(self.asked(task, r['premise'], r['question']), c) for r in rows for c in r['choices']]
-    enc = tokenizer(*map(list, zip(*sides)), truncation='longest_first', max_length=max_length, return_offsets_mapping=True, verbose=False)
+    enc = tokenizer(*map(list, zip(*sides)), truncation='longest_first', max_length=max_length,
+                    return_offsets_mapping=True, verbose=False)
     places = iter(token_places(enc, i, ('premise', f'choices.{j}'), premise=len(r['premise']))
                   for i, (r, j) in enumerate((r, j) for r in rows for j in range(len(r['choices']))))
     return [[next(places) for _ in r['choices']] for r in rows]

@@ -20,5 +20,6 @@ class Classify(Kind):
         return rows
 
 # %% ../../../nbs/data/kinds/20_classify.ipynb #bece7fc8
-SENTENCE, PAIR = (register_kind(Classify(name, columns=('id', *texts, 'label'), text_columns=texts, required=texts), [ACCURACY], replace=True)
+SENTENCE, PAIR = (register_kind(Classify(name, columns=('id', *texts, 'label'), text_columns=texts, required=texts),
+                                [ACCURACY], replace=True)
                   for name, texts in (('sentence', ('text',)), ('pair', ('text_a', 'text_b'))))

@@ -7,7 +7,8 @@ __all__ = ['CLOZE', 'Cloze', 'features']
 
 # %% ../../../nbs/data/kinds/24_cloze.ipynb #557b3acc
 from ...core import XlnbError
-from .base import ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened, padded, register_kind
+from .base import (ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened,
+    padded, register_kind)
 
 # %% ../../../nbs/data/kinds/24_cloze.ipynb #7fd82845
 class Cloze(Kind):
@@ -34,13 +35,15 @@ class Cloze(Kind):
         return batch | dict(labels=torch.tensor([f['labels'] + [-100] * (n - len(f['labels'])) for f in flat]))
 
 # %% ../../../nbs/data/kinds/24_cloze.ipynb #d675a0f6
-def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict; inputs and labels are lists, one per candidate
+# of dict; inputs and labels are lists, one per candidate
+def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list:
     "One masked input per candidate."
     rows = []
     for text, choices, y in zip(ds['text'], ds['choices'], ds['label']):
         if checked_text(text).count('{mask}') != 1: raise XlnbError(f"a cloze needs exactly one {{mask}}: {text!r}")
         a = text.index('{mask}')
-        enc = encode_texts(tokenizer, [text.replace('{mask}', checked_text(c)) for c in choices], None, max_length, return_offsets_mapping=True)
+        enc = encode_texts(tokenizer, [text.replace('{mask}', checked_text(c)) for c in choices], None, max_length,
+                           return_offsets_mapping=True)
         for e, c in zip(enc, choices):
             hit = [s < a + len(c) and t > a and t > s for s, t in e.pop('offset_mapping')]
             if not any(hit): raise XlnbError(f"the candidate {c!r} lies beyond max_length={max_length}: raise it")

@@ -35,13 +35,15 @@ def add_query(
     import torch
     from tokenizers import AddedToken
     if init not in ('mask', 'mean'): raise XlnbError(f"init={init!r} is unknown: choose 'mask' or 'mean'")
-    if (new := QUE not in tokenizer.get_vocab()): tokenizer.add_tokens([AddedToken(QUE, special=True, normalized=False)], special_tokens=True)
+    if (new := QUE not in tokenizer.get_vocab()):
+        tokenizer.add_tokens([AddedToken(QUE, special=True, normalized=False)], special_tokens=True)
     q = tokenizer.convert_tokens_to_ids(QUE)
     if model is None: return q
     old = model.get_input_embeddings().weight.detach()[:q].clone() # there may be rows to spare behind
     if q >= model.get_input_embeddings().num_embeddings: model.resize_token_embeddings(q + 1, mean_resizing=False)
     elif not new and getattr(model.config, 'query_token_id', None) == q: return q # it has been trained
-    with torch.no_grad(): model.get_input_embeddings().weight[q] = old[tokenizer.mask_token_id] if init == 'mask' else old.mean(0)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[q] = old[tokenizer.mask_token_id] if init == 'mask' else old.mean(0)
     return q
 
 # %% ../../../nbs/data/kinds/14_query.ipynb #d42f9f49
@@ -51,6 +53,7 @@ def last_query(
 ): # tensor (rows,)
     "Position of the last [QUE] in every row."
     hit = ids == token
-    if not hit.any(1).all(): raise XlnbError("a row has no [QUE] to answer from: make features with the tokenizer of this encoder")
+    if not hit.any(1).all():
+        raise XlnbError("a row has no [QUE] to answer from: make features with the tokenizer of this encoder")
     n = ids.shape[1]
     return n - 1 - hit.flip(1).int().argmax(1)

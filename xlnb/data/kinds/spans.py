@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 from datasets import List, Value
 from ...core import XlnbError
-from .base import (Kind, Metric, checked_text, excerpt, is_blank, kind_of, model_input, register_kind, replace_words, special_frame,
+from .base import (Kind, Metric, checked_text, excerpt, is_blank, kind_of, model_input, register_kind,
+                                  replace_words, special_frame,
     window_room, windows)
 from .query import QUE, add_query, last_query, query_ids, uses_query
 from ..words import letter_end, words_of
@@ -26,7 +27,9 @@ class Spans(Kind):
     name, head, one_label, uses_query = 'span', 'span', False, True
     columns, required = ('id', 'question', 'context', 'answers'), ('context', 'question')
     text_columns, label_column, group_column = ('question', 'context'), 'answers', 'context'
-    options = dict(longest=(30, 'a whole number of tokens above 0', lambda n: isinstance(n, int) and not isinstance(n, bool) and n > 0)) # a predicted answer at most
+    # a predicted answer at most
+    options = dict(longest=(30, 'a whole number of tokens above 0', lambda n: isinstance(n, int)
+                            and not isinstance(n, bool) and n > 0))
 
     def types(self, task) -> dict:
         "Answers are texts and their first characters."
@@ -36,9 +39,11 @@ class Spans(Kind):
         "As the base, then every answer against the context."
         if fault := super().check(row, task): return fault
         texts, starts = (row['answers'] or {}).get('text'), (row['answers'] or {}).get('answer_start')
-        if not texts or not starts or len(texts) != len(starts) or None in starts: return 'answers', 'must have at least one text, and one answer_start for each'
+        if not texts or not starts or len(texts) != len(starts) or None in starts:
+            return 'answers', 'must have at least one text, and one answer_start for each'
         for text, start in zip(texts, starts):
-            if is_blank(text) or row['context'][start:start + len(text)] != text: return 'answers', f'says {text!r}, which does not stand at character {start} of the context'
+            if is_blank(text) or row['context'][start:start + len(text)] != text:
+                return 'answers', f'says {text!r}, which does not stand at character {start} of the context'
 
     def show(self, task, row, width=240) -> dict:
         "The answer is marked in the context."
@@ -52,22 +57,29 @@ def encode_questions(
     kind,        # whose inputs they are: has it a [QUE]?
     questions, contexts, # texts, in pairs
     max_length: int,
-) -> list: # head: ids up to the context; question: [(position, start, end)]; ids and offsets of the whole context; behind: ids that follow
+# head: ids up to the context; question: [(position, start, end)]; ids and offsets of the whole context; behind: ids
+# that follow
+) -> list:
     "Questions and contexts as tokens; a question is cut to half of an input where both do not fit."
     before, between, behind = special_frame(tokenizer, True)
-    plain, query, out = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False), query_ids(tokenizer, kind), []
+    plain, query, out = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False), query_ids(tokenizer,
+        kind), []
     asked, told = (tokenizer([checked_text(t) for t in texts], **plain) for texts in (questions, contexts))
-    for q, places, ids, offsets in zip(asked['input_ids'], asked['offset_mapping'], told['input_ids'], told['offset_mapping']):
+    for q, places, ids, offsets in zip(asked['input_ids'], asked['offset_mapping'], told['input_ids'],
+                                       told['offset_mapping']):
         marks = len(before + query + between + behind)
         if marks + len(q) + len(ids) > max_length: q = q[:max(max_length // 2 - marks, 1)]
         question = [(len(before) + t, s, e) for t, (s, e) in enumerate(places[:len(q)]) if e > s]
-        out.append(SimpleNamespace(head=before + q + query + between, question=question, ids=ids, offsets=[list(o) for o in offsets], behind=behind))
+        out.append(SimpleNamespace(head=before + q + query + between, question=question, ids=ids,
+                                   offsets=[list(o) for o in offsets], behind=behind))
     return out
 
+# %% ../../../nbs/data/kinds/22_spans.ipynb #6cca96b0
 def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict, one per window
     "Question and a window of the context, with the tokens of the first answer; (0, 0) where a window does not hold it."
     rows, blank = [], set()
-    for i, (context, answers, x) in enumerate(zip(ds['context'], ds['answers'], encode_questions(tokenizer, self, ds['question'], ds['context'], max_length))):
+    for i, (context, answers, x) in enumerate(zip(ds['context'], ds['answers'], encode_questions(tokenizer, self,
+        ds['question'], ds['context'], max_length))):
         first, last = answer_tokens(task, i, context, answers, x.offsets)
         if first is None: blank.add(i)
         room, overlap = window_room(max_length, len(x.head + x.behind), stride)
@@ -89,7 +101,9 @@ def answer_tokens(
     "First and last token of the first answer."
     if not answers['text']: return None, None
     a, text = answers['answer_start'][0], answers['text'][0]
-    if context[a:a+len(text)] != text: raise XlnbError(f"row {i} of task {task.name}: the answer {text!r} does not stand at character {a} of the context: check the data")
+    if context[a:a+len(text)] != text:
+        raise XlnbError(f"row {i} of task {task.name}: the answer {text!r} does not stand at character {a} of the "
+                        f"context: check the data")
     hit = [t for t, (s, e) in enumerate(offsets) if s < a + len(text) and e > a and e > s]
     return (hit[0], hit[-1]) if hit else (None, None)
 
@@ -100,11 +114,13 @@ def drop_cut(
 ) -> list:
     "Features of the rows whose answer is in some window; says how many rows went, and why."
     found, there = {r['row'] for r in rows if r['end_positions'] > 0}, {r['row'] for r in rows}
-    why = {'is longer than a window of max_length': there - found - {*blank}, 'has no token in the vocabulary of the encoder': there & {*blank}}
+    why = {'is longer than a window of max_length': there - found - {*blank},
+           'has no token in the vocabulary of the encoder': there & {*blank}}
     for reason, lost in why.items():
         if lost: warnings.warn(f"{task.name}: dropped {len(lost)} of {len(there)} training rows, their answer {reason}")
     return [r for r in rows if r['row'] in found]
 
+# %% ../../../nbs/data/kinds/22_spans.ipynb #acd44fc4
 def collate(self, task, tokenizer, features) -> dict:
     "As the base, with the tokens of the answer."
     import torch
@@ -124,7 +140,8 @@ def decode(self, task, windows, row) -> str:
         gap = at[None] - at[:, None]
         total = np.where((gap >= 0) & (gap < longest), total, -np.inf)
         s, e = np.unravel_index(total.argmax(), total.shape)
-        if total[s, e] > best: best, text = total[s, e], context[f['offsets'][at[s]][0]:letter_end(context, f['offsets'][at[e]][1])]
+        if total[s, e] > best:
+            best, text = total[s, e], context[f['offsets'][at[s]][0]:letter_end(context, f['offsets'][at[e]][1])]
     return text.strip()
 
 def answered(self, feature) -> bool:
@@ -149,7 +166,8 @@ def answer_ceiling(
     return len(found) / len({f['row'] for f in feats})
 
 # %% ../../../nbs/data/kinds/22_spans.ipynb #14a00ebb
-_ARTICLES = {l: re.compile(x) for l, x in dict(en=r'\b(a|an|the)\b', es=r'\b(un|una|unos|unas|el|la|los|las)\b', vi=r'\b(của|là|cái|chiếc|những)\b',
+_ARTICLES = {l: re.compile(x) for l, x in dict(en=r'\b(a|an|the)\b', es=r'\b(un|una|unos|unas|el|la|los|las)\b',
+                                               vi=r'\b(của|là|cái|chiếc|những)\b',
     de=r'\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b', ar=r'\sال^|ال').items()}
 _MLQA = 'ar', 'de', 'en', 'es', 'hi', 'vi', 'zh'
 
@@ -161,7 +179,9 @@ def normal_answer(
     lang: str = 'en',    # code; matters to 'mlqa' only
 ) -> str: # words with one space between them
     "An answer as the official scripts compare it."
-    if rule == 'mlqa' and lang not in _MLQA: raise XlnbError(f"MLQA's scorer has no rules for {lang!r}: its languages are {', '.join(_MLQA)}; give the task metric='squad'")
+    if rule == 'mlqa' and lang not in _MLQA:
+        raise XlnbError(f"MLQA's scorer has no rules for {lang!r}: its languages are {', '.join(_MLQA)}; give the task "
+                        f"metric='squad'")
     mark = string.punctuation.__contains__ if rule == 'squad' else _mark
     text = ''.join(c for c in text.lower() if not mark(c))
     articles = _ARTICLES.get('en' if rule == 'squad' else lang)
@@ -199,7 +219,8 @@ def span_metrics(
     "The two metrics of an official script."
     def both(prediction, golds, lang): return dict(zip(('em', 'f1'), answer_scores(prediction, golds, rule, lang)))
     def exact(prediction, golds, lang): return dict(em=both(prediction, golds, lang)['em'])
-    return [Metric(rule, {'f1': 1}, title='F1', item=both), Metric(f'{rule}-em', {'em': 1}, title='exact match', item=exact)]
+    return [Metric(rule, {'f1': 1}, title='F1', item=both), Metric(f'{rule}-em', {'em': 1}, title='exact match',
+        item=exact)]
 
 SPAN = register_kind(Spans(), span_metrics('squad') + span_metrics('mlqa'), replace=True)
 
@@ -250,7 +271,8 @@ def paired_inputs(self, task, before, after, edited, tokenizer, max_length) -> d
         keep = len(words) == len(spans) or not edits # one word for one word: the usual case
         a, b = (self.token_map(task, [r], tokenizer, max_length)[0][0] for r in (row, changed))
         for out, places, found in ((old, a, spans), (new, b, words)):
-            out.append(segment_ids(places, found if keep else [], 1 + max((t for t, _, _ in places['context']), default=0)))
+            out.append(segment_ids(places, found if keep else [], 1 + max((t for t, _, _ in places['context']),
+                default=0)))
     pad = lambda xs: torch.tensor([x + [0] * (max(map(len, xs)) - len(x)) for x in xs])
     return dict(old_segments=pad(old), new_segments=pad(new))
 

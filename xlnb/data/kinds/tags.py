@@ -11,7 +11,8 @@ import html
 import numpy as np
 from datasets import ClassLabel, List, Value
 from ...core import XlnbError
-from .base import (Kind, Metric, checked_label, checked_text, is_blank, model_input, encode_words, lone_marks, padded, register_kind, special_frame,
+from .base import (Kind, Metric, checked_label, checked_text, is_blank, model_input, encode_words,
+                                  lone_marks, padded, register_kind, special_frame,
     window_room, windows)
 from .query import query_ids
 
@@ -21,7 +22,8 @@ class Tags(Kind):
     name, head, one_label, uses_query = 'tags', 'token', False, True
     columns, text_columns, label_column = ('id', 'tokens', 'tags'), ('tokens',), 'tags'
     needs_labels, label_per_word = True, True
-    options = dict(label_on=('first', "'first' or 'real'", ('first', 'real').__contains__)) # which token of a word has its label
+    # which token of a word has its label
+    options = dict(label_on=('first', "'first' or 'real'", ('first', 'real').__contains__))
 
     def types(self, task) -> dict:
         "Lists of words and of tags."
@@ -29,16 +31,20 @@ class Tags(Kind):
 
     def check(self, row, task=None):
         "Words, and a tag for each."
-        if not row['tokens'] or any(map(is_blank, row['tokens'])): return 'tokens', 'must be a list of words, none of them empty'
-        if len(row['tokens']) != len(row['tags']): return 'tags', f"must be as many as tokens, but there are {len(row['tags'])} for {len(row['tokens'])}"
+        if not row['tokens'] or any(map(is_blank, row['tokens'])):
+            return 'tokens', 'must be a list of words, none of them empty'
+        if len(row['tokens']) != len(row['tags']):
+            return 'tags', f"must be as many as tokens, but there are {len(row['tags'])} for {len(row['tokens'])}"
 
     def show(self, task, row, width=240) -> dict:
         "Tags over their words."
-        tagged = lambda w, t: f'<ruby>{html.escape(w)}<rt>{html.escape(task.labels[t])}</rt></ruby>' if task.labels[t] != 'O' else html.escape(w)
-        return dict(tokens=' '.join(map(tagged, row['tokens'], row['tags'])))
+        def tagged(word, tag): return word if tag == 'O' else f'<ruby>{word}<rt>{tag}</rt></ruby>'
+        pairs = ((html.escape(w), html.escape(task.labels[t])) for w, t in zip(row['tokens'], row['tags']))
+        return dict(tokens=' '.join(tagged(*p) for p in pairs))
 
 # %% ../../../nbs/data/kinds/23_tags.ipynb #da79208a
-def frame(self, tokenizer, max_length: int, stride: int|None = None) -> tuple: # ids before, ids behind, tokens of a window, tokens shared
+# ids before, ids behind, tokens of a window, tokens shared
+def frame(self, tokenizer, max_length: int, stride: int|None = None) -> tuple:
     "What is around the words of every window."
     before, behind = special_frame(tokenizer, False)
     behind = query_ids(tokenizer, self) + behind
@@ -46,11 +52,13 @@ def frame(self, tokenizer, max_length: int, stride: int|None = None) -> tuple: #
 
 Tags.frame = frame
 
+# %% ../../../nbs/data/kinds/23_tags.ipynb #4043c25c
 def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict, one per window
     "Windows of the words, with a label at the token that stands for a word."
     words, tags = list(ds['tokens']), list(ds['tags'])
     for i, (w, t) in enumerate(zip(words, tags)):
-        if len(w) != len(t) or not w: raise XlnbError(f"row {i} of task {task.name} has {len(w)} tokens and {len(t)} tags: they must line up")
+        if len(w) != len(t) or not w:
+            raise XlnbError(f"row {i} of task {task.name} has {len(w)} tokens and {len(t)} tags: they must line up")
         [checked_text(x) for x in w]; [checked_label(task, x, len(task.labels)) for x in t]
     before, behind, room, overlap = self.frame(tokenizer, max_length, stride)
     rows, marks = [], lone_marks(tokenizer) if self.option(task, 'label_on') == 'real' else ()
@@ -58,14 +66,17 @@ def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False
         first = {w: t for t, w in reversed([*enumerate(of)])} # {word: its first token}
         first |= {w: t for t, w in reversed([*enumerate(of)]) if ids[t] not in marks}
         spans = [*windows(len(ids), room, overlap)]
-        best = {w: max(range(len(spans)), key=lambda k: min(t - spans[k][0], spans[k][1] - 1 - t)) for w, t in first.items()}
+        best = {w: max(range(len(spans)), key=lambda k: min(t - spans[k][0], spans[k][1] - 1 - t)) for w,
+                t in first.items()}
         for k, (a, b) in enumerate(spans):
             here = {t: w for w, t in first.items() if best[w] == k}
             labels = [tags[i][here[t]] if t in here else -100 for t in range(a, b)]
-            f = model_input(tokenizer, (before + ids[a:b] + behind, 0)) | dict(labels=[-100] * len(before) + labels + [-100] * len(behind))
+            f = model_input(tokenizer, (before + ids[a:b] + behind, 0)) | dict(labels=[-100] * len(before) + labels
+                + [-100] * len(behind))
             rows.append(f | dict(row=i, window=k, words=sorted(here.values())))
     return rows
 
+# %% ../../../nbs/data/kinds/23_tags.ipynb #c6a06cf9
 def collate(self, task, tokenizer, features) -> dict:
     "As the base, with labels padded by -100."
     import torch
@@ -105,7 +116,8 @@ def entity_counts(
     return dict(tp=tp, fp=len(found) - tp, fn=len(read(gold)) - tp)
 
 _F1 = dict(num={'tp': 2}, den={'tp': 2, 'fp': 1, 'fn': 1}, title='entity F1')
-TAGS = register_kind(Tags(), [Metric('strict', **_F1, item=entity_counts), Metric('conll', **_F1, item=lambda *item: entity_counts(*item, rule='conll'))], replace=True)
+TAGS = register_kind(Tags(), [Metric('strict', **_F1, item=entity_counts), Metric('conll', **_F1,
+    item=lambda *item: entity_counts(*item, rule='conll'))], replace=True)
 
 # %% ../../../nbs/data/kinds/23_tags.ipynb #77c45e16
 def texts(self, task, row) -> dict:
