@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback
+from transformers import (AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
 from toy_clism import LANGS, context, encoder, shared_stage
 from toy_stage import two_processes
@@ -412,3 +412,64 @@ def test_the_shortcut_shows():
     assert table.loc["joint", ("loss", "one pass")] < table.loc["before", ("loss", "one pass")]
     assert table.loc["joint", ("loss", "one pass")] < table.loc["joint", ("loss", "apart")]
     assert {*histories["joint"][0]} & {*PARTS} == {TERMS[0]}
+
+
+# --- what decides a result, and what an encoder can read --------------------------------------------------------------
+@pytest.mark.parametrize("options", [dict(), dict(spans="recurring", cacr=0.0)], ids=["pairs", "passages"])
+def test_inputs_are_no_longer_than_the_encoder_reads(options):
+    "Positions of the encoder count, where its tokenizer names no limit"
+    torch.manual_seed(0)
+    ctx = context()
+    ctx.tokenizer.model_max_length = int(1e30)
+    model = XLMRobertaForMaskedLM(XLMRobertaConfig(vocab_size=len(ctx.tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=22, pad_token_id=1))
+    (result,) = run_method(small(**options), model, ctx)
+    assert result.steps and np.isfinite([h["loss"] for h in result.history]).all()
+
+
+def test_equal_sentences_are_no_negatives():
+    "An English sentence that is paired with two languages is twice in the batch, and is not contrasted with itself"
+    masked, target, plain = torch.randn(3, 4, 8, dtype=torch.double)
+    same = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    def slow(anchor, positive):
+        cos, total = torch.cosine_similarity(anchor[:, None], positive[None], dim=-1), 0.0
+        for i in range(4): total -= math.log(math.exp(20 * cos[i, i]) / sum(math.exp(20 * cos[i, j]) for j in range(4) if j == i or not same[i, j]))
+        return total / 4
+    assert contrast(target, masked, same=same).item() == pytest.approx(slow(target, masked), abs=1e-9)
+    assert cacr_loss(masked, target, plain, same=same)[0].item() == pytest.approx(slow(target, masked) + slow(plain, masked) + slow(target, plain), abs=1e-9)
+    tok, model = load_tokenizer("lab"), encoder()
+    add_query(tok, model); give_pointer(model, tok)
+    rows = [span_inputs(span_pairs(lab_pairs(Lab(), lang, 8), tok), tok, empty=True)[0] for lang in ("qal", "qge")]
+    with torch.no_grad(), pointed(model, SpanObjective(dict.fromkeys(TERMS, 1.0))) as m: parts = span_loss(m, SpanCollator(tok, mask=0)(rows))[1]
+    assert [v.item() for v in parts.values()] == [0.0] * 3, "the same English sentence twice: there is no negative"
+
+
+def test_the_key_knows_the_text_of_the_laboratory(monkeypatch):
+    "Passages in which spans recur are text like any other"
+    key = lambda: Cell(get_task("lab-spans"), "lab", recipe([CLISM(spans="recurring", cacr=0.0, amount=20), FineTune()]), 0, Budget(train_examples=8, eval_examples=8), ("en", "qal")).key()
+    before, corpus = key(), Lab.corpus
+    assert key() == before
+    monkeypatch.setattr(Lab, "corpus", lambda self, *args: [t + "." for t in corpus(self, *args)])
+    assert key() != before
+
+
+@pytest.mark.parametrize("lang,text", [("zh", "张伟住在北京。李娜也住在北京，她认识张伟。"), ("th", "สมชายอยู่กรุงเทพ มาลีไปกรุงเทพกับสมชาย"), ("ja", "田中は東京に住む。山田も東京で田中に会う。"), ("km", "សុខារស់នៅភ្នំពេញ ចាន់ទៅភ្នំពេញជាមួយសុខា")])
+def test_spans_of_text_that_is_written_without_spaces(lang, text):
+    "Random and recurring spans are made of words, not of whole clauses"
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    spans = [text[a:b] for a, b, _ in RandomSpans(per_text=4)([text])[0]]
+    assert len(spans) >= 3 and max(map(len, spans)) <= 10, spans
+    (found,) = recurring_spans([text], Characters(), most=10)
+    assert found["answers"] and {found["masked"][a:b] for a, b in found["answers"]} & {"北京", "张伟", "กรุงเทพ", "สมชาย", "東京", "田中", "ភ្នំពេញ", "សុខា"}, found
+
+
+class Characters:
+    "Every character is a token"
+    def __call__(self, texts, **_): return dict(offset_mapping=[[(i, i + 1) for i in range(len(t))] for t in ([texts] if isinstance(texts, str) else texts)])
+
+
+def test_the_budget_cuts_no_pre_training(tmp_path):
+    "Few labels, few steps of fine-tuning: the spans get all their steps"
+    cell = Cell(get_task("lab-spans"), "lab", recipe([small(amount=30, batch_size=8), FineTune(steps=1)]), 0, Budget(train_examples=4, eval_examples=4, max_length=64), ("en", "qal"))
+    _, info = run_cell(cell, tmp_path)
+    assert [s["steps"] for s in info["stages"]] == [4, 1]
