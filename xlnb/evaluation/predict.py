@@ -162,7 +162,7 @@ def _control(task, recipe, model, langs, split, budget, data):
     "Fit on the source's training split, score in every language"
     cols = _text_columns(task)
     train = task.load(task.source, 'train', data=data, limit=budget and budget.train_examples)
-    model.fit(pd.DataFrame({c: train[c] for c in cols}), train['label'])
+    model.fit(pd.DataFrame({c: train[c] for c in cols}), train[kind_of(task).label_column])
     frames = []
     for lang in langs or task.langs:
         ds = task.load(lang, split, data=data, limit=budget and budget.eval_examples)

@@ -102,7 +102,7 @@ def types(self: Kind,
 ) -> dict: # {column: type for a `datasets.Dataset`}
     "Types of the columns; text where nothing else is said."
     label = ClassLabel(names=list(task.labels)) if task.labels else Value('int64')
-    known = dict(label=label, choices=List(Value('string')))
+    known = dict(choices=List(Value('string'))) | {self.label_column: label}
     return {c: known.get(c, Value('string')) for c in self.columns}
 
 @patch
@@ -150,7 +150,7 @@ def show(self: Kind,
     out = {c: write(row[c]) for c in self.columns if c in self.text_columns and isinstance(row[c], str)}
     if 'choices' in row: out['choices'] = '<br>'.join(f'<mark>{write(o)}</mark>' if i == row['label'] else write(o)
         for i, o in enumerate(row['choices']))
-    elif 'label' in row: out['label'] = html.escape(task.labels[row['label']])
+    elif self.needs_labels: out[self.label_column] = html.escape(task.labels[row[self.label_column]])
     return out
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #670f8851
