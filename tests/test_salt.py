@@ -10,18 +10,19 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRobertaForMaskedLM, pipeline
 
 from xlnb import languages
-from xlnb.methods.salt.candidates import (MaskedCandidates, Place, Segmenter, switchable, vocabularies)
+from xlnb.methods.salt.baselines import DictionaryCandidates, RandomCandidates, controls, read_dictionary
+from xlnb.methods.salt.candidates import MaskedCandidates, Occurrence, Segmenter, first_asks, switchable, vocabularies
 from xlnb.data.words import names_in, words_of
 from xlnb.models.encoders import load_encoder, load_tokenizer, longest_input
 from xlnb.models.heads import with_head
 from xlnb.data.kinds.base import collator, featurize, get_kind
 from xlnb.core import XlnbError
 from xlnb.methods.finetune import FineTune
-from xlnb.methods.salt.method import SALT, controls, make_table
+from xlnb.methods.salt.diagnostics import candidate_precision, switch_rates
+from xlnb.methods.salt.method import SALT, make_table
 from xlnb.methods.salt.mixup import mixed_forward
 from xlnb.study.recipe import METHODS, recipe
-from xlnb.methods.salt.table import (DictionaryCandidates, RandomCandidates, candidate_precision, load_table,
-    read_dictionary, show_switches, switch_rates, switch_table, switched_row, task_texts)
+from xlnb.methods.salt.table import load_table, show_switches, switch_table, switched_row, task_texts
 from xlnb.methods.salt.collator import SwitchedCollator, switched_loss
 from xlnb.data.tasks import Task, get_task
 from xlnb.training.stage import Budget, Context, Method, run_method
@@ -191,7 +192,7 @@ def test_a_stopped_table_goes_on_where_it_was(lab, tmp_path):
     assert len(list((tmp_path / "a").glob("part-*.parquet"))) == 1
     resumed = make(tmp_path / "a")
     assert len(calls) == 4 and resumed == make(tmp_path / "b") == load_table(tmp_path / "a").to_list()
-    with pytest.raises(XlnbError, match="holds a table of other rows"): switch_table(task, rows, find, tokenizer, ["qal"], out=tmp_path / "a", part=10)
+    with pytest.raises(XlnbError, match="belongs to another run"): switch_table(task, rows, find, tokenizer, ["qal"], out=tmp_path / "a", part=10)
     with pytest.raises(XlnbError, match="no switch table"): load_table(tmp_path / "c")
 
 
@@ -226,7 +227,7 @@ def test_muse_dictionaries(tmp_path):
     pq.write_table(Dataset.from_dict(dict(source=["dog", "dog"], target=["hund", "köter"])).data.table, tmp_path / "en-de" / "test-0.parquet")
     (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: en-de\n  data_files:\n  - split: test\n    path: en-de/test-*\n---\n")
     find = DictionaryCandidates(read_dictionary(tmp_path, ["de", "sw"]))
-    assert find([Place("The Dog", 4, 7, ("de", "sw"))]) == [{"de": [("hund", 0.5), ("köter", 0.5)], "sw": []}]
+    assert find([Occurrence("The Dog", 4, 7, ("de", "sw"))]) == [{"de": [("hund", 0.5), ("köter", 0.5)], "sw": []}]
     from types import SimpleNamespace
     cell, m = SimpleNamespace(task=small("lab-inference"), langs=("en", "de"), data=None), SALT(candidates="dictionary", dictionary=str(tmp_path))
     before = m.fingerprint(cell)
@@ -278,7 +279,7 @@ def test_tables_of_any_text(lab, context, text):
         assert len(s["candidates"]) == len(s["probabilities"]) <= 5 and set(s["candidates"]) <= known[s["language"]]
         assert s["word"].casefold() not in [c.casefold() for c in s["candidates"]]
     for s in table.select(range(min(3, len(table)))):
-        assert len(find.ask(Place(text, s["start"], s["end"], ("qal",)), 1, None)[0]) <= longest_input(mlm, tokenizer)
+        assert len(find.inputs(Occurrence(text, s["start"], s["end"], ("qal",)), 1)[0]["input_ids"]) <= longest_input(mlm, tokenizer)
     new = switched_row(task, rows[0], table.to_list())["text"]
     if not len(table): assert new == text
     rates, _ = switch_rates(table, task, rows, tokenizer)
@@ -291,9 +292,9 @@ def test_tables_of_any_text(lab, context, text):
 def test_masking_together_asks_every_word_once(lab, words, together):
     tokenizer, mlm, vocabs = lab
     text = " ".join(words)
-    places = [Place(text, a, b, ("qal",)) for a, b in words_of(text)]
+    places = [Occurrence(text, a, b, ("qal",)) for a, b in words_of(text)]
     find = MaskedCandidates(mlm, tokenizer, vocabs, together=together)
-    asked = [(i, r.ids[at]) for owners, _, r, _, _ in find._reads(places) for (i, _), at in zip(owners, r.at)]
+    asked = [(i, a.read.inputs["input_ids"][at]) for a in first_asks(find.search, places) for (i, _), at in zip(a.owners, a.read.at)]
     assert sorted(i for i, _ in asked) == list(range(len(places))) and {x for _, x in asked} == {tokenizer.mask_token_id}
     alone = MaskedCandidates(mlm, tokenizer, vocabs)(places)
     assert [len(x["qal"]) for x in find(places)] == [len(x["qal"]) for x in alone]
@@ -320,7 +321,7 @@ def test_batches_of_any_text_train(lab, mixup, rows):
     assert all(torch.equal(batch[k], plain[k]) for k in plain)
     if (picked := batch.get("switched_rows")) is not None:
         assert torch.equal(batch["switched_labels"], plain["labels"][picked]) and batch["switched_input_ids"].shape[1] <= 128
-    with torch.no_grad(): loss, parts = switched_loss(task.kind, consistency=1.0)(with_head(mlm, task), batch)
+    with torch.no_grad(): loss, parts = switched_loss(get_kind(task.kind), consistency=1.0)(with_head(mlm, task), batch)
     assert torch.isfinite(loss) and ("switched" in parts) == (picked is not None)
 
 
@@ -369,11 +370,11 @@ def test_bert_with_wordpieces():
     text = "The dogs sleep."
     assert [(text[u.start:u.end], u.n) for u in Segmenter(tok).units(text)] == [("The", 1), ("dogs", 2), ("sleep", 1)]
     find = MaskedCandidates(mlm, tok, vocabs, pieces=2, top_k=9)
-    found = {w for w, _ in find([Place(text, 4, 8, ("de",))])[0]["de"]}
+    found = {w for w, _ in find([Occurrence(text, 4, 8, ("de",))])[0]["de"]}
     assert {"der", "hund", "schlaf"} <= found and found & {"hunde", "hunden", "schlafen", "schlafe"}
-    ids, types, at = find.ask(Place(text, 4, 8, ("de",)), 2, None)
+    inputs, at = find.inputs(Occurrence(text, 4, 8, ("de",)), 2)
     reference = tok("the dogs sleep.", "the [MASK] [MASK] sleep.")
-    assert ids == reference["input_ids"] and types == reference["token_type_ids"] and ids[at] == ids[at + 1] == 4
+    assert inputs == dict(reference) and inputs["input_ids"][at:at + 2] == [4, 4]
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
@@ -383,15 +384,85 @@ def test_batches_beat_one_pipeline_call_per_word():
     tokenizer, mlm, task = load_tokenizer("lab"), load_encoder("lab"), get_task("lab-inference")
     targets = [l for l in task.langs if l != "en"]
     vocabs, seg = vocabularies(tokenizer, targets, task_texts(task, task.langs, limit=300)), Segmenter(tokenizer)
-    words = [Place(t, u.start, u.end, tuple(targets)) for t in dict.fromkeys(task.load("en", "train", limit=150)["text_a"]) for u in switchable(t, seg.units(t))][:1200]
+    words = [Occurrence(t, u.start, u.end, tuple(targets)) for t in dict.fromkeys(task.load("en", "train", limit=150)["text_a"]) for u in switchable(t, seg.units(t))][:1200]
     clock = lambda f: (lambda s: (f(), time.process_time() - s)[1])(time.process_time())
     find, fill = MaskedCandidates(mlm, tokenizer, vocabs, context="masked"), pipeline("fill-mask", model=mlm, tokenizer=tokenizer, device="cpu")
-    reads = sorted((find.ask(p, 1, None) for p in words), key=lambda r: -len(r[0]))
+    reads = sorted((find.inputs(p, 1) for p in words), key=lambda r: -len(r[0]["input_ids"]))
     def forwards():
-        for i in range(0, len(reads), 250): mask_logits(mlm, [r[0] for r in reads[i:i+250]], [r[2] for r in reads[i:i+250]], tokenizer.pad_token_id)
+        for i in range(0, len(reads), 250): mask_logits(mlm, [r[0] for r in reads[i:i+250]], [r[1] for r in reads[i:i+250]], tokenizer.pad_token_id)
     find(words[:50]); forwards()
     whole, bare = (min(clock(f) for _ in range(2)) / len(words) for f in (lambda: find(words), forwards))
     asked = [p.text[:p.start] + "<mask>" + p.text[p.end:] for p in words[:60]]
     plain = clock(lambda: [fill(t, top_k=5) for t in asked]) / len(asked)
     print(f"{plain * len(targets) / whole:.0f} times the plain way over {len(targets)} languages, {whole / bare:.2f} times the forward passes")
     assert plain * len(targets) / whole > 20 and whole / bare < 2.5
+
+
+# --- words of any tokenizer, questions of any length, encoders with [QUE] -----------------------------------------------
+def trained_tokenizer(pre, **special):
+    "A small BPE tokenizer with that pre-tokenizer"
+    from tokenizers import Tokenizer, decoders, models, trainers
+    from transformers import PreTrainedTokenizerFast
+    tok = Tokenizer(models.BPE(unk_token="<unk>"))
+    tok.pre_tokenizer, tok.decoder = pre, (decoders.ByteLevel if "ByteLevel" in str(type(pre)) else decoders.Metaspace)()
+    text = ["the hound sees Zoë and the café", "der Hund sieht Zoë", "le chien voit le café à Zoë"] * 40
+    tok.train_from_iterator(text, trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False, **special))
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
+
+
+def test_one_piece_that_looks_like_wordpiece_changes_nothing():
+    from tokenizers import AddedToken, pre_tokenizers
+    tok = trained_tokenizer(pre_tokenizers.Metaspace())
+    before = Segmenter(tok)
+    tok.add_tokens([AddedToken("##", normalized=False)])
+    after = Segmenter(tok)
+    assert after.surface[:-1] == before.surface and (after.starts[:-1] == before.starts).all() and before.starts.sum() < len(before.starts) / 2
+
+
+def test_byte_level_words_are_letters_and_are_read_as_in_running_text():
+    from tokenizers import pre_tokenizers
+    tok = trained_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=False), initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    seg = Segmenter(tok)
+    text = "the hound sees Zoë and café"
+    (ids, _), = seg.pieces([text])
+    units = {text[u.start:u.end]: ids[u.first:u.last] for u in seg.units(text)}
+    assert "".join(seg.surface[i] for i in units["café"]) == "café" and "".join(seg.surface[i] for i in units["Zoë"]) == "Zoë"
+    vocabs = vocabularies(tok, ["fr"], dict(en=["the hound sees Zoë"] * 5, fr=["le chien voit le café"] * 5))
+    assert "café" in {seg.surface[i] for i in vocabs["fr"].single}
+    collate = SwitchedCollator(small("lab-inference"), tok, [], Dataset.from_dict(dict(row=[], copy=[])))
+    assert collate.words("café") == units["café"] and collate.words("hound") == units["hound"]
+
+
+def test_soft_mixing_hits_the_right_words_after_a_long_question(lab):
+    tokenizer, _, _ = lab
+    task = Task("anything", "span")
+    row = dict(id="0", question="which big queen of the village sold rice " * 5, context="the dog slept. a queen cooked rice in the boat. " * 4, answers=dict(text=["dog"], answer_start=[4]))
+    rows, word = Dataset.from_list([row]), "boat"
+    at = row["context"].index(word)
+    switch = dict(row=0, id="0", copy=0, field="context", position=0, start=at, end=at + len(word), word=word, language="qal", candidates=["rice"], probabilities=[1.0], chosen=0)
+    feats = [f | dict(switches=True) for f in featurize(task, rows, tokenizer, 64)][:1]
+    batch = SwitchedCollator(task, tokenizer, [row], Dataset.from_list([switch]), 64, weight=("fixed", 0.5, "word"))(feats)
+    mixed = (batch["switched_mix_weight"][0] < 1).nonzero()[:, 0].tolist()
+    ids = batch["switched_input_ids"][0][mixed]
+    assert mixed and tokenizer.decode(ids).strip() == word
+
+
+def test_current_generator_of_an_encoder_that_got_a_token(lab):
+    "CLISM adds [QUE]: the checkpoint's head must take the larger vocabulary"
+    ctx = context(lab, "lab-spans", train_examples=8)
+    model = with_head(lab[1], ctx.task)
+    plain = make_table(SALT(generator="current"), model, ctx)
+    model.resize_token_embeddings(len(lab[0]) + 1, mean_resizing=False)
+    enlarged = make_table(SALT(generator="current"), model, ctx)
+    assert len(plain) and plain["candidates"][:] == enlarged["candidates"][:]
+    assert lab[1].get_input_embeddings().num_embeddings == len(lab[0]), "the checkpoint stays as it was"
+
+
+def test_every_method_is_written_in_its_class():
+    "What is assigned to a class from outside is hidden from readers, and from whoever looks for changed code"
+    import ast
+    for file in sorted(Path(languages.__file__).parent.glob("methods/salt/*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            stores = [t for t in getattr(node, "targets", []) for t in ast.walk(t) if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name) and t.value.id[:1].isupper()]
+            assert called != "setattr" and not stores, f"{file.name}, line {node.lineno}"

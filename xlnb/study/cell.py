@@ -149,7 +149,7 @@ class CellRun:
         length = min(cell.budget.max_length, longest_input(load_encoder(cell.encoder), self.tokenizer))
         budget = dataclasses.replace(cell.budget, max_length=length)
         self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed, budget=budget,
-                           data=cell.data, langs=cell.langs)
+                           data=cell.data, langs=cell.langs, shared=prefixes and prefixes.root.parent/'shared')
         self.ctx.runs = self
         self.trained = len(cell.recipe.before) + 1  # methods up to fine-tuning
 

@@ -20,7 +20,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'cost': 'xlnb.study.measures:cost_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
     'teacher_gains': 'xlnb.methods.alsace.diagnostics:teacher_gains_measure',
-    'candidate_precision': 'xlnb.methods.salt.table:candidate_precision_measure',
+    'candidate_precision': 'xlnb.methods.salt.diagnostics:candidate_precision_measure',
     'span_precision': 'xlnb.methods.clism.spans:span_precision_measure',
 }
 

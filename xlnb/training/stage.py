@@ -40,6 +40,7 @@ class Context:
     data: Any = None                # root of a local mirror; `None`: the environment's `XLNB_DATA`, else the Hub
     out: Path|None = None           # folder for checkpoints
     langs: tuple[str, ...] = ()     # languages to be evaluated
+    shared: Path|None = None        # folder for what several runs may share, such as tables; None: no sharing
     # in a study: `snapshots(n)` of the fine-tuned model, `other_runs(n)` of further seeds
     runs: Any = None
 
