@@ -147,12 +147,11 @@ def test_an_answer_without_tokens_is_named():
 
 def test_long_answers_can_be_found_when_asked_for(lab):
     "The limit on predicted answers is an option of the task, and what it costs can be read"
-    from xlnb.data.kinds.spans import answer_ceiling
     text = 'the dog sleeps and ' * 12
     row = answer('a cat eats . ' + text + 'so .', text.strip())
     assert found(row, lab) != text.strip() and found(row, lab, options=dict(longest=100)) == text.strip()
     ds = Dataset.from_list([row, answer('the dog sleeps .', 'dog') | dict(id='2')])
-    assert answer_ceiling(SPAN, ds, lab, 128) < 1 == answer_ceiling(Task('t', 'span', options=dict(longest=100)), ds, lab, 128)
+    assert SPAN.kind.ceiling(SPAN, ds, lab, 128) == .5 and SPAN.kind.ceiling(Task('t', 'span', options=dict(longest=100)), ds, lab, 128) == 1
     with pytest.raises(XlnbError, match='longest'): Task('t', 'span', options=dict(longest=0))
     with pytest.raises(XlnbError, match="did you mean 'longest'"): Task('t', 'span', options=dict(longst=9))
 

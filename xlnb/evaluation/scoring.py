@@ -170,14 +170,13 @@ class ClozeScorer:
     def __post_init__(self): self._check()
 
     def _check_tokenizer(self):
-        if self.tokenizer.mask_token_id is None:
-            raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
+        if self.tokenizer.mask_token_id is None: raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer")
     _make = staticmethod(_cloze_row)
     def prepare(self, model): return as_label_scorer(model)
 
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Sequences with a gap for every row, in the language's template and words"
-        (template, words) = self.verbaliser.of(lang) if self.verbaliser else (None, None)
+        template, words = self.verbaliser.of(lang) if self.verbaliser else (None, None)
         out, label = [], kind_of(self.task).label_column
         for r in rows:
             if not template: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
