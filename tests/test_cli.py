@@ -52,11 +52,21 @@ def test_the_package_is_light():
     assert done.returncode == 0
 
 
-def test_every_public_name_exists():
+PUBLIC = """FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget Schedule get_task list_tasks own_task
+register_task register_language load_encoder load_finetuned save_finetuned predict parallel_text pretrain score_table compare verify
+plot_curve plot_gap plot_heatmap plot_history plot_scores XlnbError""".split()
+
+
+def test_public_names():
     import xlnb
-    assert [n for n in xlnb.__all__ if not hasattr(xlnb, n)] == []
-    assert "Study" in dir(xlnb)
-    with pytest.raises(AttributeError): xlnb.nothing
+    assert sorted(dir(xlnb)) == sorted(PUBLIC)
+    examples = "\n".join("".join(c["source"]) for p in Path(__file__).parents[1].glob("nbs/**/*.ipynb") if "_lab_" not in p.name
+                          for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code" and "#| export" not in "".join(c["source"]))
+    for name in PUBLIC:
+        found = getattr(xlnb, name)
+        assert found.__doc__ and not found.__doc__.startswith(f"{name}("), name
+        assert re.search(rf"\b{found.__name__}\b", examples), f"no page has an example of {name}"
+    with pytest.raises(AttributeError, match="public names"): xlnb.nothing
 
 
 def own_task(folder, rows, **described):

@@ -9,7 +9,7 @@ __all__ = ['VERBALISERS', 'MISSING', 'SENTINELS', 'HeadScorer', 'Verbaliser', 'v
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-03
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import body, from_checkpoint, masked_logits
 from ..data.kinds.base import collator, featurize, kind_of, special_frame
-from ..core import XlnbError, nearest, some
+from ..core import XlnbError, digest, nearest, some
 from ..training.trainer import Stage, predict, task_loss
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-07
@@ -360,6 +360,13 @@ def label_probs(logits) -> tuple: # distributions; mask (instances, labels), Tru
     "Softmax over the labels that exist"
     z = torch.as_tensor(logits).double()
     return z.softmax(-1).numpy(), (z > MISSING / 2).any(1).numpy()
+
+# %% ../../nbs/evaluation/41_scoring.ipynb #1a288eed
+@patch(as_prop=True)
+def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
+    "Changes with the options; the same in every process and on every machine"
+    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('task', 'tokenizer')}
+    return digest([type(self).__name__, self.task.name, self.task.labels, options])
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50
 def scorer_stage(

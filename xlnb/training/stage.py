@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Sequence
+from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from ..models.encoders import load_encoder, load_tokenizer
+from ..models.heads import save_encoder
 from ..lab.worlds import Lab
-from ..core import XlnbError, claim, digest, nearest, option, plain, seal, write_json
+from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, write_json
 from ..data.parallel import parallel_texts
 from .losses import Objective, task_loss
 from .schedule import Budget, Schedule, learning_rate, settled
@@ -68,7 +69,7 @@ _DEFAULTS = dict(per_device_train_batch_size=32, per_device_eval_batch_size=64, 
 
 def _settings(stage, seed, precision):
     "Arguments of the Trainer by name: our defaults, the schedule, then the stage's own"
-    args = _DEFAULTS | dict(dataloader_pin_memory=torch.cuda.is_available(), seed=seed)
+    args = _DEFAULTS | dict(dataloader_pin_memory=device() == 'cuda', seed=seed)
     if precision != 'fp32': args[precision] = True
     args |= (stage.schedule.arguments() if stage.schedule else {}) | stage.args
     if unknown := [k for k in args if k not in TrainingArguments.__dataclass_fields__]:
@@ -90,7 +91,7 @@ def _settings(stage, seed, precision):
 def _arguments(stage, out, seed, precision):
     "`TrainingArguments` of a stage"
     args = _settings(stage, seed, precision)
-    if args.get('bf16') and not torch.cuda.is_available(): args.setdefault('use_cpu', True)
+    if device() == 'cpu': args.setdefault('use_cpu', True)
     try: res = TrainingArguments(output_dir=str(out), **args)
     except (TypeError, ValueError) as e:
         raise XlnbError(f"stage {stage.name!r} has arguments that do not fit together: {e}") from e
@@ -254,6 +255,7 @@ def _result(stage, trainer, chosen, stopped):
                        state.best_metric,
                        state.best_global_step, precision, attention, stopped, stage.extra)
 
+# %% ../../nbs/training/33_stage.ipynb #ebd41a4c
 def _close(out, trainer, res):
     "Keep the final weights and the result, and drop the checkpoints"
     trainer.save_final(out/'model')
@@ -294,18 +296,23 @@ class Method(Schedule):
         return []
 
     def prepare(self, model, ctx: Context):
-        "Change the model before weights of an earlier run are read into it, such as new rows of the embeddings."
+        "Change the model before weights are read into it, such as new rows of the embeddings."
 
     def stages(self, model, ctx: Context) -> Iterator[Stage]:
         "Stages, one after the other; each is asked for when the one before it has run."
         raise NotImplementedError(f"{type(self).__name__} must define stages(model, ctx)")
 
-    def fingerprint(self, cell) -> Any:
-        "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
+# %% ../../nbs/training/33_stage.ipynb #77387704
+def _fingerprint(self,
+    cell, # of a study
+) -> Any: # anything that JSON can write; None where nothing else decides
+    "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
 
-    def measures(self) -> tuple:
-        "Names of measures that make sense for it."
-        return ()
+def _measures(self) -> tuple:
+    "Names of measures that make sense for it."
+    return ()
+
+Method.fingerprint, Method.measures = _fingerprint, _measures
 
 # %% ../../nbs/training/33_stage.ipynb #5c225f29
 def run_method(
@@ -336,6 +343,7 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
+    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,
@@ -372,5 +380,7 @@ def make_encoder(
     task = SimpleNamespace(name='given text' if texts else 'lab-', source=source, langs=langs)
     if texts: method = dataclasses.replace(method, text=texts)
     ctx = Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs)
-    result, = run_method(method, load_encoder(encoder), ctx, progress)
-    return str(Path(out)/'encoder'), result
+    model = load_encoder(encoder)
+    result, = run_method(method, model, ctx, progress)
+    if int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, ctx.out/'encoder') # one process writes
+    return str(ctx.out/'encoder'), result

@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from ...core import XlnbError, file_digest, option
+from ...core import XlnbError, device, file_digest, option
 from ...data.kinds.base import collator, featurize, kind_of
 from ...evaluation.predict import validation
 from .baselines import DictionaryCandidates, RandomCandidates, read_dictionary
@@ -124,7 +124,7 @@ def generator_of(
     given = isinstance(ctx.encoder, PreTrainedModel)
     mlm = ctx.encoder.eval() if given else load_encoder(ctx.encoder, 'masked_lm')
     mlm = with_body(mlm, model) if m.generator == 'current' else mlm
-    return mlm.to('cuda') if torch.cuda.is_available() else mlm
+    return mlm.to(device()) if device() != 'cpu' else mlm
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-29
 def candidate_source(
