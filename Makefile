@@ -89,7 +89,7 @@ dev: $(VENV)/.dev  ## development install, git hooks and merge driver for notebo
 lab: $(VENV)/.dev  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=nbs
 
-BENCH ?= $(wildcard nbs/speed/*.ipynb)
+BENCH ?= $(wildcard nbs/methods/*/*_cost.ipynb)
 bench: $(VENV)/.dev  ## time the methods against the plain way of doing the same, and store the tables on their pages
 	@$(QUIET) $(BIN)/python tools/execute.py $(BENCH)
 

@@ -150,8 +150,9 @@ def test_outputs_are_fit_to_show(path):
 
 COLAB = """#| hide
 import os, sys
-if 'google.colab' in sys.modules:  # fetch and install the project, then stand where this page stands
-    get_ipython().system('git clone -q --depth 1 {url} /content/xlnb && pip install -q /content/xlnb')
+if 'google.colab' in sys.modules:  # fetch and install the project, then work in the folder of this page
+    get_ipython().system('git clone -q --depth 1 {url} /content/xlnb')
+    get_ipython().system('pip install -q /content/xlnb')
     os.chdir('/content/xlnb/{folder}')"""
 
 

@@ -18,7 +18,7 @@ from toy_stage import Pulled, collate, encoder, headed, noisy_collate, rows, sam
 from xlnb.core import XlnbError
 from xlnb.training.schedule import Budget, Schedule, best_precision
 from xlnb.training.stage import Stage, StageStopped, predict, run_stage, seeded, task_loss
-from xlnb.training.trainer import _Sampler
+from xlnb.training.trainer import EpochSampler
 
 HERE = Path(__file__).parent
 
@@ -179,7 +179,7 @@ def test_it_is_the_plain_training_loop():
     data, model = rows(256), encoder(dropout=0.0)
     s = Stage("toy", data, collate, args=dict(num_train_epochs=2, per_device_train_batch_size=16, learning_rate=3e-3, warmup_steps=0.1, weight_decay=0.0))
     ours = run_stage(s, encoder(dropout=0.0), seed=4)
-    sampler = _Sampler(256, data["length"][:], 16, 4)
+    sampler = EpochSampler(256, data["length"][:], 16, 4)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.0, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, 4, 32)
     model.train()

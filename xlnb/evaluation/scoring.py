@@ -9,7 +9,7 @@ __all__ = ['VERBALISERS', 'MISSING', 'SENTINELS', 'HeadScorer', 'Verbaliser', 'v
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-03
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..models.encoders import body, from_checkpoint, masked_logits
 from ..data.kinds.base import collator, featurize, kind_of, special_frame
-from ..core import XlnbError, nearest, some
+from ..core import XlnbError, digest, nearest, some
 from ..training.trainer import Stage, predict, task_loss
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-07
@@ -44,8 +44,9 @@ class HeadScorer:
 
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Token ids of every row"
-        known = 'label' in rows.column_names
-        if not known: rows = Dataset.from_dict(rows.to_dict() | {'label': [0] * len(rows)})
+        label = kind_of(self.task).label_column
+        known = label in rows.column_names
+        if not known: rows = Dataset.from_dict(rows.to_dict() | {label: [0] * len(rows)})
         out = featurize(self.task, rows, self.tokenizer, self.max_length).to_list()
         return out if known else [{k: v for k, v in f.items() if k != 'labels'} for f in out]
 
@@ -169,20 +170,20 @@ class ClozeScorer:
     def __post_init__(self): self._check()
 
     def _check_tokenizer(self):
-        if self.tokenizer.mask_token_id is None:
-            raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
+        if self.tokenizer.mask_token_id is None: raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer")
     _make = staticmethod(_cloze_row)
     def prepare(self, model): return as_label_scorer(model)
 
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Sequences with a gap for every row, in the language's template and words"
-        out, (template, words) = [], self.verbaliser.of(lang) if self.verbaliser else (None, None)
+        template, words = self.verbaliser.of(lang) if self.verbaliser else (None, None)
+        out, label = [], kind_of(self.task).label_column
         for r in rows:
             if not template: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
             else: f = _cut_to_fit(self.tokenizer, template, r, words, self.max_length, self._make)
             if isinstance(f, int): raise XlnbError(f"a probe is longer than max_length={self.max_length}: raise it")
             if template and not out: _readable(self.tokenizer, words, f)
-            out.append(f | ({'labels': int(r['label'])} if r.get('label') is not None else {}))
+            out.append(f | ({} if r.get(label) is None else {'labels': int(r[label])}))
         return out
 
     def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.pieces == 'mean')
@@ -359,6 +360,13 @@ def label_probs(logits) -> tuple: # distributions; mask (instances, labels), Tru
     "Softmax over the labels that exist"
     z = torch.as_tensor(logits).double()
     return z.softmax(-1).numpy(), (z > MISSING / 2).any(1).numpy()
+
+# %% ../../nbs/evaluation/41_scoring.ipynb #1a288eed
+@patch(as_prop=True)
+def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
+    "Changes with the options; the same in every process and on every machine"
+    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('task', 'tokenizer')}
+    return digest([type(self).__name__, self.task.name, self.task.labels, options])
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50
 def scorer_stage(

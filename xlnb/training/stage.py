@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from ..models.encoders import load_encoder, load_tokenizer
+from ..models.heads import save_encoder
 from ..lab.worlds import Lab
 from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, write_json
 from ..data.parallel import parallel_texts
@@ -254,6 +255,7 @@ def _result(stage, trainer, chosen, stopped):
                        state.best_metric,
                        state.best_global_step, precision, attention, stopped, stage.extra)
 
+# %% ../../nbs/training/33_stage.ipynb #ebd41a4c
 def _close(out, trainer, res):
     "Keep the final weights and the result, and drop the checkpoints"
     trainer.save_final(out/'model')
@@ -279,6 +281,7 @@ class Method(Schedule):
     slot: ClassVar[str] = 'during'  # 'before', 'during' or 'after' fine-tuning
     shared: ClassVar[bool] = False  # is its encoder the same for every task, so that cells may share it?
     snapshots: ClassVar[int] = 0    # how many of the last weights of fine-tuning it wants to see
+    control: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
 
     def default_lr(self, model) -> float:
         "The peak learning rate where none is given."
@@ -294,18 +297,23 @@ class Method(Schedule):
         return []
 
     def prepare(self, model, ctx: Context):
-        "Change the model before weights of an earlier run are read into it, such as new rows of the embeddings."
+        "Change the model before weights are read into it, such as new rows of the embeddings."
 
     def stages(self, model, ctx: Context) -> Iterator[Stage]:
         "Stages, one after the other; each is asked for when the one before it has run."
         raise NotImplementedError(f"{type(self).__name__} must define stages(model, ctx)")
 
-    def fingerprint(self, cell) -> Any:
-        "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
+# %% ../../nbs/training/33_stage.ipynb #77387704
+def _fingerprint(self,
+    cell, # of a study
+) -> Any: # anything that JSON can write; None where nothing else decides
+    "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
 
-    def measures(self) -> tuple:
-        "Names of measures that make sense for it."
-        return ()
+def _measures(self) -> tuple:
+    "Names of measures that make sense for it."
+    return ()
+
+Method.fingerprint, Method.measures = _fingerprint, _measures
 
 # %% ../../nbs/training/33_stage.ipynb #5c225f29
 def run_method(
@@ -372,5 +380,7 @@ def make_encoder(
     task = SimpleNamespace(name='given text' if texts else 'lab-', source=source, langs=langs)
     if texts: method = dataclasses.replace(method, text=texts)
     ctx = Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs)
-    result, = run_method(method, load_encoder(encoder), ctx, progress)
-    return str(Path(out)/'encoder'), result
+    model = load_encoder(encoder)
+    result, = run_method(method, model, ctx, progress)
+    if int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, ctx.out/'encoder') # one process writes
+    return str(ctx.out/'encoder'), result

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['TEACHERS', 'TeacherSelection']
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #c8618db8
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #005e8bad
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from ...evaluation.scoring import label_logits, label_probs
 from .vote import TeacherReport, choose_teachers, random_teachers, select_teachers
 from ...training.stage import Context, Method
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #c91236a7
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #a0707886
 @dataclass(frozen=True)
 class TeacherSelection(Method):
     "Stage one of ALSACE: which text, which languages, who teaches"
@@ -41,7 +42,7 @@ class TeacherSelection(Method):
 
 TEACHERS = ('vote', 'random', 'source', 'oracle')
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #3805b245
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #b6d42cd1
 @patch
 def whole_text(self: TeacherSelection,
     task,      # a `Task`
@@ -51,7 +52,7 @@ def whole_text(self: TeacherSelection,
     "The parallel text that the options name, in the languages that take part"
     wanted = list(self.langs or langs or task.langs)
     if missing := self.needs(task): raise XlnbError(f"{self.name}: {missing[0]}")
-    if self.text is None: text = lab_text(task, self.amount, wanted)
+    if self.text is None: text = _lab_text(task, self.amount, tuple(wanted))
     elif isinstance(self.text, str) and self.text in SPLITS: text = split_text(task, self.text, wanted, data)
     else: text = parallel_text(self.text, task)
     there = [l for l in wanted if l in text.rows]
@@ -63,7 +64,9 @@ def whole_text(self: TeacherSelection,
                       "these languages take no part")
     return text.only(there)
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #040cfc8d
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #febafd02
+_lab_text = lru_cache(16)(lab_text)  # the same for all cells of a study
+
 @patch
 def needs(self: TeacherSelection, task) -> list:
     "What is missing before ALSACE can run on a task"
@@ -71,7 +74,7 @@ def needs(self: TeacherSelection, task) -> list:
     return [f"unlabelled parallel text for {task.name!r} is missing: give text= a ParallelText, the path of "
             f"aligned rows, or one of its splits ({some(task.splits)})"]
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #5ef5efad
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #369538f0
 @patch
 def unlabelled(self: TeacherSelection, ctx: Context) -> ParallelText:
     "The parallel text of a run, cut to the amount"
@@ -88,7 +91,7 @@ def reads(self: TeacherSelection, cell) -> list: # of (language, split)
     "Labelled rows that decide a result besides those of the source: what an oracle reads"
     return [(l, 'validation') for l in self.langs or cell.langs] if self.teachers == 'oracle' else []
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #7769d53c
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #d165b3df
 @patch
 def choose(self: TeacherSelection,
     ctx: Context, model, scorer, # what an oracle reads the validation rows with
@@ -107,7 +110,7 @@ def choose(self: TeacherSelection,
     else: given = _best_by_label(ctx, model, scorer, langs)
     return select_teachers(probs, langs, threshold=given, source=self.teachers, **how)
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #78e31261
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #667c44b2
 def _best_by_label(ctx, model, scorer, langs):
     "Languages at or above mean accuracy on labelled validation rows"
     acc = []
