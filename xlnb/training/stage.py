@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Sequence
+from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from ..models.encoders import load_encoder, load_tokenizer
+from ..models.heads import save_encoder
 from ..lab.worlds import Lab
 from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, write_json
 from ..data.parallel import parallel_texts
@@ -342,6 +343,7 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
+    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,
@@ -378,5 +380,7 @@ def make_encoder(
     task = SimpleNamespace(name='given text' if texts else 'lab-', source=source, langs=langs)
     if texts: method = dataclasses.replace(method, text=texts)
     ctx = Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs)
-    result, = run_method(method, load_encoder(encoder), ctx, progress)
-    return str(Path(out)/'encoder'), result
+    model = load_encoder(encoder)
+    result, = run_method(method, model, ctx, progress)
+    if int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, ctx.out/'encoder') # one process writes
+    return str(ctx.out/'encoder'), result

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ...core import XlnbError
-from ..mmkd.losses import _full
+from ...training.losses import full_precision
 from ...models.heads import pointer_logits
 _all_ = ['pointer_logits']
 
@@ -23,7 +23,7 @@ def pointer_loss(
 ) -> torch.Tensor: # a number: mean over the questions; zero where there are none
     "-log P(start) - log P(end) (equation 4)"
     if not len(starts): return start_logits.sum() * 0 + end_logits.sum() * 0
-    return F.cross_entropy(_full(start_logits), starts) + F.cross_entropy(_full(end_logits), ends)
+    return F.cross_entropy(full_precision(start_logits), starts) + F.cross_entropy(full_precision(end_logits), ends)
 
 # %% ../../../nbs/methods/clism/83_losses.ipynb #cell-14
 def mean_state(
@@ -31,8 +31,8 @@ def mean_state(
     mask: torch.Tensor,   # (rows, places): 1 for the tokens of the sentence
 ) -> torch.Tensor: # (rows, width), in fp32 or fp64; zeros for a sentence without tokens
     "Mean of a sentence's tokens (equation 6)"
-    m = mask[..., None].to(_full(states).dtype)
-    return (_full(states) * m).sum(1) / m.sum(1).clamp(min=1)
+    m = mask[..., None].to(full_precision(states).dtype)
+    return (full_precision(states) * m).sum(1) / m.sum(1).clamp(min=1)
 
 def contrast(
     anchor: torch.Tensor,   # (rows, width)
@@ -42,7 +42,7 @@ def contrast(
 ) -> torch.Tensor: # a number: mean over the rows
     "-log of the share that the positive has among all (equation 7)"
     if scale <= 0: raise XlnbError(f"scale must be above zero, not {scale}")
-    a, p = (F.normalize(_full(o), dim=-1) for o in (anchor, positive))
+    a, p = (F.normalize(full_precision(o), dim=-1) for o in (anchor, positive))
     if first < 0 or first + len(a) > len(p): raise XlnbError(f"{len(a)} anchors from number {first} do not fit {len(p)} candidates: each needs its positive")
     with torch.autocast(a.device.type, enabled=False): logits = scale * a @ p.T # mixed precision would round the products to 16 bits
     return F.cross_entropy(logits, torch.arange(first, first + len(a), device=a.device))

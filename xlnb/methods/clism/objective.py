@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from ...data.kinds.base import special_frame
 from ...core import XlnbError
-from ..mmkd.losses import gathered, token_loss, weighted
+from ...training.losses import gathered, token_loss, weighted
 from ...models.encoders import body, masked_logits
 from ...data.kinds.query import QUE
 from ...data.pairs import inputs_of, mask_tokens
