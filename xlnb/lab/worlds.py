@@ -9,7 +9,6 @@ __all__ = ['CAUSE_OF', 'EFFECT_OF', 'FACTS', 'TAGS', 'LAB_TASKS', 'SIZES', 'Name
 # %% ../../nbs/lab/06_worlds.ipynb #cell-03
 from functools import lru_cache
 from itertools import accumulate
-from fastcore.basics import patch
 from .grammar import (ADJECTIVES, CLASS_OF, COLOURS, CONTENT, FAMILY, INTRANSITIVE, NOUNS, OPPOSITE, TIMES,
                               VERBS, LOC_WORDS,
     ORG_WORDS, Clause, Compound, LabLanguage, Lexicon, NP, Sentence, Writer, align, gloss)
@@ -54,7 +53,6 @@ def _habit(r, seed, word, xs):
 def _adjectives(np): return ADJECTIVES.get('person' if np.kind else CLASS_OF.get(np.noun, np.noun), ADJECTIVES['thing'])
 _VERBS_OF = {k: tuple(v for v, (s, _) in VERBS.items() if k in s) for k in ('person', 'animal')}
 
-# %% ../../nbs/lab/06_worlds.ipynb #1bad587e
 class World:
     "A small cast and what can happen to it"
     def __init__(self, r, names, named=.2):
@@ -67,30 +65,18 @@ class World:
             self.items[k] = xs
         self.places, self.town = r.sample(NOUNS['place'], 2), names.loc(r)
     def habit(self, word, xs): return _habit(self.r, self.names.seed, word, xs)
-
-# %% ../../nbs/lab/06_worlds.ipynb #da6d110b
-@patch
-def entity(self: World,
-    k: str,        # class of the noun: 'person', 'animal', ...
-    named=.2,      # share of people who have a name
-    of=None,       # a verb
-) -> NP:
-    "A noun phrase of a class; a favourite `of` a verb"
-    r = self.r
-    if k == 'person' and r.random() < named: return self.names.per(r)
-    noun, det = self.habit(of, NOUNS[k]) if of else _pick(r, NOUNS[k]), 'the' if r.random() < .75 else 'a'
-    adj = self.habit(noun, _adjectives(NP(noun))) if r.random() < .5 else None
-    return NP(noun, adj, det, det == 'the' and k != 'food' and r.random() < .12)
-
-@patch
-def place(self: World,
-    verb: str,
-) -> tuple: # (adposition, NP)
-    "Where it happens: the town, or a place that a verb often goes with."
-    r, how = self.r, self.r.random()
-    if how < .2: return 'in', self.town
-    return _pick(r, ('in', 'near', 'behind')), NP(self.habit(verb, NOUNS['place']) if how < .7
-        else r.choice(self.places))
+    def entity(self, k, named=.2, of=None):
+        "A noun phrase of a class; a favourite `of` a verb"
+        r = self.r
+        if k == 'person' and r.random() < named: return self.names.per(r)
+        noun, det = self.habit(of, NOUNS[k]) if of else _pick(r, NOUNS[k]), 'the' if r.random() < .75 else 'a'
+        adj = self.habit(noun, _adjectives(NP(noun))) if r.random() < .5 else None
+        return NP(noun, adj, det, det == 'the' and k != 'food' and r.random() < .12)
+    def place(self, verb):
+        r, how = self.r, self.r.random()
+        if how < .2: return 'in', self.town
+        return _pick(r, ('in', 'near', 'behind')), NP(self.habit(verb, NOUNS['place']) if how < .7
+            else r.choice(self.places))
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-11
 def _event(self, where=.6, neg=.15, timed=.25):
@@ -188,7 +174,6 @@ class Lab:
         "Meanings as running text"
         return ' '.join(self.writer(lang).write(m).text for m in meanings)
 
-# %% ../../nbs/lab/06_worlds.ipynb #27baf6c0
 def _facts(self):
     "{(home language, attribute): (value, languages whose corpus states it)}"
     out, codes = {}, self.langs
@@ -221,7 +206,6 @@ def _causal(lab, r, lang):
         out += [Compound('because', b, a)] if how < .4 else [Compound('so', a, b)] if how < .8 else [a, b]
     return out
 
-# %% ../../nbs/lab/06_worlds.ipynb #16c00213
 def report(
     names,  # of a laboratory
     r,      # a random generator
@@ -447,8 +431,8 @@ LAB_TASKS = {  # name: kind of the task, labels, maker of an item, writer of a r
     'lab-choice': ('choice', (), _choices, _row_choice), 'lab-spans': ('span', (), _spans, _row_span),
     'lab-tags': ('tags', TAGS, _tags, _row_tags), 'lab-probe': ('cloze', (), _probe, _row_cloze)}
 # tasks whose items are made together
-_WHOLE = {'lab-choice': lambda lab, r, names, n, split: _choices(lab, r, names, n),
-          'lab-probe': lambda lab, r, names, n, split: _probe(lab, split)}
+_WHOLE = {'lab-choice': lambda lab, r, names, n, split: _choices(lab, r, names, n), 'lab-probe': lambda lab, r, names,
+          n, split: _probe(lab, split)}
 SIZES = dict(train=6000, validation=500, test=1000)
 
 def items(self: Lab, task: str, split: str) -> list: # of dict
@@ -460,7 +444,6 @@ def items(self: Lab, task: str, split: str) -> list: # of dict
     if (task, split) not in self._cache: self._cache[task, split] = _make(self, task, split)
     return self._cache[task, split]
 
-# %% ../../nbs/lab/06_worlds.ipynb #82671dc2
 def _make(lab, task, split):
     _, labels, make, _ = LAB_TASKS[task]
     r, n, names = rng(lab.seed, task, split), SIZES[split], lab.names.known() if split == 'train' else lab.names

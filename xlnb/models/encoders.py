@@ -57,7 +57,6 @@ def from_checkpoint(
     try: return cls.from_pretrained(where, trust_remote_code=False, **options)
     except Exception as e: raise XlnbError(_what_failed(str(name), where, e)) from e
 
-# %% ../../nbs/models/25_encoders.ipynb #bc728440
 def _what_failed(name, where, error):
     "One sentence about a failed load, with the fix"
     text = str(error).strip()
@@ -173,7 +172,6 @@ def check_readable(
                         f"text: "
                         "choose an encoder, such as 'xlm-roberta-base'")
 
-# %% ../../nbs/models/25_encoders.ipynb #d80d2334
 def _masked_lm(name):
     "The masked language model of a checkpoint, and what was missing"
     read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
@@ -192,7 +190,6 @@ def _keep_pooler(model, name):
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
 
-# %% ../../nbs/models/25_encoders.ipynb #f5c5533b
 def beside(
     name: str, # as in `located`
     file: str, # its path in the folder
@@ -210,7 +207,6 @@ def body(
     model = getattr(model, 'module', model)  # under several processes it is wrapped
     return getattr(model, model.base_model_prefix, model)(**inputs).last_hidden_state
 
-# %% ../../nbs/models/25_encoders.ipynb #552a9450
 def masked_lm_head(
     model, # a masked language model
 ): # a function: states (..., size) -> logits (..., vocabulary); None where the head can't be separated from the rest
@@ -234,7 +230,6 @@ _MASKED_LM_HEADS = {  # the parts of the head, by the name of its modules
     # ALBERT; RoBERTa; BERT
     'predictions': lambda m: m.predictions, 'lm_head': lambda m: m.lm_head, 'cls': lambda m: m.cls}
 
-# %% ../../nbs/models/25_encoders.ipynb #858a8092
 def masked_logits(
     model,                # a masked language model
     states: torch.Tensor, # its last states at some positions (..., size)

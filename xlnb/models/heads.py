@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -67,7 +66,6 @@ class Head:
             raise XlnbError(f"Transformers has no such head for a {config.model_type}: choose another encoder")
         return self.change(self.classes[type(config)], config)
 
-# %% ../../nbs/models/26_heads.ipynb #457b05f7
 HEADS = {}
 
 def register_head(
@@ -105,7 +103,6 @@ def with_head(
     if hasattr(encoder, 'pointer') and hasattr(model, 'pointer'): model.pointer = copy.deepcopy(encoder.pointer)
     return model.eval()
 
-# %% ../../nbs/models/26_heads.ipynb #62010914
 def _config_for(encoder, task, head, pooling):
     "The encoder's configuration, with what the head needs"
     config = type(encoder.config).from_dict(encoder.config.to_dict())
@@ -182,20 +179,17 @@ class Pointer(nn.Module):
                 if isinstance(m, nn.Linear):
                     nn.init.normal_(m.weight, std=.02); m.bias is None or nn.init.zeros_(m.bias)
 
-# %% ../../nbs/models/26_heads.ipynb #418a61c7
-@patch
-def forward(self: Pointer,
-    states: torch.Tensor,    # (rows, positions, size)
-    rows: torch.Tensor,      # (questions,): the row of each query
-    positions: torch.Tensor, # (questions,): its position in that row
-    mask: torch.Tensor,      # (rows, positions): 1 where there is a token
-) -> tuple: # start and end logits, (questions, positions) each
-    "Start and end logits of every query."
-    part = lambda side, end, x: getattr(self, f'{side}_{end}')(x) if self.kind == 'qass' else x
-    query = states[rows, positions]
-    ends = lambda end: pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows,
-                                      mask)
-    return ends('start'), ends('end')
+    def forward(self,
+        states: torch.Tensor,    # (rows, positions, size)
+        rows: torch.Tensor,      # (questions,): the row of each query
+        positions: torch.Tensor, # (questions,): its position in that row
+        mask: torch.Tensor,      # (rows, positions): 1 where there is a token
+    ) -> tuple: # start and end logits, (questions, positions) each
+        part = lambda side, end, x: getattr(self, f'{side}_{end}')(x) if self.kind == 'qass' else x
+        query = states[rows, positions]
+        return tuple(pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows,
+                                    mask)
+                     for end in ('start', 'end'))
 
 # %% ../../nbs/models/26_heads.ipynb #6882f258
 def give_pointer(
@@ -286,7 +280,6 @@ def save_encoder(
     else: (Path(folder)/POINTER_FILE).unlink(missing_ok=True)  # of an earlier model
     return str(folder)
 
-# %% ../../nbs/models/26_heads.ipynb #06383a60
 def load_finetuned(
     name: str, # Hub id, perhaps with `@revision`, or a folder that `save_encoder` or plain Transformers wrote
     task,      # the `Task` that it was fine-tuned for

@@ -20,6 +20,7 @@ METHODS = {  # name: 'module:class', or the class itself
     'alsace': 'xlnb.methods.alsace.method:ALSACE',
     'mmkd': 'xlnb.methods.mmkd.method:MMKD',
     'clism': 'xlnb.methods.clism.method:CLISM',
+    'pointer': 'xlnb.methods.clism.baselines:PointerHead',
 }
 
 # %% ../../nbs/study/90_recipe.ipynb #a7956c5a
@@ -162,4 +163,5 @@ def with_steps(
 def plain_recipes() -> list:
     "One recipe per registered method: alone if it acts during fine-tuning, else around plain fine-tuning"
     shape = dict(before='{}+finetune', during='{}', after='finetune+{}')
-    return [recipe(shape[_method_class(name).slot].format(name)) for name in METHODS]
+    own = {name: cls for name in METHODS if not getattr(cls := _method_class(name), 'control', False)}
+    return [recipe(shape[cls.slot].format(name)) for name, cls in own.items()]

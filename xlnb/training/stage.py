@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Literal, Sequence
+from typing import Any, ClassVar, Iterator, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -280,6 +280,7 @@ class Method(Schedule):
     slot: ClassVar[str] = 'during'  # 'before', 'during' or 'after' fine-tuning
     shared: ClassVar[bool] = False  # is its encoder the same for every task, so that cells may share it?
     snapshots: ClassVar[int] = 0    # how many of the last weights of fine-tuning it wants to see
+    control: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
 
     def default_lr(self, model) -> float:
         "The peak learning rate where none is given."
@@ -342,7 +343,6 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
-    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,
