@@ -83,7 +83,8 @@ def _settings(stage, seed, precision):
     args.setdefault('logging_steps', min(max(steps // 40, 1), 100))
     if stage.eval_data is None: return args
     more = stage.greater_is_better if stage.metric else False
-    return dict(eval_strategy='steps', eval_steps=per_epoch) | args | dict(save_strategy='best', load_best_model_at_end=True,
+    return dict(eval_strategy='steps', eval_steps=per_epoch) | args | dict(save_strategy='best',
+        load_best_model_at_end=True,
         metric_for_best_model=stage.metric or 'loss', greater_is_better=more)
 
 # %% ../../nbs/training/33_stage.ipynb #9b74bb74
