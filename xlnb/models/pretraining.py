@@ -235,9 +235,8 @@ def pretrain(
     **options,         # of `Pretraining`, and of `TrainingArguments`
 ) -> list: # the log: dicts with step, loss, ...
     "Pre-train a masked language model on text and leave a Transformers checkpoint in `out`"
-    known = {f.name for f in fields(Pretraining)}
-    o, args = (Pretraining(**{k: v for k, v in options.items() if k in known}), {k: v for k,
-        v in options.items() if k not in known})
+    known = {f.name for f in fields(Pretraining)} & {*options}
+    o, args = Pretraining(**{k: options[k] for k in known}), {k: v for k, v in options.items() if k not in known}
     out, texts = Path(out), _texts(texts)
     if (out/'checkpoints').exists() and not resume:
         raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
@@ -245,8 +244,7 @@ def pretrain(
     if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
     model = _start(tokenizer, o)
     train, held = _rows_of(texts, eval_texts, tokenizer, o, args)
-    trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held,
-                          data_collator=_stack,
+    trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held, data_collator=_stack,
                           processing_class=tokenizer, freeze_body_steps=o.freeze_body_steps, body_lr=o.body_lr)
     trainer.train(resume_from_checkpoint=_last_checkpoint(out))
     _save(model, tokenizer, out, o.half)
