@@ -116,7 +116,8 @@ World.event = _event
 # %% ../../nbs/lab/06_worlds.ipynb #cell-14
 def _excluded(c):
     "Opposites of what `c` says, negated"
-    excluded = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense) for x in (c.subj, c.obj)
+    excluded = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense)
+                for x in (c.subj, c.obj)
             if x and x.adj in OPPOSITE]
     plain = dict(neg=True, places=(), time=None)
     if c.verb in OPPOSITE and not c.neg: excluded.append(c._replace(verb=OPPOSITE[c.verb], **plain))

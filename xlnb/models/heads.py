@@ -297,9 +297,11 @@ def save_finetuned(
     if task is None: return save_encoder(model, tokenizer, folder)
     head = head_of(task)
     if type(model) is not head.model_class(model.config):
-        raise XlnbError(f"a {type(model).__name__} has no head for {task.name!r}: put one on with with_head, or write an encoder with save_encoder")
+        raise XlnbError(f"a {type(model).__name__} has no head for {task.name!r}: put one on with with_head, or write "
+                        f"an encoder with save_encoder")
     if head.labels and tuple(model.config.id2label.values()) != tuple(task.labels):
-        raise XlnbError(f"the model has the labels {some(map(str, model.config.id2label.values()))}, and {task.name!r} has {some(task.labels)}")
+        raise XlnbError(f"the model has the labels {some(map(str, model.config.id2label.values()))}, and {task.name!r} "
+                        f"has {some(task.labels)}")
     return save_encoder(model, tokenizer, folder)
 
 # %% ../../nbs/models/26_heads.ipynb #06383a60

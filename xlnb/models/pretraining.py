@@ -244,7 +244,8 @@ def pretrain(
     if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
     model = _start(tokenizer, o)
     train, held = _rows_of(texts, eval_texts, tokenizer, o, args)
-    trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held, data_collator=_stack,
+    trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held,
+                          data_collator=_stack,
                           processing_class=tokenizer, freeze_body_steps=o.freeze_body_steps, body_lr=o.body_lr)
     trainer.train(resume_from_checkpoint=_last_checkpoint(out))
     _save(model, tokenizer, out, o.half)

@@ -21,6 +21,7 @@ from ...core import XlnbError, atomic, device, digest, some
 from ...models.pretraining import pretrain, train_tokenizer
 from ...data.pairs import WORDS, word_pieces
 from ...training.losses import exact
+from ...training.schedule import best_precision
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-09
 class Teacher:
@@ -207,5 +208,5 @@ def _pretrain_teacher(out, how):
                               pad_token_id=tokenizer.pad_token_id)
     training = {k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}
     pretrain(texts, out, tokenizer, config=config, **training, half=True,
-             bf16=not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False))
+             bf16=device() == 'cpu' or best_precision() == 'bf16')
     shutil.rmtree(out/'checkpoints', ignore_errors=True)
