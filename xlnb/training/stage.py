@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Sequence
+from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -346,6 +346,7 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
+    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,
