@@ -73,12 +73,3 @@ def test_a_study_records_them(tmp_path):
     measures = run_cell(few, tmp_path, measures=names)[1]["measures"]
     assert set(measures) == set(names) and all(measures.values())
     assert any(r["value"] > 0 for r in measures["probability_change"] if r["measure"] == "probability_change")
-
-
-def test_a_recipe_chooses_the_pooling_of_its_head(tmp_path):
-    from xlnb.study.cell import Cell, CellRun
-    from xlnb.study.recipe import recipe
-    run = lambda text: CellRun(Cell(get_task("lab-inference"), "lab", recipe(text), 0, Budget(), ("en",)), tmp_path)
-    assert type(run("finetune(pooling=mean)").start()).__name__ == "MeanPooledXLMRobertaForSequenceClassification"
-    assert type(run("finetune").start()).__name__ == "XLMRobertaForSequenceClassification"
-    with pytest.raises(XlnbError, match="mean"): recipe("finetune(pooling=max)")

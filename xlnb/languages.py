@@ -197,7 +197,7 @@ def _usual_script(code: str) -> str: # ISO 15924
 
 # %% ../nbs/01_languages.ipynb #cell-24
 def _unknown(tag: str) -> XlnbError: # the error to raise
-    "The error for a code that nobody uses, with its nearest neighbours"
+    "The error for an unknown code, with its nearest neighbours"
     names = {o.name.casefold(): o.code for o in languages()}
     codes = list(names.values())
     near = [names[o] for o in difflib.get_close_matches(tag.casefold(), names, 2, .8)]
@@ -280,7 +280,7 @@ def _written() -> dict[str, dict[str, str]]: # {'flores': {'sw': 'swh_Latn', ...
 def language_pair(
     name: str # 'en-sw', 'en-ti_ER', 'en-es-LA' or 'enfr'
 ) -> tuple[Language, Language]:
-    "The two languages that the name of a parallel set stands for"
+    "The two languages that the name of a parallel set means"
     parts = (name[:2], name[2:]) if re.fullmatch('[a-z]{4}', name) else tuple(name.split('-', 1))
     if len(parts) != 2: raise XlnbError(f"{name!r} does not name two languages: write a pair as 'en-sw'.")
     return language(parts[0]), language(parts[1])

@@ -73,7 +73,7 @@ def _made(x, make, column, **kw):
 
 def _styles(n):
     if n > len(_STYLES):
-        raise XlnbError(f"{n} recipes are too many to tell apart by marker: choose at most {len(_STYLES)}, or use "
+        raise XlnbError(f"{n} recipes are too many to distinguish by marker: choose at most {len(_STYLES)}, or use "
                         f"plot_heatmap")
     return [(m, f, c) for (m, f), c in zip(_STYLES, sns.color_palette('colorblind', 10))][:n]
 
@@ -98,23 +98,26 @@ def plot_scores(x,            # items, or the table of `summary`
     names = label.unique()
     fig, ax = plt.subplots(figsize=(7.2, .9 + len(langs) * (.16 + .115 * len(names))), layout='constrained')
     for i, (name, (m, full, c)) in enumerate(zip(names, _styles(len(names)))):
-        g, y = t[label == name].set_index('lang').reindex(langs), np.arange(len(langs)) + .7 * ((i + .5) / len(names) - .5)
-        style = dict(fmt=m, color=c, mfc=c if full else 'white', ms=5, lw=1.1, label=name)
-        ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), **style)
+        g = t[label == name].set_index('lang').reindex(langs)
+        y = np.arange(len(langs)) + .7 * ((i + .5) / len(names) - .5)
+        ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), label=name, **_marks(m, full, c))
         if runs is not None: _run_dots(ax, runs[_series(runs) == name], dict(zip(langs, y)), c, f'_run{i}')
     _language_axis(ax, langs, source)
     if chance is not None: ax.axvline(chance, color='.4', ls=':', lw=1, label=f'chance, {chance:.1%}')
     ax.set(title=title, xlabel=f"{_metric(caption)} (%)")
     _legend(fig, ax, names)
-    what = "A marker is the mean over seeds, a line its interval" + ", a small dot one seed" * (runs is not None)
-    return _finish(fig, f"Score of each language. {what}. {_about_few(t)}Languages from the highest score of "
-                        f"{names[0]} down, "
-                        f"below the source. {caption}".strip())
+    marks = "A marker is the mean over seeds, a line its interval" + ", a small dot one seed" * (runs is not None)
+    order = f"Languages from the highest score of {names[0]} down, below the source."
+    return _finish(fig, f"Score of each language. {marks}. {_about_few(t)}{order} {caption}".strip())
 
 # %% ../../nbs/evaluation/43_plots.ipynb #beb1f9da
 def _run_dots(ax, runs, at, color, label):
     "A small dot for every run"
     ax.plot(runs.score, runs.lang.map(at), ls='', marker='.', ms=3, color=color, alpha=.6, zorder=1, label=label)
+
+def _marks(marker, full, color):
+    "How a recipe is drawn"
+    return dict(fmt=marker, color=color, mfc=color if full else 'white', ms=5, lw=1.1)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-14
 def _metric(caption):

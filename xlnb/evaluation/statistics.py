@@ -28,7 +28,7 @@ def metric_of(x # a `Task`, the name of a metric, or items
     raise XlnbError(f"items have none of the stats {[*m.num] + ['correct', 'f1', 'em']}: make them with item_scores")
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-13
-KEYS = ['task', 'encoder', 'recipe', 'budget'] # what a row of a table stands for
+KEYS = ['task', 'encoder', 'recipe', 'budget'] # what distinguishes the rows of a table
 RUN = ['seed', 'sample'] # what tells runs of one row apart: the seed, and which training rows were drawn
 DEFINITION = ("Transfer gap = score of the source language minus the mean of the scores of the target languages "
               "(all other languages shown).")

@@ -116,16 +116,17 @@ World.event = _event
 # %% ../../nbs/lab/06_worlds.ipynb #cell-14
 def _excluded(c):
     "Opposites of what `c` says, negated"
-    said = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense) for x in (c.subj, c.obj)
+    excluded = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense)
+                for x in (c.subj, c.obj)
             if x and x.adj in OPPOSITE]
     plain = dict(neg=True, places=(), time=None)
-    if c.verb in OPPOSITE and not c.neg: said.append(c._replace(verb=OPPOSITE[c.verb], **plain))
-    if c.pred in OPPOSITE and not c.neg: said.append(c._replace(pred=OPPOSITE[c.pred], **plain))
-    return said
+    if c.verb in OPPOSITE and not c.neg: excluded.append(c._replace(verb=OPPOSITE[c.verb], **plain))
+    if c.pred in OPPOSITE and not c.neg: excluded.append(c._replace(pred=OPPOSITE[c.pred], **plain))
+    return excluded
 
 def follows(r, c):
     "A clause that `c` makes true"
-    if r.random() < .2 and (said := _excluded(c)): return r.choice(said)
+    if r.random() < .2 and (excluded := _excluded(c)): return r.choice(excluded)
     def less(x):
         return x if x is None or x.kind else x._replace(adj=x.adj if r.random() < .5 else None,
             noun=CLASS_OF.get(x.noun, x.noun) if r.random() < .25 else x.noun)
@@ -364,9 +365,9 @@ def _choices(lab, r, names, n):
     "Items two at a time"
     out = []
     while len(out) < n:
-        (X, Y), said = r.sample(World(r, names, .3).items['person'], 2), {}
+        (X, Y), clauses = r.sample(World(r, names, .3).items['person'], 2), {}
         X, Y = (x if x.kind else x._replace(num=False, adj=None, det='the') for x in (X, Y))
-        def say(e): return [said.setdefault(e, _caused(r, e, X, Y))]
+        def say(e): return [clauses.setdefault(e, _caused(r, e, X, Y))]
         if r.random() < .4:
             p = r.choice(list(CAUSE_OF))
             pair = [(p, 'cause', CAUSE_OF[p], EFFECT_OF[p]), (p, 'effect', EFFECT_OF[p], CAUSE_OF[p])]
@@ -384,18 +385,18 @@ def _choices(lab, r, names, n):
 def _spans(lab, r, names, label):
     w = World(r, names, .3)
     while (c := w.event(where=.7, neg=0)).verb == 'be' or not (c.obj or c.places): pass
-    ask, said = r.choice(['subj'] + ['obj'] * bool(c.obj) + ['place'] * bool(c.places)), [c]
+    ask, sentences = r.choice(['subj'] + ['obj'] * bool(c.obj) + ['place'] * bool(c.places)), [c]
     rival = c._replace(subj=w.entity('person' if c.subj.kind else CLASS_OF[c.subj.noun]),
                        obj=c.obj and w.entity('person' if c.obj.kind else CLASS_OF[c.obj.noun]),
                        places=(w.place(c.verb),) if c.places else ())
     alike = lambda x, y: x.verb == y.verb and (x.subj.noun == y.subj.noun or bool(x.obj) and x.obj.noun == y.obj.noun
                                                or bool(x.places) and x.places == y.places)
-    if not alike(c, rival): said.append(rival)
-    while len(said) < 2 + label:
-        if not any(alike(d := w.event(), x) for x in said): said.append(d)
+    if not alike(c, rival): sentences.append(rival)
+    while len(sentences) < 2 + label:
+        if not any(alike(d := w.event(), x) for x in sentences): sentences.append(d)
     q = c._replace(ask=ask, time=None, places=c.places if ask == 'place' or r.random() < .5 else ())
-    r.shuffle(said)
-    return dict(question=q, context=said, at=said.index(c), role='place0' if ask == 'place' else ask)
+    r.shuffle(sentences)
+    return dict(question=q, context=sentences, at=sentences.index(c), role='place0' if ask == 'place' else ask)
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-50
 def _tags(lab, r, names, label): return dict(meaning=report(names, r))

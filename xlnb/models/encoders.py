@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'POOLINGS', 'located', 'from_checkpoint', 'converted_revision', 'load_tokenizer', 'pooled', 'load_encoder',
-           'check_readable', 'beside', 'body', 'masked_lm_head', 'masked_logits', 'longest_input', 'layers',
+           'check_readable', 'further_file', 'body', 'masked_lm_head', 'masked_logits', 'longest_input', 'layers',
            'encoder_fingerprint', 'encoder_revision']
 
 # %% ../../nbs/models/25_encoders.ipynb #dd1b1aa2
@@ -122,8 +122,8 @@ def pooled(
 # %% ../../nbs/models/25_encoders.ipynb #ac475429
 def _trained_pooling(name, config):
     "The pooling that a checkpoint was trained with, where it says so"
-    if (said := getattr(config, 'pooling', None)) in POOLINGS: return said
-    if (file := beside(name, '1_Pooling/config.json')) or (file := _on_the_hub(name, '1_Pooling/config.json')):
+    if (known := getattr(config, 'pooling', None)) in POOLINGS: return known
+    if (file := further_file(name, '1_Pooling/config.json')) or (file := _on_the_hub(name, '1_Pooling/config.json')):
         return 'mean' if json.loads(Path(file).read_text(encoding='utf-8')).get('pooling_mode_mean_tokens') else 'first'
     return 'mean' if re.search(r'(^|[-_/])m?e5[-_]', str(name)) else None
 
@@ -153,7 +153,7 @@ def load_encoder(
     if missing: model = model.base_model
     if any('pooler' in k for k in info['unexpected_keys']): _keep_pooler(model, name)
     if pooling := _trained_pooling(name, model.config): model.config.pooling = pooling
-    if (file := beside(name, 'pointer.safetensors')):
+    if (file := further_file(name, 'pointer.safetensors')):
         from xlnb.models.heads import load_pointer
         model.pointer = load_pointer(file.parent)
     return model.eval()
@@ -193,7 +193,7 @@ def _keep_pooler(model, name):
         model.base_model.pooler = full.pooler.requires_grad_(False)
 
 # %% ../../nbs/models/25_encoders.ipynb #f5c5533b
-def beside(
+def further_file(
     name: str, # as in `located`
     file: str, # its path in the folder
 ) -> Path|None:

@@ -235,9 +235,8 @@ def pretrain(
     **options,         # of `Pretraining`, and of `TrainingArguments`
 ) -> list: # the log: dicts with step, loss, ...
     "Pre-train a masked language model on text and leave a Transformers checkpoint in `out`"
-    known = {f.name for f in fields(Pretraining)}
-    o, args = (Pretraining(**{k: v for k, v in options.items() if k in known}), {k: v for k,
-        v in options.items() if k not in known})
+    known = {f.name for f in fields(Pretraining)} & {*options}
+    o, args = Pretraining(**{k: options[k] for k in known}), {k: v for k, v in options.items() if k not in known}
     out, texts = Path(out), _texts(texts)
     if (out/'checkpoints').exists() and not resume:
         raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")

@@ -26,7 +26,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'calibration_change': 'xlnb.methods.alsace.diagnostics:calibration_change_measure',
     'candidate_precision': 'xlnb.methods.salt.diagnostics:candidate_precision_measure',
     'teacher_similarity': 'xlnb.methods.mmkd.baselines:teacher_similarity_measure',
-    'span_precision': 'xlnb.methods.clism.spans:span_precision_measure',
+    'span_precision': 'xlnb.methods.clism.baselines:span_precision_measure',
 }
 
 def register_measure(
