@@ -58,6 +58,7 @@ def notes(self: Results) -> str:
         out.append(f"Stopped by a guard, counted with the weights they started from: {what}. ")
     return ''.join(out)
 
+# %% ../../nbs/study/92_store.ipynb #b8d28617
 @patch
 def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame:
     "`make` of the items of each source of labels, put together"
@@ -143,7 +144,7 @@ def cells(self: Store) -> pd.DataFrame:
 # %% ../../nbs/study/92_store.ipynb #cell-15
 @patch
 def finished(self: Store) -> list:
-    "Rows and metadata of all cells; where the same task, encoder, recipe, budget and seed were run twice, of the newest"
+    "Rows and metadata of all cells; where a cell was run twice, as with other languages, of the newest"
     newest = {}
     for items, info in sorted(filter(None, map(self.read, self.files())), key=lambda r: r[1]['provenance']['date']):
         cell = info['cell']
@@ -226,6 +227,7 @@ def report(self: Results,
     paths['summary.md'].write_text(text, encoding='utf-8')
     return {k: str(v) for k, v in paths.items()}
 
+# %% ../../nbs/study/92_store.ipynb #5c07bd7c
 @patch
 def _compared(self: Results, folder, baseline, paths: dict) -> str:
     "Differences as a file, and in words"
@@ -250,7 +252,8 @@ def _in_words(differences: pd.DataFrame) -> str:
         lines.append(
     f"- {' / '.join(key)}: mean of targets {mean.difference:+.3f} [{mean.low:+.3f}, "
     f"{mean.high:+.3f}], {mean.verdict}. "
-    f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, unclear: {counts.get('unclear', 0)}; "
+    f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, "
+                     f"unclear: {counts.get('unclear', 0)}; "
     f"different after Holm's correction: {(g.p_holm < .05).sum()}.")
     return '\n'.join([*lines, '', getattr(differences, 'caption', ''), '', ''])
 

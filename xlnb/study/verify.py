@@ -36,6 +36,7 @@ def stored_cell(
 
 _TOLD = 'task', 'recipe', 'budget', 'seed', 'langs', 'encoder', 'data', 'reads', 'more'  # what says most comes first
 
+# %% ../../nbs/study/95_verify.ipynb #e379dc0f
 def difference(
     was: dict, now: dict,  # Two identities, as `Cell.identity` gives them
     name: str = '',
@@ -127,7 +128,8 @@ def _summed_up(table, finished, stamped: int) -> str:
     changed = sorted({m for _, info in finished for m in changed_modules(info['code'])})
     counts = ', '.join(f'{n} {name}' for name, n in table.outcome.value_counts().items())
     text = f"{len(table)} of {len(finished)} cells: {counts}. "
-    text += f"Changed since some of the cells were made: {', '.join(changed)}. " if changed else 'No module has changed since. '
+    since = f"Changed since some of the cells were made: {', '.join(changed)}. "
+    text += since if changed else 'No module has changed since. '
     return text + (f'{stamped} cells stamped anew. ' if stamped else '')
 
 # %% ../../nbs/study/95_verify.ipynb #97f74989

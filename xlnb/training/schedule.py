@@ -71,16 +71,16 @@ class Schedule:
     # 'none', 'embeddings', or how many of the lowest layers, with the embeddings
     frozen: str|int = 'none'
 
-    def __post_init__(self):
-        name = getattr(self, 'name', 'schedule')
-        check_options(self, name)
-        if self.batch_size % self.accumulate:
-            raise XlnbError(f"{name}: batch_size={self.batch_size} cannot be split into accumulate={self.accumulate} "
-                            f"equal parts")
-        if isinstance(self.frozen, str) and self.frozen not in ('none', 'embeddings') or not isinstance(self.frozen,
-            str) and self.frozen < 0:
-            raise XlnbError(f"{name}: frozen={self.frozen!r} is unknown: choose 'none', 'embeddings' or a number of "
-                            f"layers")
+    def __post_init__(self): check_options(self); _check_schedule(self)
+
+# %% ../../nbs/training/30_schedule.ipynb #7953a23b
+def _check_schedule(s):
+    "What one range cannot say"
+    name = getattr(s, 'name', 'schedule')
+    if s.batch_size % s.accumulate:
+        raise XlnbError(f"{name}: batch_size={s.batch_size} cannot be split into accumulate={s.accumulate} equal parts")
+    if s.frozen not in ('none', 'embeddings') if isinstance(s.frozen, str) else s.frozen < 0:
+        raise XlnbError(f"{name}: frozen={s.frozen!r} is unknown: choose 'none', 'embeddings' or a number of layers")
 
 # %% ../../nbs/training/30_schedule.ipynb #dbdb7c59
 def _part(self,

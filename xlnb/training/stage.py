@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Sequence
+from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -66,6 +66,7 @@ Context.rows = _rows
 _DEFAULTS = dict(per_device_train_batch_size=32, per_device_eval_batch_size=64, report_to='none', disable_tqdm=True,
     remove_unused_columns=False, logging_nan_inf_filter=False, save_strategy='no', save_steps=10**9,
     restore_callback_states_from_checkpoint=True, accelerator_config={'split_batches': True})
+_USUAL = dict(per_device_train_batch_size=32, gradient_accumulation_steps=1, num_train_epochs=3)
 
 def _settings(stage, seed, precision):
     "Arguments of the Trainer by name: our defaults, the schedule, then the stage's own"
@@ -76,16 +77,15 @@ def _settings(stage, seed, precision):
         near = difflib.get_close_matches(unknown[0], TrainingArguments.__dataclass_fields__, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ''
         raise XlnbError(f"stage {stage.name!r}: TrainingArguments has no {unknown[0]!r}{hint}")
-    split = args['per_device_train_batch_size'], args.get('gradient_accumulation_steps', 1)
-    per_epoch = math.ceil(len(stage.data) / split[0] / split[1])
-    steps = args['max_steps'] if args.get('max_steps', -1) > 0 else math.ceil(per_epoch * args.get('num_train_epochs',
-        3))
+    size, splits, epochs = (args.get(k, v) for k, v in _USUAL.items())
+    per_epoch = math.ceil(len(stage.data) / size / splits)
+    steps = args['max_steps'] if args.get('max_steps', -1) > 0 else math.ceil(per_epoch * epochs)
     args.setdefault('logging_steps', min(max(steps // 40, 1), 100))
     if stage.eval_data is None: return args
+    more = stage.greater_is_better if stage.metric else False
     return dict(eval_strategy='steps', eval_steps=per_epoch) | args | dict(save_strategy='best',
         load_best_model_at_end=True,
-        metric_for_best_model=stage.metric or 'loss', greater_is_better=stage.greater_is_better if stage.metric
-        else False)
+        metric_for_best_model=stage.metric or 'loss', greater_is_better=more)
 
 # %% ../../nbs/training/33_stage.ipynb #9b74bb74
 def _arguments(stage, out, seed, precision):
@@ -97,8 +97,8 @@ def _arguments(stage, out, seed, precision):
         raise XlnbError(f"stage {stage.name!r} has arguments that do not fit together: {e}") from e
     batch, n = res.per_device_train_batch_size, res.world_size
     if batch % n:
-        raise XlnbError(f"stage {stage.name!r}: a batch of {batch} cannot be shared by {n} processes: take a multiple "
-                        f"of {n}")
+        raise XlnbError(f"stage {stage.name!r}: a batch of {batch} cannot be shared by {n} processes: "
+                        f"take a multiple of {n}")
     if res.n_gpu > 1: res._n_gpu = 1 # one process drives one GPU; `accelerate launch` uses more
     return res
 
@@ -154,7 +154,7 @@ class StageResult:
 # %% ../../nbs/training/33_stage.ipynb #cell-18
 def _memory(reset=False):
     "Peak memory in MiB since the last reset."
-    if torch.cuda.is_available():
+    if device() == 'cuda':
         if reset: torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 2**20
     try: # Linux can reset the peak of a process
@@ -189,10 +189,12 @@ def run_stage(
 ) -> StageResult: # the model, history and cost
     "Train `model` on a stage, resuming what an earlier call left in `out`."
     _check(stage)
+    seen = stage.view(model) if stage.view else model
     if out is None:
         with tempfile.TemporaryDirectory() as tmp:
-            return _run(stage, model, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
-    return _run(stage, model, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
+            res = _run(stage, seen, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
+    else: res = _run(stage, seen, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
+    return dataclasses.replace(res, model=model)
 
 # %% ../../nbs/training/33_stage.ipynb #814458b6
 def _run(stage, model, out, seed, progress, callbacks, save_minutes, keep):
@@ -344,6 +346,7 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
+    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,
