@@ -27,6 +27,7 @@ def _one_way(source, target, iterations):
     IBMModel1(corpus, iterations)
     return [{(i, j) for j, i in o.alignment if i is not None} for o in corpus]
 
+# %% ../../nbs/models/28_word_alignment.ipynb #babf0ebf
 def statistical_links(
     source: Sequence, # sentences, each a list of words
     target: Sequence, # their translations
@@ -72,6 +73,7 @@ def _word_vectors(model, tokenizer, sentences, layer, batch_size, max_length):
                                for w in range(len(sentences[r]))]) if sentences[r] else np.zeros((0, h.shape[-1]))
     return out
 
+# %% ../../nbs/models/28_word_alignment.ipynb #1e84668e
 def _match(x, y, matching):
     "Links of two arrays of word vectors"
     from simalign import SentenceAligner as S
@@ -82,6 +84,7 @@ def _match(x, y, matching):
     else: hit = (S.iter_max if matching == 'itermax' else S.get_max_weight_match)(sim)
     return sorted((int(rows[i]), int(cols[j])) for i, j in zip(*np.nonzero(hit)))
 
+# %% ../../nbs/models/28_word_alignment.ipynb #bbe47b74
 def embedding_links(
     source: Sequence, # sentences, each a list of words
     target: Sequence, # their translations
@@ -148,7 +151,8 @@ def gold_links(
 ) -> Dataset: # source, target (lists of words), sure, possible (links, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")
-    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name,
+    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0],
+                            name,
                              'test'), []
     for r in rows:
         s, t = r['source'].split(), r['target'].split()

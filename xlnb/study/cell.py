@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ..core import XlnbError, device, digest, plain
 from ..data.schema import SPLITS
 from ..evaluation.predict import evaluate_model
-from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
+from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
 from ..models.heads import save_encoder, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import measure
@@ -166,9 +166,10 @@ class CellRun:
 
     def head(self, model=None):
         "A new head of this cell's seed on an encoder; on the cell's own, if None"
-        seed = getattr(self.cell.recipe.during, 'head_seed', None)
-        return with_head(self.cell.encoder if model is None else model, self.cell.task,
-                         seed=self.cell.seed if seed is None else seed)
+        during, encoder = self.cell.recipe.during, self.cell.encoder if model is None else model
+        seed = getattr(during, 'head_seed', None)
+        return with_head(encoder, self.cell.task, self.cell.seed if seed is None else seed,
+                         getattr(during, 'pooling', 'auto'))
 
 # %% ../../nbs/study/91_cell.ipynb #d8a580c2
 @patch
@@ -271,7 +272,7 @@ def run_cell(
     if keep: save_encoder(run.model, run.tokenizer, keep)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
-                code=cell.code())
+                code=cell.code(), revision=encoder_revision(cell.encoder))
     return run.items, info | dict(measures={name: measure(name, run) for name in measures})
 
 def stopped(stages: list) -> list:

@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Sequence
+from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -189,10 +189,12 @@ def run_stage(
 ) -> StageResult: # the model, history and cost
     "Train `model` on a stage, resuming what an earlier call left in `out`."
     _check(stage)
+    seen = stage.view(model) if stage.view else model
     if out is None:
         with tempfile.TemporaryDirectory() as tmp:
-            return _run(stage, model, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
-    return _run(stage, model, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
+            res = _run(stage, seen, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
+    else: res = _run(stage, seen, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
+    return dataclasses.replace(res, model=model)
 
 # %% ../../nbs/training/33_stage.ipynb #814458b6
 def _run(stage, model, out, seed, progress, callbacks, save_minutes, keep):
@@ -344,6 +346,7 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
+    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,

@@ -49,6 +49,7 @@ class Stage:
     guarded: bool = False
     # small records of the method, stored with the result; or a function of the result that makes them
     extra: Any = field(default_factory=dict)
+    view: Callable|None = None               # the model -> one of the same weights that answers the stage's batches
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):

@@ -20,6 +20,7 @@ from ...lab.worlds import Lab
 from ...core import XlnbError, atomic, device, digest, some
 from ...models.pretraining import pretrain, train_tokenizer
 from ...data.pairs import WORDS, word_pieces
+from ...data.words import is_unspaced, segmenter
 from ...training.losses import exact
 from ...training.schedule import best_precision
 
@@ -150,7 +151,7 @@ def teacher_cache(
     if dtype not in ('float32', 'float16'):
         raise XlnbError(f"dtype={dtype!r} is unknown: choose 'float32' or 'float16'")
     home = Path(folder).expanduser() if folder else cache_home()/'teachers'
-    made = home/digest([teacher.fingerprint, dtype, texts])
+    made = home/digest([teacher.fingerprint, dtype, texts, *_segmented(texts)])
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(made.with_suffix('.lock')):
         if not made.exists():
@@ -158,6 +159,11 @@ def teacher_cache(
     return TeacherCache(made)
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #ac06f5f5
+def _segmented(texts):
+    "How words are found in texts without spaces; nothing for other texts"
+    if not any(map(is_unspaced, texts)): return []
+    return ['letters' if segmenter() is None else 'segmenter']
+
 def _write(teacher, texts, folder, dtype, batch_size):
     "All vectors, batch by batch, sentences of like length together"
     folder.mkdir()
