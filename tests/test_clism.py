@@ -9,30 +9,31 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback
+from transformers import (AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
 from toy_clism import LANGS, context, encoder, shared_stage
 from toy_stage import two_processes
 from toy_tokenizer import mirror, real_tokenizer
 from xlnb.models.word_alignment import align_words
 from xlnb.study.cell import Cell, run_cell
-from xlnb.methods.clism.baselines import clism_controls, projection_table, watch_contrast
+from xlnb.methods.clism.baselines import PointerHead, clism_ablations, clism_baselines, projection_table, watch_contrast
 from xlnb.models.encoders import encoder_fingerprint, load_encoder, load_tokenizer
 from xlnb.models.heads import POINTERS, Pointer, give_pointer, load_finetuned, pointer_logits, save_encoder, with_head
 from xlnb.evaluation.predict import evaluate_model
 from xlnb.data.kinds.base import featurize
 from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
-from xlnb.methods.clism.method import CLISM, _passages
+from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
 from xlnb.data.kinds.query import QUE, add_query, uses_query
 from xlnb.study.recipe import METHODS, plain_recipes, recipe
 from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
-from xlnb.methods.clism.spans import lab_pairs, span_inputs, span_pairs
+from xlnb.methods.clism.collator import SpanCollator, recurring_inputs, span_inputs
+from xlnb.methods.clism.projection import lab_pairs, span_pairs
 from xlnb.data.words import split_words
-from xlnb.methods.clism.span_sources import RandomSpans, recurring_inputs, recurring_spans
-from xlnb.methods.clism.objective import TERMS, SpanCollator, SpanObjective, pointed, shortcut_table, span_loss
+from xlnb.methods.clism.spans import RandomSpans, recurring_spans
+from xlnb.methods.clism.objective import TERMS, SpanObjective, shortcut_table
 from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Method, make_encoder, run_method, run_stage
@@ -94,7 +95,7 @@ def test_gold_positions_survive_tokenization_in_every_script(name, wordpiece, la
         sw, tw = split_words(source), split_words(target)
         words = lambda part: [k for k, (a, b) in enumerate(tw) if a < target.index(part) + len(part) and b > target.index(part)]
         links = [[i, j] for i in (0, 1) for j in words(answers[0])] + [[3, j] for j in words(answers[1])]
-        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], links=links,
+        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], alignments=links,
                          entities=[dict(start=0, end=8, label="PER"), dict(start=13, end=len(source) - 1, label="LOC")]))
     sets = [(Dataset.from_list(rows), 60)] + [(lab_pairs(lab, l, 30), 40) for l in lab.langs[1:]]
     for pairs, most in sets:
@@ -116,16 +117,16 @@ def test_queries_side_by_side_ask_each_for_its_own():
     tok, model = load_tokenizer("lab"), encoder()
     q = add_query(tok, model); give_pointer(model, tok)
     source, target = "Ana Lind Oslo sings", "Oslo Ana Lind canta"
-    row = dict(id="1", source=source, target=target, source_words=[list(o) for o in split_words(source)], target_words=[list(o) for o in split_words(target)], links=[[0, 1], [1, 2], [2, 0]],
+    row = dict(id="1", source=source, target=target, source_words=[list(o) for o in split_words(source)], target_words=[list(o) for o in split_words(target)], alignments=[[0, 1], [1, 2], [2, 0]],
                entities=[dict(start=source.index(e), end=source.index(e) + len(e), label="X") for e in ("Ana", "Lind", "Oslo")])
     spans = span_pairs(Dataset.from_list([row]), tok)
     assert spans[0]["masked"] == "[QUE] [QUE] [QUE] sings"
     f, = span_inputs(spans, tok)
     assert [said(tok, spans, f, s, e) for s, e in zip(f["starts"], f["ends"])] == ["Ana", "Lind", "Oslo"]
     batch = SpanCollator(tok, mask=0)([f])
-    assert batch["rows"].tolist() == [0, 0, 0] and batch["pair_input_ids"][0, batch["places"]].tolist() == [q] * 3
+    assert batch["rows"].tolist() == [0, 0, 0] and batch["pair_input_ids"][0, batch["positions"]].tolist() == [q] * 3
     h = model.base_model(input_ids=batch["pair_input_ids"]).last_hidden_state
-    start, _ = model.pointer(h, batch["rows"], batch["places"], batch["pair_attention_mask"])
+    start, _ = model.pointer(h, batch["rows"], batch["positions"], batch["pair_attention_mask"])
     assert len({tuple(r.tolist()) for r in start}) == 3
 
 
@@ -139,15 +140,15 @@ def test_what_is_cut_is_not_asked(length, first):
     batch = SpanCollator(tok)(rows)
     lens = batch["pair_attention_mask"].sum(1)
     assert lens.max() <= length and len(batch["rows"]) == sum(len(r["queries"]) for r in rows)
-    assert (batch["ends"] < lens[batch["rows"]] - 1).all() and (batch["starts"] <= batch["ends"]).all() and (batch["places"] < batch["starts"]).all()
+    assert (batch["ends"] < lens[batch["rows"]] - 1).all() and (batch["starts"] <= batch["ends"]).all() and (batch["positions"] < batch["starts"]).all()
     for r, s, e in zip(*(batch[k].tolist() for k in ("rows", "starts", "ends"))): assert batch["target_mask"][r, s:e + 1].all()
-    with torch.no_grad(), pointed(_pointing(), SpanObjective()) as model: assert all(torch.isfinite(v) for v in span_loss(model, batch)[1].values())
+    with torch.no_grad(): assert all(torch.isfinite(v) for v in SpanObjective(Pointer(32))(_encoder(), batch)[1].values())
 
 
 _made = {}
 def _spans(tok): return _made.setdefault("spans", span_pairs(lab_pairs(Lab(), "qcy", 60), tok))
-def _pointing():
-    if "model" not in _made: _made["model"] = encoder(); tok = load_tokenizer("lab"); add_query(tok, _made["model"]); give_pointer(_made["model"], tok)
+def _encoder():
+    if "model" not in _made: _made["model"] = encoder(); add_query(load_tokenizer("lab"), _made["model"])
     return _made["model"]
 
 
@@ -208,18 +209,17 @@ def test_loss_limits():
 
 def test_gradient_of_the_whole_objective_in_double():
     tok, model = load_tokenizer("lab"), encoder(size=8)
-    add_query(tok, model); give_pointer(model, tok, kind="qass")
-    model = model.double()
+    add_query(tok, model)
+    model, objective = model.double(), SpanObjective(Pointer(8, "qass").double())
     spans = _spans(load_tokenizer("lab")).select(range(6))
     torch.manual_seed(0)
     batch = SpanCollator(tok)(span_inputs(spans, tok))
     w = model.base_model.encoder.layer[0].output.dense.weight
-    with pointed(model, SpanObjective()) as m:
-        loss = span_loss(m, batch)[0]
-        (g,) = torch.autograd.grad(loss, w)
-        d, eps = torch.randn_like(w), 1e-6
-        with torch.no_grad():
-            w += eps * d; up = span_loss(m, batch)[0]; w -= 2 * eps * d; down = span_loss(m, batch)[0]; w += eps * d
+    loss = objective(model, batch)[0]
+    (g,) = torch.autograd.grad(loss, w)
+    d, eps = torch.randn_like(w), 1e-6
+    with torch.no_grad():
+        w += eps * d; up = objective(model, batch)[0]; w -= 2 * eps * d; down = objective(model, batch)[0]; w += eps * d
     assert ((up - down) / (2 * eps)).item() == pytest.approx((g * d).sum().item(), rel=1e-4)
 
 
@@ -233,7 +233,7 @@ def test_registered_and_spelled():
     with pytest.raises(XlnbError, match="cacr=0"): recipe("clism(spans=recurring)+finetune")
 
 
-@pytest.mark.parametrize("options", [dict(gather=True), dict(accumulate=2), dict(empty=True), dict(longest=2), dict(mask=0.3), dict(langs=("qge",)), dict(head="qass", asks=("span", "tags")), dict(max_length=24),
+@pytest.mark.parametrize("options", [dict(gather=True), dict(accumulate=2), dict(empty=True), dict(longest=2), dict(mask=0.3), dict(langs=("qge",)), dict(head="qass", query_kinds=("span", "tags")), dict(max_length=24),
                                      dict(steps=2)], ids=str)
 def test_every_option_trains(options):
     (result,) = run_method(small(**options), encoder(), context())
@@ -271,7 +271,7 @@ def test_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
             try: run_stage(stage, model, out, callbacks=callbacks)
             except KeyboardInterrupt: assert list(out.glob("checkpoint-3"))
             stages.close()
-            assert "forward" not in vars(model)
+            assert type(model) is XLMRobertaForMaskedLM and "forward" not in vars(model)
         ends.append(model.state_dict())
     assert same(*ends) and any(k.startswith("pointer.") for k in ends[0])
 
@@ -306,7 +306,7 @@ def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
 def test_every_kind_of_task_takes_the_encoder(kind, tmp_path):
     task = next(get_task(t) for t in ("lab-spans", "lab-tags", "lab-inference", "lab-choice", "lab-probe") if get_task(t).kind == kind)
     model, ctx = encoder(), context(task=task)
-    run_method(small(asks=("span", "tags")), model, ctx)
+    run_method(small(query_kinds=("span", "tags")), model, ctx)
     tuned = with_head(model, task)
     run_method(FineTune(steps=2), tuned, dataclasses.replace(ctx, budget=Budget(train_examples=16, eval_examples=10)))
     assert len(evaluate_model(task, tuned, ctx.tokenizer, ("en", "qal"), budget=Budget(eval_examples=10))) == 20
@@ -317,7 +317,7 @@ def test_a_fine_tuned_model_is_read_back(name, tmp_path):
     "It answers the same, by its pointer where it has one, and can be trained on"
     task, budget = get_task(name), Budget(train_examples=16, eval_examples=10)
     model, ctx = encoder(), context(task=task)
-    run_method(small(asks=("span", "tags")), model, ctx)
+    run_method(small(query_kinds=("span", "tags")), model, ctx)
     tuned = with_head(model, task)
     run_method(FineTune(steps=2), tuned, dataclasses.replace(ctx, budget=budget))
     back = load_finetuned(save_encoder(tuned, ctx.tokenizer, tmp_path / "tuned"), task)
@@ -354,7 +354,7 @@ def test_the_key_knows_text_and_options(tmp_path):
     rows = [dict(id=i, lang=l, text=f"{t} {i}") for i in range(8) for l, t in (("en", "Ana sings"), ("qal", "ba da"))]
     cell = lambda **kw: Cell(get_task("lab-spans"), "lab", recipe([CLISM(**kw), FineTune()]), 0, Budget(train_examples=8, eval_examples=8), ("en", "qal")).key()
     text, other = parallel_text(rows, "sib200"), parallel_text(rows[:-2], "sib200")
-    keys = [cell(amount=20), cell(amount=21), cell(amount=20, scale=0.05), cell(amount=20, links="counts"), cell(amount=20, links="lab"), cell(text=text, entities="capitals"), cell(text=other, entities="capitals")]
+    keys = [cell(amount=20), cell(amount=21), cell(amount=20, scale=0.05), cell(amount=20, alignments="counts"), cell(amount=20, alignments="lab"), cell(text=text, entities="capitals"), cell(text=other, entities="capitals")]
     assert len({*keys}) == len(keys) and keys[0] == cell(amount=20)
 
 
@@ -382,19 +382,30 @@ def test_passages_are_sentences_as_they_follow_each_other():
     said = [f"Sentence {i} is about Ana." for i in range(40)]
     text = parallel_text([dict(id=str(i), lang=l, text=s) for i, s in enumerate(said) for l in ("en", "qal")], "sib200")
     method, ctx = CLISM(text=text, spans="recurring", cacr=0.0, amount=30), context(langs=("en", "qal"))
-    found = " ".join(_passages(method, ctx, 64))
+    found = " ".join(method.passages(ctx, 64))
     at = [found.find(s) for s in said]
     assert sum(k >= 0 for k in at) == 30 and (drawn := [k for k in at if k >= 0]) == sorted(drawn)
-    method.prepare(encoder(), ctx)
-    assert any(r["queries"] for r in method.inputs(ctx))
+    model = encoder()
+    method.prepare(model, ctx)
+    assert any(r["queries"] for r in method.inputs(model, ctx))
 
 
 # --- controls and few examples ----------------------------------------------------------------------------------------
+def test_baselines_have_one_head():
+    "From the plain encoder to CLISM + CACR: the same pointer, as many steps"
+    arms = clism_baselines(small(head="qass"))
+    assert [*arms] == ["plain encoder with pointer", "MLM only", "random spans", "recurring spans", "CLISM", "CLISM + CACR"]
+    assert {m.head for m in arms.values()} == {"qass"} and {m.query_kinds for m in arms.values()} == {("span",)}
+    assert {m.steps for m in arms.values() if isinstance(m, CLISM)} == {3} and not [*PointerHead().stages(encoder(), context())]
+    cell = Cell(get_task("lab-spans"), "lab", recipe("pointer+finetune(steps=1)"), 0, Budget(train_examples=4, eval_examples=4), ("en", "qal"))
+    assert recipe("pointer+finetune") not in plain_recipes() and cell.recipe.before == (PointerHead(),)
+
+
 def test_controls_differ_in_what_they_say():
-    controls = clism_controls(held_out=("qal",))
+    controls = clism_ablations(held_out=("qal",))
     assert len({*controls.values()}) == len(controls) and "MLM only" in controls
     assert all(m.cacr == 0 for m in controls.values() if m.spans == "recurring")
-    assert {k: v for k, v in clism_controls(CLISM(head="qass")).items()}.keys() == controls.keys() - {"head of Splinter", "no text in qal"}
+    assert {k: v for k, v in clism_ablations(CLISM(head="qass")).items()}.keys() == controls.keys() - {"head of Splinter", "no text in qal"}
 
 
 def test_random_spans_are_projected_as_entities_are(lab):
@@ -402,7 +413,7 @@ def test_random_spans_are_projected_as_entities_are(lab):
     pairs = lab_pairs(lab, "qal", 80)
     spans = span_pairs(pairs, tok, find=RandomSpans())
     assert 40 < sum(map(len, spans["questions"])) and {q["label"] for r in spans["questions"] for q in r} == {"RANDOM"}
-    table = projection_table({"random": CLISM(amount=80, spans="random"), "counts": CLISM(amount=80, links="counts")}, context(langs=("en", "qal")))
+    table = projection_table({"random": CLISM(amount=80, spans="random"), "counts": CLISM(amount=80, alignments="counts")}, context(langs=("en", "qal")))
     assert table.answers[0] == 1 and 0 < table.answers[1] < 1 and table.precision[0] < 1
 
 
@@ -412,3 +423,64 @@ def test_the_shortcut_shows():
     assert table.loc["joint", ("loss", "one pass")] < table.loc["before", ("loss", "one pass")]
     assert table.loc["joint", ("loss", "one pass")] < table.loc["joint", ("loss", "apart")]
     assert {*histories["joint"][0]} & {*PARTS} == {TERMS[0]}
+
+
+# --- what decides a result, and what an encoder can read --------------------------------------------------------------
+@pytest.mark.parametrize("options", [dict(), dict(spans="recurring", cacr=0.0)], ids=["pairs", "passages"])
+def test_inputs_are_no_longer_than_the_encoder_reads(options):
+    "Positions of the encoder count, where its tokenizer names no limit"
+    torch.manual_seed(0)
+    ctx = context()
+    ctx.tokenizer.model_max_length = int(1e30)
+    model = XLMRobertaForMaskedLM(XLMRobertaConfig(vocab_size=len(ctx.tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=22, pad_token_id=1))
+    (result,) = run_method(small(**options), model, ctx)
+    assert result.steps and np.isfinite([h["loss"] for h in result.history]).all()
+
+
+def test_equal_sentences_are_no_negatives():
+    "An English sentence that is paired with two languages is twice in the batch, and is not contrasted with itself"
+    masked, target, plain = torch.randn(3, 4, 8, dtype=torch.double)
+    same = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    def slow(anchor, positive):
+        cos, total = torch.cosine_similarity(anchor[:, None], positive[None], dim=-1), 0.0
+        for i in range(4): total -= math.log(math.exp(20 * cos[i, i]) / sum(math.exp(20 * cos[i, j]) for j in range(4) if j == i or not same[i, j]))
+        return total / 4
+    assert contrast(target, masked, same=same).item() == pytest.approx(slow(target, masked), abs=1e-9)
+    assert cacr_loss(masked, target, plain, same=same)[0].item() == pytest.approx(slow(target, masked) + slow(plain, masked) + slow(target, plain), abs=1e-9)
+    tok, model = load_tokenizer("lab"), encoder()
+    add_query(tok, model)
+    rows = [span_inputs(span_pairs(lab_pairs(Lab(), lang, 8), tok), tok, empty=True)[0] for lang in ("qal", "qge")]
+    with torch.no_grad(): parts = SpanObjective(Pointer(32), dict.fromkeys(TERMS, 1.0))(model, SpanCollator(tok, mask=0)(rows))[1]
+    assert [v.item() for v in parts.values()] == [0.0] * 3, "the same English sentence twice: there is no negative"
+
+
+def test_the_key_knows_the_text_of_the_laboratory(monkeypatch):
+    "Passages in which spans recur are text like any other"
+    key = lambda: Cell(get_task("lab-spans"), "lab", recipe([CLISM(spans="recurring", cacr=0.0, amount=20), FineTune()]), 0, Budget(train_examples=8, eval_examples=8), ("en", "qal")).key()
+    before, corpus = key(), Lab.corpus
+    assert key() == before
+    monkeypatch.setattr(Lab, "corpus", lambda self, *args: [t + "." for t in corpus(self, *args)])
+    assert key() != before
+
+
+@pytest.mark.parametrize("lang,text", [("zh", "张伟住在北京。李娜也住在北京，她认识张伟。"), ("th", "สมชายอยู่กรุงเทพ มาลีไปกรุงเทพกับสมชาย"), ("ja", "田中は東京に住む。山田も東京で田中に会う。"), ("km", "សុខារស់នៅភ្នំពេញ ចាន់ទៅភ្នំពេញជាមួយសុខា")])
+def test_spans_of_text_that_is_written_without_spaces(lang, text):
+    "Random and recurring spans are made of words, not of whole clauses"
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    spans = [text[a:b] for a, b, _ in RandomSpans(per_text=4)([text])[0]]
+    assert len(spans) >= 3 and max(map(len, spans)) <= 10, spans
+    (found,) = recurring_spans([text], Characters(), most=10)
+    assert found["answers"] and {found["masked"][a:b] for a, b in found["answers"]} & {"北京", "张伟", "กรุงเทพ", "สมชาย", "東京", "田中", "ភ្នំពេញ", "សុខា"}, found
+
+
+class Characters:
+    "Every character is a token"
+    def __call__(self, texts, **_): return dict(offset_mapping=[[(i, i + 1) for i in range(len(t))] for t in ([texts] if isinstance(texts, str) else texts)])
+
+
+def test_the_budget_cuts_no_pre_training(tmp_path):
+    "Few labels, few steps of fine-tuning: the spans get all their steps"
+    cell = Cell(get_task("lab-spans"), "lab", recipe([small(steps=None), FineTune(steps=1)]), 0, Budget(train_examples=4, eval_examples=4, max_length=64), ("en", "qal"))
+    _, info = run_cell(cell, tmp_path)
+    assert [s["steps"] for s in info["stages"]] == [4, 1]

@@ -147,12 +147,11 @@ def test_an_answer_without_tokens_is_named():
 
 def test_long_answers_can_be_found_when_asked_for(lab):
     "The limit on predicted answers is an option of the task, and what it costs can be read"
-    from xlnb.data.kinds.spans import answer_ceiling
     text = 'the dog sleeps and ' * 12
     row = answer('a cat eats . ' + text + 'so .', text.strip())
     assert found(row, lab) != text.strip() and found(row, lab, options=dict(longest=100)) == text.strip()
     ds = Dataset.from_list([row, answer('the dog sleeps .', 'dog') | dict(id='2')])
-    assert answer_ceiling(SPAN, ds, lab, 128) < 1 == answer_ceiling(Task('t', 'span', options=dict(longest=100)), ds, lab, 128)
+    assert SPAN.kind.ceiling(SPAN, ds, lab, 128) == .5 and SPAN.kind.ceiling(Task('t', 'span', options=dict(longest=100)), ds, lab, 128) == 1
     with pytest.raises(XlnbError, match='longest'): Task('t', 'span', options=dict(longest=0))
     with pytest.raises(XlnbError, match="did you mean 'longest'"): Task('t', 'span', options=dict(longst=9))
 
@@ -212,3 +211,55 @@ def test_pieces_of_a_label_word_are_summed_or_averaged(lab):
     n = [len(p) for p in features[0]['pieces']]
     assert n[1] > n[0] and torch.allclose(got['sum'] / torch.tensor(n), got['mean'], atol=1e-5)
     with pytest.raises(XlnbError, match="pieces='max'"): ClozeScorer(task, lab, Verbaliser('{mask}', ('a', 'b')), pieces='max')
+
+
+# ---------------------------------------------------------------- a new metric is one entry, a new kind one class
+
+def test_a_new_metric(monkeypatch):
+    "Tasks may name it, items have its numbers, tables its title, and it is part of the task's identity"
+    from xlnb.data.kinds.base import KINDS, METRICS, Metric, register_metric
+    from xlnb.evaluation.statistics import metric_of, score_table
+    monkeypatch.setattr(KINDS['span'], 'metrics', dict(KINDS['span'].metrics)); monkeypatch.delitem(METRICS, 'contains', raising=False)
+    register_metric('span', Metric('contains', {'contained': 1}, item=lambda prediction, golds, lang: dict(contained=int(any(g in prediction for g in golds)))))
+    task = Task('t', 'span', metric='contains')
+    items = item_scores(task, [answer('the dog sleeps', 'dog'), answer('the cat sings', 'cat') | dict(id='2')], ['the dog', 'sings'])
+    assert items.contained.tolist() == [1, 0] and metric_of(task).title == metric_of(items).title == 'contains' and metric_of(items)(items) == .5
+    assert task.identity()['metric'] == 'contains'
+    table = score_table(items.assign(task='t', encoder='e', recipe='r', seed=0, lang='en', budget=''))
+    assert 'contains' in str(table.caption if hasattr(table, 'caption') else table) or '50' in str(table)
+    with pytest.raises(XlnbError, match="other sums"): register_metric('tags', Metric('other', {'tp': 1}, title='contains'))
+    with pytest.raises(XlnbError, match="no metric 'contain': did you mean 'contains'"): Task('t', 'span', metric='contain')
+    del METRICS['contains']
+
+
+def test_a_new_kind(tmp_path, monkeypatch):
+    "Reviews with stars: their own columns, prediction (the middle of the distribution) and metric; trained, tested and augmented like any other"
+    from xlnb.data.kinds.base import ACCURACY, KINDS, METRICS, Metric, get_kind, register_kind
+    from xlnb.data.kinds.classify import Classify
+    from xlnb.data.tasks import own_task
+    from xlnb.study.cell import Cell, run_cell
+    from xlnb.study.recipe import recipe
+    from xlnb.training.stage import Budget
+
+    class Stars(Classify):
+        columns, text_columns, required, label_column = ('id', 'review', 'stars'), ('review',), ('review',), 'stars'
+
+        def decode(self, task, windows, row):
+            p = np.exp(windows[0][0] - np.max(windows[0][0]))
+            return int(np.searchsorted(np.cumsum(p) / p.sum(), .5))
+
+    close = Metric('close', {'near': 1}, item=lambda prediction, gold, lang: dict(near=int(abs(prediction - gold) <= 1)))
+    monkeypatch.setitem(KINDS, 'stars', None); KINDS.pop('stars')
+    kind = register_kind(Stars('stars'), [close, ACCURACY])
+    try:
+        assert get_kind('stars') is kind and kind.metric().name == 'close'
+        with pytest.raises(XlnbError, match='already'): register_kind(Stars('stars'), [close])
+        with pytest.raises(XlnbError, match='no metric'): register_kind(Stars('planets'))
+        rows = lambda lang, n: [dict(id=f'{i}', review=f"{'good' if i % 2 else 'bad'} dog {i}", stars='ab'[i % 2] * (1 + i % 2)) for i in range(n)]
+        task = own_task('reviews', 'stars', {'en': dict(train=rows('en', 24), validation=rows('en', 6), test=rows('en', 6)), 'sw': dict(test=rows('sw', 6))}, labels=('a', 'bb', 'ccc'))
+        items, _ = run_cell(Cell(task, 'lab', recipe('finetune(epochs=1)'), 0, Budget(max_length=32), ('en', 'sw')), tmp_path)
+        assert len(items) == 12 and set(items.near) <= {0, 1} and set(items.prediction) <= {'a', 'bb', 'ccc'}
+        row = task.load('en', 'test')[1]
+        assert kind.edit(task, row, {'review': [(0, 4, 'nzuri')]})['review'] == 'nzuri dog 1' and 'bb' in kind.show(task, row)['stars']
+        with pytest.raises(XlnbError, match="column 'review': must be text"): own_task('reviews', 'stars', {'en': dict(test=[dict(review=' ', stars='a')])}, labels=('a', 'bb')).load('en', 'test')
+    finally: KINDS.pop('stars', None); METRICS.pop('close', None)

@@ -15,9 +15,10 @@ from toy_tokenizer import real_tokenizer
 from xlnb.study.cell import Cell
 from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.lab.worlds import Lab
-from xlnb.core import XlnbError
+from xlnb.core import XlnbError, digest
 from xlnb.methods.finetune import FineTune
-from xlnb.methods.mmkd.method import MMKD, mmkd_controls, release_compat
+from xlnb.methods.mmkd.baselines import mmkd_baselines, one_level
+from xlnb.methods.mmkd.method import MMKD, release_compat
 from xlnb.data.parallel import parallel_text
 from xlnb.study.recipe import METHODS, recipe
 from xlnb.evaluation.retrieval import gold_alignment, retrieve, similarity_correlation
@@ -70,12 +71,12 @@ def test_registered_and_spelled():
     with pytest.raises(XlnbError, match="takes one of"): recipe("mmkd(similarity=euclid)+finetune")
 
 
-def test_every_control_trains(text, tiny, context, tmp_path):
-    for name, m in mmkd_controls(method(text, tiny, tmp_path), amounts=(5,), held_out=("qal",)).items():
+def test_every_baseline_trains(text, tiny, context, tmp_path):
+    for name, m in mmkd_baselines(method(text, tiny, tmp_path), amounts=(5,), held_out=("qal",)).items():
         model = student()
         (result,) = run_method(m, model, context)
         assert result.steps == 3 and np.isfinite([h["loss"] for h in result.history]).all(), name
-        assert set(m.levels) <= result.history[0].keys() and not hasattr(model, "level_heads"), name
+        assert set(m.levels) <= result.history[0].keys() and model.state_dict().keys() == student().state_dict().keys(), name
 
 
 @pytest.mark.parametrize("options", [dict(similarity="cosine", word_temperature=0.05), dict(structure_temperature=0.1, mask_diagonal=True), dict(teacher_head="trained"), dict(pooling="mean"),
@@ -87,7 +88,7 @@ def test_every_option_trains(text, tiny, context, tmp_path, options):
 
 def test_all_levels_are_learnt(text, tiny, context, tmp_path):
     m = method(text, tiny, tmp_path, lr=3e-3, steps=None, epochs=12, batch_size=16)
-    (result,) = run_method(m, student(), dataclasses.replace(context, budget=Budget(max_length=64)))
+    (result,) = run_method(m, student(), context)
     first, last = ({k: np.mean([h[k] for h in rows]) for k in m.levels} for rows in (result.history[:4], result.history[-4:]))
     assert all(last[k] < first[k] for k in first), (first, last)
 
@@ -97,11 +98,9 @@ def test_cache_and_live_teacher_train_alike(text, tiny, context, tmp_path):
     ends = []
     for cache in (True, False):
         model = student()
-        stages = method(text, tiny, tmp_path, cache=cache).stages(model, context)
-        stage = next(stages)
-        stage.args |= dict(optim="sgd", learning_rate=0.05)
+        (stage,) = method(text, tiny, tmp_path, cache=cache, lr=0.05).stages(model, context)
+        stage.args |= dict(optim="sgd")
         result = run_stage(stage, model)
-        stages.close()
         ends.append((result.history, model.state_dict()))
     for one, two in zip(ends[0][0], ends[1][0]):
         for k in ("loss", "token", "word", "sentence", "structure"): assert one[k] == pytest.approx(two[k], abs=1e-3), k
@@ -111,19 +110,18 @@ def test_cache_and_live_teacher_train_alike(text, tiny, context, tmp_path):
 @pytest.mark.parametrize("head", ["random", "identity", "trained"])
 def test_the_teacher_stays(head, text, context, tmp_path):
     "Through the trainer: its weights, and the heads behind it unless they are to be trained"
-    m = MMKD(text=text, teacher="lab", teacher_head=head, cache=False, batch_size=8, lr=1e-3)
+    m = MMKD(text=text, teacher="lab", teacher_head=head, cache=False, batch_size=8, lr=1e-3, steps=3)
     model = student() if head != "identity" else load_encoder("lab")
-    stages = m.stages(model, context)
-    stage = next(stages)
-    teacher = model._objective.teacher.model
-    own = lambda: {f"head.{k}": v.clone() for k, v in model.level_heads.state_dict().items() if "_teacher" in k} | {k: v.clone() for k, v in teacher.state_dict().items()}
+    (stage,) = m.stages(model, context)
+    teacher, heads = stage.loss.live.model, stage.loss
+    kept = lambda module, sign, of: {sign + k: v.clone() for k, v in module.state_dict().items() if of in k}
+    own = lambda: kept(heads, "head.", "_teacher") | kept(teacher, "", "")
     before, mine = own(), copy.deepcopy(model.state_dict())
     run_stage(stage, model)
     after = own()
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     assert all(k.startswith("head.") for k in moved) and bool(moved) == (head == "trained")
     assert not all(torch.equal(v, model.state_dict()[k]) for k, v in mine.items())
-    stages.close()
 
 
 def test_a_folder_belongs_to_the_options(text, tiny, context, tmp_path):
@@ -176,40 +174,53 @@ def test_resumed_run_ends_as_an_uninterrupted_one(text, tiny, context, tmp_path)
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 4: raise KeyboardInterrupt
-    m, ctx, ends = method(text, tiny, tmp_path, steps=6), context, []
+    m, ends = method(text, tiny, tmp_path, steps=6), []
     for out, stops in ((tmp_path / "whole", []), (tmp_path / "cut", [Stop()])):
         for callbacks in ([stops, []] if stops else [[]]):
             model = student()
-            stages = m.stages(model, ctx)
-            stage = next(stages)
+            (stage,) = m.stages(model, context)
             stage.args["save_steps"] = 3
             try: run_stage(stage, model, out, callbacks=callbacks)
             except KeyboardInterrupt: assert list(out.glob("checkpoint-3"))
-            stages.close()
-            assert not hasattr(model, "level_heads") and "forward" not in vars(model)
+            assert model.state_dict().keys() == student().state_dict().keys() and "forward" not in vars(model)
         ends.append(model.state_dict())
     assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
 def test_mixed_precision(text, tiny, context, tmp_path):
-    model = student()
-    stages = method(text, tiny, tmp_path, mse=1.0).stages(model, context)
-    stage = next(stages)
-    stage.args |= dict(bf16=True, use_cpu=True)
-    result = run_stage(stage, model)
-    stages.close()
+    (result,) = run_method(method(text, tiny, tmp_path, mse=1.0, precision="bf16"), student(), context)
     assert all(np.isfinite(h[k]) for h in result.history for k in ("token", "word", "sentence", "structure", "mse"))
+    assert result.precision == "bf16"
+
+
+def test_a_budget_of_few_labels_cuts_nothing(text, tiny, tmp_path):
+    "Pre-training takes the steps that the method says, whatever the budget of labelled rows"
+    ctx = Context(get_task("lab-inference"), "lab", load_tokenizer("lab"), budget=Budget(train_examples=4, max_length=64), langs=LANGS)
+    (result,) = run_method(method(text, tiny, tmp_path, steps=None, epochs=1), student(), ctx)
+    assert result.steps == 120 // 8 and "steps" not in {f.name for f in dataclasses.fields(Budget)}
+
+
+def test_smaller_batches_count_what_they_hold(text, tiny, context, tmp_path):
+    "A step split in two gives the losses of the whole step but for the structure, which is then of each half"
+    history = []
+    for parts in (1, 2):
+        m = method(text, tiny, tmp_path, accumulate=parts, steps=1, structure=0.0, sentence=0.0, mse=1.0)
+        (stage,) = m.stages(model := student(), context)
+        torch.manual_seed(0)
+        fixed = stage.collator(stage.data.to_list()[:8])
+        stage.data = [dict(row=i) for i in range(8)]
+        stage.collator = lambda rows: {k: v[[r["row"] for r in rows]] for k, v in fixed.items()}
+        history.append(run_stage(stage, model).history[0])
+    for k in ("token", "word", "mse"): assert history[0][k] == pytest.approx(history[1][k], rel=1e-4), k
 
 
 def test_release_keeps_its_slips(text, tiny, context, tmp_path):
     model = student()
-    stages = release_compat(text=text, teacher=tiny, batch_size=8).stages(model, context)
-    stage = next(stages)
+    (stage,) = release_compat(text=text, teacher=tiny, batch_size=8, steps=3).stages(model, context)
     batch = stage.collator(stage.data.to_list()[:8])
     assert batch["token_labels"].shape == (8, 64) and (batch["token_labels"] != -100).all() and "teacher_sentence" not in batch
-    assert model._objective.teacher.model.training and model._objective.overwrite and stage.args["max_grad_norm"] == 0
-    stages.close()
-    (result,) = run_method(release_compat(text=text, teacher=tiny, batch_size=8), model, context)
+    assert stage.loss.live.model.training and stage.loss.settings.release and stage.schedule.clip == 0
+    (result,) = run_method(release_compat(text=text, teacher=tiny, batch_size=8, steps=3), model, context)
     assert result.history[0]["token"] > 0
 
 
@@ -231,6 +242,13 @@ def test_fingerprint_follows_text_and_teacher(text, tiny, tmp_path):
     a = method(text, tiny, tmp_path)
     assert mark(a) == mark(method(text, tiny, tmp_path)) != mark(method(text.take(39), tiny, tmp_path))
     assert mark(a) != mark(dataclasses.replace(a, teacher="lab")) and len(mark(dataclasses.replace(a, teacher="student"))) == 1
+
+
+def test_a_hash_of_parallel_text_follows_its_rows():
+    "Two texts of one shape, inside the options of a method as well"
+    one, two = (parallel_text(Lab().parallel(5, list(LANGS), split), "sib200") for split in ("train", "other"))
+    assert digest([one]) != digest([two]) and digest(MMKD(text=one)) != digest(MMKD(text=two))
+    assert digest(MMKD(text=one)) == digest(MMKD(text=one.take(5)))
 
 
 def test_fingerprint_follows_the_laboratory_teacher(text, tiny, monkeypatch):
@@ -260,11 +278,18 @@ def test_study_makes_the_encoder_once(text, tmp_path, monkeypatch):
     "Two tasks, one encoder; and the cells are what they are alone"
     import xlnb.methods.mmkd.method as page
     made = []
-    monkeypatch.setattr(page, "taught", lambda *a, was=page.taught: made.append(1) or was(*a))
+    monkeypatch.setattr(page, "LevelObjective", lambda *a, was=page.LevelObjective: made.append(1) or was(*a))
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path / "prefixes"))
     m = MMKD(text=text, teacher="student", batch_size=8, steps=2, cache_folder=str(tmp_path / "cache"))
-    study = lambda tasks, store: Study(tasks, "lab", [[m, FineTune(steps=2)]], 1, Budget(train_examples=32, eval_examples=20, max_length=64), langs=list(LANGS), store=tmp_path / store).run(progress=False)
+    budget = Budget(train_examples=32, eval_examples=20, max_length=64)
+
+    def study(tasks, store):
+        return Study(tasks, "lab", [[m, FineTune(steps=2)]], 1, budget, langs=list(LANGS), store=tmp_path / store).run(progress=False)
+
+
     both = study(["lab-inference", "lab-paraphrase"], "both").items()
-    assert made == [1] and not (tmp_path / "both" / ".encoders").exists()
+    assert made == [1]
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path / "empty"))
     alone = study(["lab-paraphrase"], "alone").items()
     assert made == [1, 1]
     merged = both[both.task == "lab-paraphrase"].reset_index(drop=True)[alone.columns]
@@ -339,8 +364,9 @@ def byte_level(space):
 
 
 @pytest.mark.parametrize("text_", ["他在北京大学学习物理。", "彼は東京で物理を勉強。", "เขาเรียนฟิสิกส์ที่กรุงเทพ", "他 在 München"])
-def test_text_without_spaces_has_words(text_):
-    "A Chinese, Japanese or Thai sentence is not one word, and a mark is no word of its own"
+def test_text_without_spaces_has_words(text_, monkeypatch):
+    "A Chinese, Japanese or Thai sentence is not one word, and a mark is no word of its own; here without a segmenter"
+    monkeypatch.setattr("xlnb.data.words.segmenter", lambda: None)
     keys, at = word_starts(byte_level(False), text_)
     letters = sum(unicodedata.category(c)[0] == "L" and c not in "München" for c in text_) + ("München" in text_)
     assert keys == list(range(letters)) and at == sorted(set(at))
@@ -402,7 +428,7 @@ def test_retrieval_gains_by_distillation(text, tiny, context, tmp_path):
     model, score = load_encoder("lab"), {}
     find = lambda: np.mean([retrieve(*(sentence_vectors(model, tok, text.rows[l]["text"][:]) for l in ("en", "qcy")))[k] for k in ("forward", "back")])
     before = find()
-    m = method(text, "student", tmp_path, token=0.0, word=0.0, sentence=0.0, structure=0.0, mse=1.0, pooling="mean", lr=1e-3, batch_size=16, steps=40)
+    m = one_level(method(text, "student", tmp_path, lr=1e-3, batch_size=16, steps=40))
     run_method(m, model, context)
     assert find() > before
 

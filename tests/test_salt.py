@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, XLMRobertaConfig, XLMRober
 
 from xlnb import languages
 from xlnb.methods.salt.baselines import DictionaryCandidates, RandomCandidates, controls, read_dictionary
-from xlnb.methods.salt.candidates import MaskedCandidates, Occurrence, Segmenter, first_asks, switchable, vocabularies
+from xlnb.methods.salt.candidates import MaskedCandidates, Occurrence, first_asks
 from xlnb.data.words import names_in, words_of
 from xlnb.models.encoders import load_encoder, load_tokenizer, longest_input
 from xlnb.models.heads import with_head
@@ -21,6 +21,7 @@ from xlnb.methods.finetune import FineTune
 from xlnb.methods.salt.diagnostics import candidate_precision, switch_rates
 from xlnb.methods.salt.method import SALT, make_table
 from xlnb.methods.salt.mixup import mixed_forward
+from xlnb.methods.salt.vocabulary import Segmenter, switchable, vocabularies
 from xlnb.study.recipe import METHODS, recipe
 from xlnb.methods.salt.table import load_table, show_switches, switch_table, switched_row, task_texts
 from xlnb.methods.salt.collator import SwitchedCollator, switched_loss
@@ -466,3 +467,51 @@ def test_every_method_is_written_in_its_class():
             called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
             stores = [t for t in getattr(node, "targets", []) for t in ast.walk(t) if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name) and t.value.id[:1].isupper()]
             assert called != "setattr" and not stores, f"{file.name}, line {node.lineno}"
+
+
+def test_after_clism_the_current_encoder_makes_candidates(tmp_path):
+    from xlnb.study.cell import Cell, run_cell
+    spec = "clism(amount=8,batch_size=8,epochs=1)+salt(generator=current,batch_size=8,steps=1)"
+    _, record = run_cell(Cell(small("lab-spans"), "lab", recipe(spec), 0, Budget(train_examples=8, eval_examples=4), ("en", "qal")), tmp_path)[:2]
+    extra = record["stages"][-1]["extra"]
+    assert extra["languages"] == {"qal": 1.0} and 0 < extra["switches"]["effective"] < 0.5
+
+
+def test_cells_share_a_table_where_nothing_that_decides_it_differs(lab, tmp_path):
+    ctx = dataclasses.replace(context(lab, "lab-inference", train_examples=12), shared=tmp_path)
+    made = lambda m, seed=0: make_table(m, None, dataclasses.replace(ctx, seed=seed)).to_list()
+    folders = lambda: len(list(tmp_path.glob("switches/*/table.json")))
+    first = made(SALT())
+    assert made(SALT(mixup="hard", lr=1e-3, consistency=1.0, layer=0)) == first and folders() == 1
+    assert made(SALT(), seed=1) != first and folders() == 2
+    assert made(SALT(rate=0.5)) != first and folders() == 3
+    assert made(SALT(table_seed=0), seed=1) == first and folders() == 3, "one table for all seeds"
+
+
+def test_precision_is_measured_for_a_cell(lab):
+    from types import SimpleNamespace
+    from xlnb.methods.salt.diagnostics import candidate_precision_measure
+    from xlnb.study.measures import get_measure
+    assert get_measure("candidate_precision") is candidate_precision_measure and SALT().measures() == ("candidate_precision",)
+    ctx = dataclasses.replace(context(lab, "lab-inference"), task=get_task("lab-inference"))
+    run = lambda m: SimpleNamespace(cell=SimpleNamespace(recipe=SimpleNamespace(during=m)), ctx=ctx, start=lambda: None)
+    rows = candidate_precision_measure(run(SALT(candidates="dictionary", dictionary="lab")))
+    assert {r["measure"] for r in rows} == {"P@1", "P@5", "covered"} and {r["lang"] for r in rows} == {"qal", "qcy"}
+    assert {r["value"] for r in rows if r["measure"] == "P@5"} == {1.0}
+    with pytest.raises(XlnbError, match="switches no words"): candidate_precision_measure(run(FineTune()))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("mixup", ["hard", "expected"])
+def test_two_halves_of_a_batch_weigh_as_the_whole(lab, name, mixup):
+    from xlnb.training.losses import counted, step_shares
+    tokenizer, mlm, vocabs = lab
+    task, rows = small(name), small(name).load("en", "train", limit=8)
+    table = switch_table(task, rows, RandomCandidates(tokenizer, vocabs), tokenizer, LANGS[1:], rate=0.2, copies=1)
+    collate = SwitchedCollator(task, tokenizer, rows.to_list(), table, mixup=mixup, weight=("fixed", 0.3, "word"))
+    feats = [f | dict(switches=True) for f in featurize(task, rows, tokenizer)]
+    whole, halves, loss = collate(feats), [collate(feats[:4]), collate(feats[4:])], switched_loss(get_kind(task.kind), consistency=1.0)
+    with torch.no_grad():
+        model = with_head(mlm, task)
+        shares = step_shares([counted(h) for h in halves])
+        assert sum(w * loss(model, h)[0].item() for w, h in zip(shares, halves)) / 2 == pytest.approx(loss(model, whole)[0].item(), rel=1e-5)

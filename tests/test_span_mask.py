@@ -15,8 +15,9 @@ from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
 from xlnb.models.encoders import located
 from xlnb.models.heads import give_pointer
-from xlnb.methods.clism.spans import (CapitalEntities, SpacyEntities, lab_pairs, project, show_spans, span_inputs,
-    span_pairs, span_precision, span_statistics)
+from xlnb.methods.clism.collator import span_inputs
+from xlnb.methods.clism.projection import answer_precision, lab_pairs, project, show_spans, span_pairs, span_statistics
+from xlnb.methods.clism.spans import CapitalEntities, SpacyEntities
 from xlnb.data.kinds.query import QUE, add_query
 from xlnb.data.words import split_words
 
@@ -113,14 +114,14 @@ def test_words_that_were_cut_have_no_link(tok, mlm):
 def test_projection_from_its_definition(words, found):
     own = sorted({j for i, j in found if i in words})
     got = project(words, found)
-    if not own: assert got == 'no link'
+    if not own: assert got == 'not aligned'
     elif any(j not in own and own[0] < j < own[-1] for i, j in found): assert got == 'scattered'
     else: assert got == (own[0], own[-1])
 
 
 def pair(source, target, links, entities, **kw):
     return dict(id='1', source=source, target=target, source_words=[list(o) for o in split_words(source)], target_words=[list(o) for o in split_words(target)],
-                links=[list(o) for o in links], entities=[dict(start=source.index(e), end=source.index(e) + len(e), label='X') for e in entities]) | kw
+                alignments=[list(o) for o in links], entities=[dict(start=source.index(e), end=source.index(e) + len(e), label='X') for e in entities]) | kw
 
 
 def one(tok, *args, **kw): return span_pairs(Dataset.from_list([pair(*args)]), tok, **kw)[0]
@@ -132,9 +133,9 @@ def test_every_reason(tok):
     for source, target, links, entities, reasons in [
         ('Ana sings', 'Ana canta', same, ['Ana'], []), ('Ana sings', 'Ana canta', same, ['na'], ['not whole words']), ('Ana sings', 'Ana canta', same, [' '], ['not whole words']),
         ('the one sings', 'el uno canta', same, ['the'], ['stop words']), (f'{long} sings', 'Ana canta', same, [long], ['too long']), ('Ana sings', f'{long} canta', same, ['Ana'], ['answer too long']),
-        ('Ana sings', 'Ana canta', [], ['Ana'], ['no link']), ('Ana Lind sings', 'Ana canta Lind', [(0, 0), (1, 2), (2, 1)], ['Ana Lind'], ['scattered']),
+        ('Ana sings', 'Ana canta', [], ['Ana'], ['not aligned']), ('Ana Lind sings', 'Ana canta Lind', [(0, 0), (1, 2), (2, 1)], ['Ana Lind'], ['scattered']),
         ('Ana Lind sings', 'Ana canta', [(0, 0), (1, 0)], ['Ana', 'Lind'], ['answer taken']), ('Ana Lind sings', 'Ana Lind canta', same, ['Ana Lind', 'Lind'], ['overlaps']),
-        ('[QUE] Ana', 'Ana', same, ['Ana'], ['says [QUE] already'])]:
+        ('[QUE] Ana', 'Ana', same, ['Ana'], ['[QUE] in the text'])]:
         r = one(tok, source, target, links, entities)
         assert r['lost'] == reasons and len(r['questions']) == len(entities) - len(reasons), source
         assert r['masked'].count(QUE) == len(r['questions']) + source.count(QUE)
@@ -154,7 +155,7 @@ def test_the_laboratory_projects_all_its_entities(lab, tok):
         spans = span_pairs(pairs, tok, most=40)
         stats = span_statistics(spans)
         assert stats['questions'] >= .95 * stats['entities'] > 0
-        assert span_precision(spans, spans)['precision'] == 1
+        assert answer_precision(spans, spans)['precision'] == 1
         for r in spans:
             assert [q['answer'] for q in r['questions']] == [r['target'][q['answer_start']:q['answer_end']] for q in r['questions']]
 
@@ -173,7 +174,7 @@ def test_a_stopped_run_goes_on(lab, tok, tmp_path):
             Finder.left -= 1
             return self.find(texts)
     with pytest.raises(Stop): span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
-    assert sorted(p.name for p in (tmp_path/'a').iterdir() if p.suffix != '.lock') == ['links.parquet', 'pairs.json', *(f'part-0000{i}.parquet' for i in range(3))]
+    assert sorted(p.name for p in (tmp_path/'a').iterdir() if p.suffix != '.lock') == ['alignments.parquet', 'pairs.json', *(f'part-0000{i}.parquet' for i in range(3))]
     Finder.left, n = 9, len(calls)
     again = span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
     assert len(calls) == n and Finder.left == 7, 'neither links nor finished parts are made again'
@@ -181,7 +182,7 @@ def test_a_stopped_run_goes_on(lab, tok, tmp_path):
     with pytest.raises(XlnbError, match='delete it'): span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10, most=9)
     each = span_pairs(pairs, tok, lambda s, t: calls.append(len(s)) or [[] for _ in s], together=False, part=20)
     assert calls[-3:] == [20, 20, 10] and span_statistics(each)['questions'] == 0
-    with pytest.raises(XlnbError, match='links for each'): span_pairs(pairs, tok, lambda s, t: [])
+    with pytest.raises(XlnbError, match='a list for each'): span_pairs(pairs, tok, lambda s, t: [])
 
 
 def test_a_folder_knows_who_made_it(lab, tok, tmp_path):
@@ -226,7 +227,7 @@ def test_a_pipeline_of_spacy_on_disk(tmp_path):
     find = SpacyEntities(str(tmp_path / "rules"))
     text = "In Porto, Ana Lima sings."
     assert [[text[a:b] for a, b, _ in o] for o in find([text, "Nobody."])] == [["Porto", "Ana Lima"], []]
-    pair = dict(id="0", source=text, target="Em Porto canta Ana Lima.", source_words=[(0, 2), (3, 8), (10, 13), (14, 18), (19, 24)], target_words=[(0, 2), (3, 8), (9, 14), (15, 18), (19, 23)], links=[(1, 1), (2, 3), (3, 4), (4, 2)])
+    pair = dict(id="0", source=text, target="Em Porto canta Ana Lima.", source_words=[(0, 2), (3, 8), (10, 13), (14, 18), (19, 24)], target_words=[(0, 2), (3, 8), (9, 14), (15, 18), (19, 23)], alignments=[(1, 1), (2, 3), (3, 4), (4, 2)])
     row, = span_pairs([pair], load_tokenizer("lab"), find=find)
     assert row["masked"] == f"In {QUE}, {QUE} sings." and [(q["answer"], q["label"]) for q in row["questions"]] == [("Porto", "GPE"), ("Ana Lima", "PERSON")]
 

@@ -177,7 +177,7 @@ def test_an_interrupted_study_keeps_what_is_finished(small, moody, tmp_path):
     study = small(recipes=PLAIN + "+moody(how=interrupt)", prefixes=Prefixes(tmp_path / "prefixes"))
     with pytest.raises(KeyboardInterrupt): study.run(progress=False)
     assert study.cells().state.tolist() == ["stored", "missing"]
-    assert len(study.prefixes.keys()) == 2  # what the running cell had finished
+    assert len(study.prefixes.keys()) == 3  # both of the stored cell, and what the running one had finished
 
 
 def test_executor(small, reference):
@@ -262,7 +262,7 @@ def test_a_store_alone(small, reference):
 
 @pytest.mark.parametrize("wrong, says", [
     (dict(tasks="xlni"), "xnli"), (dict(langs="xx"), "Unknown language"), (dict(langs="fi"), "has no fi"), (dict(recipes="fintune"), "finetune"),
-    (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "positive"), (dict(seeds=0), "above zero"),
+    (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "above 0"), (dict(seeds=0), "above zero"),
     (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist")])
 def test_mistakes_are_found_before_anything_runs(small, wrong, says):
     tasks = wrong.pop("tasks", "lab-inference")

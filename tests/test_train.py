@@ -18,7 +18,7 @@ from toy_stage import Pulled, collate, encoder, headed, noisy_collate, rows, sam
 from xlnb.core import XlnbError
 from xlnb.training.schedule import Budget, Schedule, best_precision
 from xlnb.training.stage import Stage, StageStopped, predict, run_stage, seeded, task_loss
-from xlnb.training.trainer import _Sampler
+from xlnb.training.trainer import EpochSampler
 
 HERE = Path(__file__).parent
 
@@ -177,20 +177,22 @@ def test_steps_belong_to_a_schedule():
 def test_it_is_the_plain_training_loop():
     "Against the loop that everyone would write: same batches, AdamW, linear schedule with warm-up, clipping."
     data, model = rows(256), encoder(dropout=0.0)
-    s = Stage("toy", data, collate, args=dict(num_train_epochs=2, per_device_train_batch_size=16, learning_rate=3e-3, warmup_steps=0.1, weight_decay=0.0))
+    s = Stage("toy", data, collate, args=dict(num_train_epochs=2, per_device_train_batch_size=16, learning_rate=3e-3, warmup_steps=0.1, weight_decay=0.0, logging_steps=1))
     ours = run_stage(s, encoder(dropout=0.0), seed=4)
-    sampler = _Sampler(256, data["length"][:], 16, 4)
+    sampler = EpochSampler(256, data["length"][:], 16, 4)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.0, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, 4, 32)
     model.train()
+    losses = []
     for sampler.epoch in range(2):
         order = [i % 256 for i in sampler]
         for i in range(0, 256, 16):
-            model(**collate([data[j] for j in order[i:i + 16]])).loss.backward()
+            losses.append(model(**collate([data[j] for j in order[i:i + 16]])).loss)
+            losses[-1].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step(); schedule.step(); optimizer.zero_grad()
     assert ours.steps == 32
-    for a, b in zip(weights(ours.model).values(), weights(model).values()): torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert [h["loss"] for h in ours.history] == pytest.approx([l.item() for l in losses], rel=1e-4), "losses, since AdamW enlarges rounding in weights"
 
 
 def test_tokens_are_counted_without_padding():

@@ -8,7 +8,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from toy_stage import tell
 from xlnb.models.encoders import load_tokenizer
 from xlnb.methods.clism.method import CLISM
-from xlnb.methods.clism.objective import SpanCollator
+from xlnb.methods.clism.collator import SpanCollator
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Context, run_stage
 
@@ -28,8 +28,8 @@ def context(**kw):
 
 
 class Fixed(SpanCollator):
-    "Hides the same pieces however many rows a process has"
-    def _hidden(self, batch):
+    "Masks the same tokens however many rows a process has"
+    def masked(self, batch):
         x = batch["pair_input_ids"]
         chosen = (x % 5 == 0) & ~torch.isin(x, self.kept) & (batch["pair_attention_mask"] == 1)
         return dict(pair_input_ids=x.masked_fill(chosen, self.tokenizer.mask_token_id), mlm_labels=x.masked_fill(~chosen, -100))

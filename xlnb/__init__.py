@@ -7,7 +7,7 @@ _NAMES = {  # module: what is public of it; "new=old" where it has another name 
     "data.tasks": "get_task list_tasks own_task register_task",
     "data.parallel": "parallel_text",
     "models.encoders": "load_encoder",
-    "models.heads": "load_finetuned save_finetuned=save_encoder",
+    "models.heads": "load_finetuned save_finetuned",
     "models.pretraining": "pretrain",
     "training.schedule": "Budget Schedule",
     "training.stage": "Method",

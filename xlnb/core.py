@@ -116,7 +116,7 @@ def drawn(
 def plain(
     value, # what JSON cannot write
 ):
-    "The same as something that JSON can write: an object by its `fingerprint`, a dataclass by its fields, an array as a list."
+    "The same for JSON: an object by its `fingerprint`, a dataclass by its fields, an array as a list."
     marks = (getattr(value, name, None) for name in ('fingerprint', '_fingerprint'))  # the second is that of `datasets`
     if mark := next((m for m in marks if isinstance(m, str)), None): return mark
     cls = type(value)
@@ -124,9 +124,11 @@ def plain(
         return {'class': cls.__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
     if hasattr(value, 'tolist'): return value.tolist()
     if callable(value) and hasattr(value, '__qualname__'): return f'{value.__module__}.{value.__qualname__}'
-    if cls.__repr__ is object.__repr__: return {'class': cls.__name__} | vars(value)  # an address is another in every process
+    if cls.__repr__ is object.__repr__:
+        return {'class': cls.__name__} | vars(value)  # an address is another in every process
     return str(value)
 
+# %% ../nbs/00_core.ipynb #7ad17a03
 def digest(
     value,         # anything that JSON can write, and what `plain` knows
     size: int = 8, # bytes
@@ -235,6 +237,7 @@ def use_device(
     import torch
     if name not in DEVICES: raise XlnbError(f"device {name!r} is unknown: choose {' or '.join(DEVICES)}")
     there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())[name]
-    if not there: raise XlnbError(f"this machine has no {name} device: take {' or '.join(d for d in DEVICES if d != name)}")
+    if not there:
+        raise XlnbError(f"this machine has no {name} device: take {' or '.join(d for d in DEVICES if d != name)}")
     os.environ['XLNB_DEVICE'] = name
     return name

@@ -47,6 +47,10 @@ Indo-European | Celtic | ga:VSO gd:VSO cy:VSO br kw
 Indo-European | Iranian | fa:SOV prs:SOV tg:SOV ku:SOV ckb:SOV ps:SOV
 Indo-European | Indic | hi:SOV ur:SOV bn:SOV mr:SOV ne:SOV gu:SOV pa:SOV or:SOV as:SOV sd:SOV
 Indo-European | Indic | si:SOV mai:SOV bho:SOV mag:SOV awa:SOV hne:SOV dv:SOV ks:SVO sa
+'''
+
+# %% ../nbs/01_languages.ipynb #8deca278
+_ASIA = '''
 Uralic | Finnic | fi:SVO et:SVO
 Uralic | Ugric | hu:free
 Uralic | Mari | mhr:SOV
@@ -83,6 +87,10 @@ Atlantic-Congo | Atlantic | wo:SVO ff:SVO fuv:SVO fuc:SVO
 Mande | Mande | bm:SOV dyu:SOV nqo
 Saharan | Saharan | kr:SOV
 Nilotic | Nilotic | luo:SVO din nus
+'''
+
+# %% ../nbs/01_languages.ipynb #7c5f72f3
+_OVERSEAS = '''
 Austronesian | Malayo-Polynesian | id:SVO ms:SVO jv:SVO su:SVO min bjn ace ban bug max
 Austronesian | Philippine | tl:VSO ceb ilo pag war pam dtp
 Austronesian | Barito | mg:VOS
@@ -164,7 +172,7 @@ def _base(code: str) -> str: # canonical code without script
 def _table() -> dict[str, tuple[str, str, str]]: # {'sw': ('Atlantic-Congo', 'Bantu', 'SVO'), ...}
     "Family, branch and word order by canonical code"
     out = {}
-    for line in filter(None, (_EURASIA + _ELSEWHERE).splitlines()):
+    for line in filter(None, (_EURASIA + _ASIA + _ELSEWHERE + _OVERSEAS).splitlines()):
         family, branch, members = (o.strip() for o in line.split('|'))
         for code, _, order in (o.partition(':') for o in members.split()):
             out[code] = (family, branch, order or 'unknown')
@@ -189,7 +197,7 @@ def _usual_script(code: str) -> str: # ISO 15924
 
 # %% ../nbs/01_languages.ipynb #cell-24
 def _unknown(tag: str) -> XlnbError: # the error to raise
-    "The error for a code that nobody uses, with its nearest neighbours"
+    "The error for an unknown code, with its nearest neighbours"
     names = {o.name.casefold(): o.code for o in languages()}
     codes = list(names.values())
     near = [names[o] for o in difflib.get_close_matches(tag.casefold(), names, 2, .8)]
@@ -204,6 +212,7 @@ def _is_code(code: str) -> bool: # no private use: those codes mean something on
     return code in _table() or (bool(code) and not re.fullmatch('q[a-t][a-z]|und|mul|zxx|mis', code)
                                 and langcodes.get(code).is_valid())
 
+# %% ../nbs/01_languages.ipynb #16cc0978
 @lru_cache(maxsize=4096)
 def _resolve(tag: str) -> Language | None: # None if it is no code
     "The built-in language behind a code"
@@ -271,7 +280,7 @@ def _written() -> dict[str, dict[str, str]]: # {'flores': {'sw': 'swh_Latn', ...
 def language_pair(
     name: str # 'en-sw', 'en-ti_ER', 'en-es-LA' or 'enfr'
 ) -> tuple[Language, Language]:
-    "The two languages that the name of a parallel set stands for"
+    "The two languages that the name of a parallel set means"
     parts = (name[:2], name[2:]) if re.fullmatch('[a-z]{4}', name) else tuple(name.split('-', 1))
     if len(parts) != 2: raise XlnbError(f"{name!r} does not name two languages: write a pair as 'en-sw'.")
     return language(parts[0]), language(parts[1])

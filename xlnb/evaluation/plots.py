@@ -53,6 +53,7 @@ def _series(table):
     keys = [k for k in KEYS if k in table and table[k].nunique() > 1] or ['recipe']
     return table[keys].agg(lambda r: ' · '.join(filter(None, r)), axis=1)
 
+# %% ../../nbs/evaluation/43_plots.ipynb #7fe5d470
 FEW = 5  # runs from which on an interval is drawn
 
 def _arms(t, value, low, high):
@@ -72,7 +73,7 @@ def _made(x, make, column, **kw):
 
 def _styles(n):
     if n > len(_STYLES):
-        raise XlnbError(f"{n} recipes are too many to tell apart by marker: choose at most {len(_STYLES)}, or use "
+        raise XlnbError(f"{n} recipes are too many to distinguish by marker: choose at most {len(_STYLES)}, or use "
                         f"plot_heatmap")
     return [(m, f, c) for (m, f), c in zip(_STYLES, sns.color_palette('colorblind', 10))][:n]
 
@@ -94,26 +95,29 @@ def plot_scores(x,            # items, or the table of `summary`
     runs = scores(x, kw.get('metric')) if 'id' in x and _about_few(t) else None
     t, caption = t[~t.lang.isin(AGGREGATES)], getattr(t, 'caption', '')
     label, langs = _series(t), _ordered(t, source)
-    names, styles = label.unique(), _styles(label.nunique())
+    names = label.unique()
     fig, ax = plt.subplots(figsize=(7.2, .9 + len(langs) * (.16 + .115 * len(names))), layout='constrained')
-    for i, (name, (m, full, c)) in enumerate(zip(names, styles)):
+    for i, (name, (m, full, c)) in enumerate(zip(names, _styles(len(names)))):
         g = t[label == name].set_index('lang').reindex(langs)
         y = np.arange(len(langs)) + .7 * ((i + .5) / len(names) - .5)
-        ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), fmt=m, color=c, mfc=c if full else 'white', ms=5,
-                    lw=1.1, label=name)
+        ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), label=name, **_marks(m, full, c))
         if runs is not None: _run_dots(ax, runs[_series(runs) == name], dict(zip(langs, y)), c, f'_run{i}')
     _language_axis(ax, langs, source)
     if chance is not None: ax.axvline(chance, color='.4', ls=':', lw=1, label=f'chance, {chance:.1%}')
     ax.set(title=title, xlabel=f"{_metric(caption)} (%)")
     _legend(fig, ax, names)
-    what = "A marker is the mean over seeds, a line its interval" + (", a small dot one seed" if runs is not None
-        else '')
+    marks = "A marker is the mean over seeds, a line its interval" + ", a small dot one seed" * (runs is not None)
     order = f"Languages from the highest score of {names[0]} down, below the source."
-    return _finish(fig, f"Score of each language. {what}. {_about_few(t)}{order} {caption}".strip())
+    return _finish(fig, f"Score of each language. {marks}. {_about_few(t)}{order} {caption}".strip())
 
+# %% ../../nbs/evaluation/43_plots.ipynb #beb1f9da
 def _run_dots(ax, runs, at, color, label):
     "A small dot for every run"
     ax.plot(runs.score, runs.lang.map(at), ls='', marker='.', ms=3, color=color, alpha=.6, zorder=1, label=label)
+
+def _marks(marker, full, color):
+    "How a recipe is drawn"
+    return dict(fmt=marker, color=color, mfc=color if full else 'white', ms=5, lw=1.1)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-14
 def _metric(caption):
@@ -151,23 +155,21 @@ def plot_heatmap(x,          # items, or the table of `summary` or `compare`
     t = _made(x, summary, 'difference' if differ else 'low', source=source, **kw)
     caption, t = getattr(t, 'caption', ''), t.assign(score=t['difference' if differ else 'score'], series=_series(t))
     t, langs = _mean_row(t, source)
-    grid = [t.pivot(index='lang', columns='series', values=c).loc[langs, t.series.unique()]
-            for c in (['score', 'verdict'] if differ else ['score'])]
+    pivot = lambda column: t.pivot(index='lang', columns='series', values=column).loc[langs, t.series.unique()]
+    grid = [pivot(c) for c in ('score', *['verdict'] * differ)]
     numbers = grid[0].to_numpy() * 100
     text = np.array([[_points(v, differ) for v in row] for row in numbers])
     if differ:
-        text = np.where(~grid[1].isin(['better', 'worse', 'larger', 'smaller']) & grid[1].notna(),
-                        np.char.add(np.char.add('(', text), ')'), text)
+        shown = grid[1].isin(['better', 'worse', 'larger', 'smaller']) | grid[1].isna()
+        text = np.where(shown, text, np.char.add(np.char.add('(', text), ')'))
     column = max(.95, .09 * max(len(l) for c in grid[0] for l in _wrapped(c).split('\n')))
-    fig, ax = plt.subplots(figsize=(2.6 + max(column * text.shape[1], 3.6), 1.1 + .3 * len(langs)),
-                           layout='constrained')
-    most = np.nanmax(np.abs(numbers))
+    size, most = (2.6 + max(column * text.shape[1], 3.6), 1.1 + .3 * len(langs)), np.nanmax(np.abs(numbers))
+    fig, ax = plt.subplots(figsize=size, layout='constrained')
     sns.heatmap(numbers, annot=text, fmt='', ax=ax, linewidths=.6, annot_kws=dict(size=9), cbar=False, cmap='cividis',
                 **dict(vmin=-most, vmax=most) if differ else {})
     _heat_axes(ax, grid[0], source, title)
-    what = "Scores in %, darker is lower."
-    if differ: what = "Difference with the baseline in points, darker is lower; in brackets: no difference is shown."
-    return _finish(fig, f"{what} Last row: mean over the target languages. {caption}".strip())
+    what = "Difference with the baseline in points (in brackets: none is shown)" if differ else "Scores in %"
+    return _finish(fig, f"{what}, darker is lower. Last row: mean over the target languages. {caption}".strip())
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-23
 def _mean_row(t, source):
@@ -193,6 +195,7 @@ def _heat_axes(ax, grid, source, title):
         ax.axhline(1, color='white', lw=5)
         ax.get_yticklabels()[0].set_fontweight('bold')
 
+# %% ../../nbs/evaluation/43_plots.ipynb #3416dd4f
 def _luminance(c):
     return np.dot([.2126, .7152, .0722], np.where(c[:3] > .04, ((c[:3] + .055) / 1.055)**2.4, c[:3] / 12.92))
 
@@ -217,15 +220,7 @@ def plot_gap(x,             # items, or the table of `transfer_summary`
     names = _series(t).tolist()
     base = _find(names, t, baseline)
     fig, ax = plt.subplots(figsize=(7.2, 1.2 + .75 * len(names)), layout='constrained')
-    for end, m, fill, c, below in (('targets', 'o', 'white', '.1', .25), ('source', 's', '.1', '.1', .45)):
-        ax.axvline(t[end].iloc[base], color='.5', ls=':', lw=1, zorder=0)
-        ax.errorbar(t[end], range(len(t)), xerr=_arms(t, end, f'{end}_low', f'{end}_high'), fmt=m, color=c, mfc=fill,
-                    ms=7, lw=1,
-                    capsize=2.5, zorder=3, label='mean of targets' if end == 'targets' else f'source ({source})')
-        for i, v in enumerate(t[end]): _move(ax, t[end].iloc[base], v, i + below, i == base)
-    for i, (a, b, gap) in enumerate(zip(t.targets, t.source, t.gap)):
-        ax.plot([a, b], [i, i], color='.75', lw=5, solid_capstyle='butt', zorder=1)
-        ax.text((a + b) / 2, i - .2, f"gap {_points(100 * gap)}", ha='center', va='center', fontsize=9)
+    _two_ends(ax, t, base, source)
     ax.set_yticks(range(len(t)), [f"{n} (baseline)" if i == base else n for i, n in enumerate(names)])
     ax.set(ylim=(len(t) - .35, -.5), title=title, xlabel=f"{_metric(getattr(t, 'caption', ''))} (%)")
     ax.xaxis.set_major_formatter(_PERCENT)
@@ -235,6 +230,20 @@ def plot_gap(x,             # items, or the table of `transfer_summary`
     text = getattr(t, 'caption', '') or DEFINITION
     return _finish(fig, f"Source and mean of targets of each recipe; numbers with a sign are points gained or lost "
                         f"against {names[base]}. {_about_few(t)}{text}")
+
+# %% ../../nbs/evaluation/43_plots.ipynb #ac8f07cf
+def _two_ends(ax, t, base, source):
+    "Both ends of every bar, the bars, and arrows from the baseline"
+    label = dict(targets='mean of targets', source=f'source ({source})')
+    for end, m, fill, c, below in (('targets', 'o', 'white', '.1', .25), ('source', 's', '.1', '.1', .45)):
+        ax.axvline(t[end].iloc[base], color='.5', ls=':', lw=1, zorder=0)
+        ax.errorbar(t[end], range(len(t)), xerr=_arms(t, end, f'{end}_low', f'{end}_high'), fmt=m, color=c, mfc=fill,
+                    ms=7,
+                    lw=1, capsize=2.5, zorder=3, label=label[end])
+        for i, v in enumerate(t[end]): _move(ax, t[end].iloc[base], v, i + below, i == base)
+    for i, (a, b, gap) in enumerate(zip(t.targets, t.source, t.gap)):
+        ax.plot([a, b], [i, i], color='.75', lw=5, solid_capstyle='butt', zorder=1)
+        ax.text((a + b) / 2, i - .2, f"gap {_points(100 * gap)}", ha='center', va='center', fontsize=9)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-30
 def _find(names, t, baseline):
@@ -280,6 +289,7 @@ def plot_history(history,  # log lines of one stage, or records of several with 
                         "what was measured on validation rows during training; only source labels, "
                    "unless a name starts with oracle.")
 
+# %% ../../nbs/evaluation/43_plots.ipynb #a41055a3
 def _lines(ax, log, label, marker=False):
     styles = ['-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3))]
     for i, c in enumerate(log):
@@ -305,19 +315,17 @@ def plot_curve(table,        # tables of `transfer_summary`, one below the other
         raise XlnbError(f"the table has no column {min(short)!r}: put tables of transfer_summary below each other, "
                         f"with {x}= in each")
     label, sizes = _series(table), sorted(table[x].unique())
-    names = label.unique()
+    names, caption = label.unique(), caption or getattr(table, 'caption', '')
     fig, ax = plt.subplots(figsize=(7.2, 4), layout='constrained')
     for i, (name, (m, full, c)) in enumerate(zip(names, _styles(len(names)))):
         g = table[label == name].sort_values(x)
         at = g[x] * 2 ** (.12 * ((i + .5) / len(names) - .5))
-        ax.errorbar(at, g[y], yerr=_arms(g, y, f'{y}_low', f'{y}_high'), fmt=m, ls=['-', '--', '-.', ':'][i % 4],
-                    color=c, mfc=c if full else 'white', ms=5, lw=1.1, label=name)
+        style = dict(fmt=m, ls=['-', '--', '-.', ':'][i % 4], color=c, mfc=c if full else 'white', ms=5, lw=1.1)
+        ax.errorbar(at, g[y], yerr=_arms(g, y, f'{y}_low', f'{y}_high'), label=name, **style)
     ax.set_xscale('log', base=2)
     ax.set_xticks(sizes, [f'{s:,}' for s in sizes]); ax.minorticks_off()
-    caption = caption or getattr(table, 'caption', '')
     ax.set(title=title, xlabel=x, ylabel=f"{_metric(caption)} (%)")
     ax.yaxis.set_major_formatter(_PERCENT)
-    sns.despine(ax=ax)
-    _legend(fig, ax, names)
-    return _finish(fig, f"{'Mean of the target languages' if y == 'targets' else 'Score in the source'} with its "
-                        f"interval. {_about_few(table)}{caption}".strip())
+    sns.despine(ax=ax); _legend(fig, ax, names)
+    what = 'Mean of the target languages' if y == 'targets' else 'Score in the source'
+    return _finish(fig, f"{what} with its interval. {_about_few(table)}{caption}".strip())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['decode', 'as_records', 'item_scores', 'cloze_scores', 'evaluate_model', 'validation', 'majority_control',
-           'tfidf_control', 'controls_measure']
+           'tfidf_control', 'controls_measure', 'ceiling_measure']
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-03
 from types import SimpleNamespace
@@ -162,7 +162,7 @@ def _control(task, recipe, model, langs, split, budget, data):
     "Fit on the source's training split, score in every language"
     cols = _text_columns(task)
     train = task.load(task.source, 'train', data=data, limit=budget and budget.train_examples)
-    model.fit(pd.DataFrame({c: train[c] for c in cols}), train['label'])
+    model.fit(pd.DataFrame({c: train[c] for c in cols}), train[kind_of(task).label_column])
     frames = []
     for lang in langs or task.langs:
         ds = task.load(lang, split, data=data, limit=budget and budget.eval_examples)
@@ -183,3 +183,14 @@ def controls_measure(
     found = [f(cell.task, cell.langs, budget=budget, data=cell.data) for f in (majority_control, tfidf_control)]
     means = pd.concat(found).groupby(['recipe', 'lang'], sort=False).correct.mean()
     return [dict(measure=control, lang=lang, value=float(value)) for (control, lang), value in means.items()]
+
+# %% ../../nbs/evaluation/40_predict.ipynb #45cf6515
+def ceiling_measure(
+    run, # a finished cell, with `cell`, `ctx` and `tokenizer`
+) -> list[dict]: # {'measure': 'ceiling', 'lang': code, 'value': share of rows}
+    "Share of the test rows whose right answer can be predicted at all."
+    cell, budget = run.cell, run.ctx.budget
+    def share(lang):
+        rows = cell.task.load(lang, 'test', data=cell.data, limit=budget.eval_examples)
+        return kind_of(cell.task).ceiling(cell.task, rows, run.ctx.tokenizer, budget.max_length)
+    return [dict(measure='ceiling', lang=lang, value=float(share(lang))) for lang in cell.langs]

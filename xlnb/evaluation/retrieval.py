@@ -33,6 +33,7 @@ def _hidden(model, tokenizer, texts, layer, max_length, batch_size, progress=Fal
         yield some, body(**x, output_hidden_states=True).hidden_states[layer].float(), x['attention_mask'], enc
     model.train(was)
 
+# %% ../../nbs/evaluation/44_retrieval.ipynb #78487827
 def sentence_vectors(
     model,                 # an encoder, or a model with a head
     tokenizer,
@@ -179,6 +180,7 @@ def translations(
                         f"for this task")
     return texts
 
+# %% ../../nbs/evaluation/44_retrieval.ipynb #7be848bf
 def retrieval_measure(
     run, # a finished cell: `cell`, `ctx`, `model`, `tokenizer`, `start()`
 ) -> list: # per language and model a row with the mean share found in both directions

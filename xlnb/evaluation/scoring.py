@@ -44,8 +44,9 @@ class HeadScorer:
 
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Token ids of every row"
-        known = 'label' in rows.column_names
-        if not known: rows = Dataset.from_dict(rows.to_dict() | {'label': [0] * len(rows)})
+        label = kind_of(self.task).label_column
+        known = label in rows.column_names
+        if not known: rows = Dataset.from_dict(rows.to_dict() | {label: [0] * len(rows)})
         out = featurize(self.task, rows, self.tokenizer, self.max_length).to_list()
         return out if known else [{k: v for k, v in f.items() if k != 'labels'} for f in out]
 
@@ -169,20 +170,20 @@ class ClozeScorer:
     def __post_init__(self): self._check()
 
     def _check_tokenizer(self):
-        if self.tokenizer.mask_token_id is None:
-            raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer for an encoder-decoder")
+        if self.tokenizer.mask_token_id is None: raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer")
     _make = staticmethod(_cloze_row)
     def prepare(self, model): return as_label_scorer(model)
 
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Sequences with a gap for every row, in the language's template and words"
-        out, (template, words) = [], self.verbaliser.of(lang) if self.verbaliser else (None, None)
+        template, words = self.verbaliser.of(lang) if self.verbaliser else (None, None)
+        out, label = [], kind_of(self.task).label_column
         for r in rows:
             if not template: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
             else: f = _cut_to_fit(self.tokenizer, template, r, words, self.max_length, self._make)
             if isinstance(f, int): raise XlnbError(f"a probe is longer than max_length={self.max_length}: raise it")
             if template and not out: _readable(self.tokenizer, words, f)
-            out.append(f | ({'labels': int(r['label'])} if r.get('label') is not None else {}))
+            out.append(f | ({} if r.get(label) is None else {'labels': int(r[label])}))
         return out
 
     def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.pieces == 'mean')

@@ -28,7 +28,7 @@ def metric_of(x # a `Task`, the name of a metric, or items
     raise XlnbError(f"items have none of the stats {[*m.num] + ['correct', 'f1', 'em']}: make them with item_scores")
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-13
-KEYS = ['task', 'encoder', 'recipe', 'budget'] # what a row of a table stands for
+KEYS = ['task', 'encoder', 'recipe', 'budget'] # what distinguishes the rows of a table
 RUN = ['seed', 'sample'] # what tells runs of one row apart: the seed, and which training rows were drawn
 DEFINITION = ("Transfer gap = score of the source language minus the mean of the scores of the target languages "
               "(all other languages shown).")
@@ -115,6 +115,7 @@ def _spread(x,   # (seeds, k): each statistic of each seed, NaN where there is n
     narrow = (n > 1) & (wide(items + seeds) < wide(mean_w - point))
     return point, point + np.where(narrow, mean_w - point, items) + np.where(n > 1, seeds, 0.)
 
+# %% ../../nbs/evaluation/42_statistics.ipynb #c23e802f
 def _interval(point, draws, level, lo=-1., hi=1.):
     "Quantiles of the draws, inside what is possible, around the point"
     q = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -151,6 +152,7 @@ def bootstrap(items: pd.DataFrame, # of one task, encoder, recipe and budget
                              seeds=(~np.isnan(x)).sum(0),
                              items=[n[l] for l in langs] + [items.id.nunique()] * 3))
 
+# %% ../../nbs/evaluation/42_statistics.ipynb #2e285c50
 def _order(langs, source): return sorted(langs, key=lambda l: l != source)   # stable: source first
 
 def _sd(x):
@@ -185,6 +187,8 @@ def simulated_items(truth: dict,          # recipe -> language -> expected accur
     return pd.concat(out, ignore_index=True)
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-41
+_SHOWN = 'display.float_format', '{:.3f}'.format, 'display.max_rows', None, 'display.max_columns', None
+
 class ScoreTable(pd.DataFrame):
     "A data frame that shows its caption"
     @property
@@ -193,13 +197,11 @@ class ScoreTable(pd.DataFrame):
     def caption(self): return self.attrs.get('caption', '')
     def __repr__(self):
         import textwrap
-        with pd.option_context('display.float_format', '{:.3f}'.format, 'display.max_rows', None, 'display.max_columns',
-                               None, 'display.width', 160):
+        with pd.option_context(*_SHOWN, 'display.width', 160):
             return '\n'.join([super().__repr__(), *textwrap.wrap(self.caption, 110)])
     def _repr_html_(self):
         import html
-        with pd.option_context('display.float_format', '{:.3f}'.format, 'display.max_rows', None, 'display.max_columns',
-                               None):
+        with pd.option_context(*_SHOWN):
             return f"{super()._repr_html_()}<p><em>{html.escape(self.caption)}</em></p>"
 
 def _table(frame, caption):
@@ -224,16 +226,16 @@ def _estimates(items, draws, level, source, metric, seed):
     est = pd.concat([g.assign(**dict(zip(KEYS, k))) for k, g in groups.items()], ignore_index=True)
     est, wide = _without_wide(est[[*KEYS, *[c for c in est if c not in KEYS]]])
     langs = est[~est.lang.isin(AGGREGATES)]
-    text = _about(items, langs, metric) + procedure(level,
-        draws) + wide + _one_seed(langs) + _unequal(langs) + _unfinished(items, source, metric)
+    how = procedure(level, draws, (langs.seeds > 1).any()) + wide
+    text = _about(items, langs, metric) + how + _one_seed(langs) + _unequal(langs) + _unfinished(items, source, metric)
     return est, text, f"{DEFINITION} Source: {source}."
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #1fb06014
 def _about(items, langs, metric):
     "What a table holds: metric, runs, items"
     names = {t: metric_of(metric or g.dropna(axis=1, how='all')).title for t, g in items.groupby('task', sort=False)}
-    what = next(iter(names.values())) if len({*names.values()}) == 1 else 'score (' + ', '.join(f'{k}: {v}' for k,
-        v in names.items()) + ')'
+    each = ', '.join(f'{k}: {v}' for k, v in names.items())
+    what = next(iter(names.values())) if len({*names.values()}) == 1 else f'score ({each})'
     seeds = {'/'.join(dict.fromkeys(filter(None, k))): g.seeds.max() for k, g in langs.groupby(KEYS, sort=False)}
     many = _between(seeds.values()) if len({*seeds.values()}) == 1 else ', '.join(f'{k} {v}' for k, v in seeds.items())
     return f"{_capital(what)}, mean over seeds. Seeds: {many}. Items per language: {_between(langs['items'])}. "
@@ -251,8 +253,8 @@ def procedure(
 def _without_wide(table):
     "Leave out the intervals that say nothing: wider than half the scale of a score, or of a gap"
     wide = (table.high - table.low) > np.where(table.lang == AGGREGATES[2], 1., .5)
-    return table.assign(low=table.low.mask(wide), high=table.high.mask(
-        wide)), "Intervals wider than half the scale are left out. " * bool(wide.any())
+    text = "Intervals wider than half the scale are left out. " if wide.any() else ''
+    return table.assign(low=table.low.mask(wide), high=table.high.mask(wide)), text
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #901cbc35
 def _one_seed(langs):
@@ -291,6 +293,7 @@ def _majority(run):
     if 'label' not in run or run.label.nunique() > len(run) / 4: return None
     return float(run.label.value_counts(normalize=True).iloc[0])
 
+# %% ../../nbs/evaluation/42_statistics.ipynb #0073f137
 def _unfinished(items, source, metric):
     "How many runs failed or were stopped; all of them are in the means"
     stopped = items[items.stopped.fillna('') != ''] if 'stopped' in items else items.iloc[:0]

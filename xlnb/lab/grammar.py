@@ -25,8 +25,8 @@ class LabLanguage:
     lexicon: str                # stock of roots: other stock, other words
     script: str = 'Latn'        # ISO 15924: 'Latn', 'Cyrl', 'Grek' or 'Geor'
     order: str = 'SVO'          # of subject, object, verb
-    adpositions: str = 'before' # 'in' stands before or after its noun phrase
-    adjectives: str = 'before'  # adjectives, and names as modifiers, stand before or after the noun
+    adpositions: str = 'before' # is 'in' before or after its noun phrase?
+    adjectives: str = 'before'  # are adjectives, and names as modifiers, before or after the noun?
     # what is written as suffixes: 'case' (objects, adpositions, plural), 'tense' (also negation, passive)
     suffixes: tuple = ()
     cognates: float = .1        # share of content words whose root is the English one
@@ -188,7 +188,7 @@ class Sentence:
             out.append((at, at + len(w.form))); at += len(w.form)
         return out
     def span(self, role: str) -> tuple: # (start, text) of a phrase
-        "Where a phrase stands in the text"
+        "Where a phrase is in the text"
         hit = [o for o, w in zip(self.offsets, self.words) if w.role == role]
         return hit[0][0], self.text[hit[0][0]:hit[-1][1]]
 

@@ -9,6 +9,7 @@ __all__ = ['CAUSE_OF', 'EFFECT_OF', 'FACTS', 'TAGS', 'LAB_TASKS', 'SIZES', 'Name
 # %% ../../nbs/lab/06_worlds.ipynb #cell-03
 from functools import lru_cache
 from itertools import accumulate
+from fastcore.basics import patch
 from .grammar import (ADJECTIVES, CLASS_OF, COLOURS, CONTENT, FAMILY, INTRANSITIVE, NOUNS, OPPOSITE, TIMES,
                               VERBS, LOC_WORDS,
     ORG_WORDS, Clause, Compound, LabLanguage, Lexicon, NP, Sentence, Writer, align, gloss)
@@ -53,6 +54,7 @@ def _habit(r, seed, word, xs):
 def _adjectives(np): return ADJECTIVES.get('person' if np.kind else CLASS_OF.get(np.noun, np.noun), ADJECTIVES['thing'])
 _VERBS_OF = {k: tuple(v for v, (s, _) in VERBS.items() if k in s) for k in ('person', 'animal')}
 
+# %% ../../nbs/lab/06_worlds.ipynb #1bad587e
 class World:
     "A small cast and what can happen to it"
     def __init__(self, r, names, named=.2):
@@ -65,18 +67,30 @@ class World:
             self.items[k] = xs
         self.places, self.town = r.sample(NOUNS['place'], 2), names.loc(r)
     def habit(self, word, xs): return _habit(self.r, self.names.seed, word, xs)
-    def entity(self, k, named=.2, of=None):
-        "A noun phrase of a class; a favourite `of` a verb"
-        r = self.r
-        if k == 'person' and r.random() < named: return self.names.per(r)
-        noun, det = self.habit(of, NOUNS[k]) if of else _pick(r, NOUNS[k]), 'the' if r.random() < .75 else 'a'
-        adj = self.habit(noun, _adjectives(NP(noun))) if r.random() < .5 else None
-        return NP(noun, adj, det, det == 'the' and k != 'food' and r.random() < .12)
-    def place(self, verb):
-        r, how = self.r, self.r.random()
-        if how < .2: return 'in', self.town
-        return _pick(r, ('in', 'near', 'behind')), NP(self.habit(verb, NOUNS['place']) if how < .7
-            else r.choice(self.places))
+
+# %% ../../nbs/lab/06_worlds.ipynb #da6d110b
+@patch
+def entity(self: World,
+    k: str,        # class of the noun: 'person', 'animal', ...
+    named=.2,      # share of people who have a name
+    of=None,       # a verb
+) -> NP:
+    "A noun phrase of a class; a favourite `of` a verb"
+    r = self.r
+    if k == 'person' and r.random() < named: return self.names.per(r)
+    noun, det = self.habit(of, NOUNS[k]) if of else _pick(r, NOUNS[k]), 'the' if r.random() < .75 else 'a'
+    adj = self.habit(noun, _adjectives(NP(noun))) if r.random() < .5 else None
+    return NP(noun, adj, det, det == 'the' and k != 'food' and r.random() < .12)
+
+@patch
+def place(self: World,
+    verb: str,
+) -> tuple: # (adposition, NP)
+    "Where it happens: the town, or a place that a verb often goes with."
+    r, how = self.r, self.r.random()
+    if how < .2: return 'in', self.town
+    return _pick(r, ('in', 'near', 'behind')), NP(self.habit(verb, NOUNS['place']) if how < .7
+        else r.choice(self.places))
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-11
 def _event(self, where=.6, neg=.15, timed=.25):
@@ -102,16 +116,17 @@ World.event = _event
 # %% ../../nbs/lab/06_worlds.ipynb #cell-14
 def _excluded(c):
     "Opposites of what `c` says, negated"
-    said = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense) for x in (c.subj, c.obj)
+    excluded = [Clause('be', x._replace(adj=None), pred=OPPOSITE[x.adj], neg=True, tense=c.tense)
+                for x in (c.subj, c.obj)
             if x and x.adj in OPPOSITE]
     plain = dict(neg=True, places=(), time=None)
-    if c.verb in OPPOSITE and not c.neg: said.append(c._replace(verb=OPPOSITE[c.verb], **plain))
-    if c.pred in OPPOSITE and not c.neg: said.append(c._replace(pred=OPPOSITE[c.pred], **plain))
-    return said
+    if c.verb in OPPOSITE and not c.neg: excluded.append(c._replace(verb=OPPOSITE[c.verb], **plain))
+    if c.pred in OPPOSITE and not c.neg: excluded.append(c._replace(pred=OPPOSITE[c.pred], **plain))
+    return excluded
 
 def follows(r, c):
     "A clause that `c` makes true"
-    if r.random() < .2 and (said := _excluded(c)): return r.choice(said)
+    if r.random() < .2 and (excluded := _excluded(c)): return r.choice(excluded)
     def less(x):
         return x if x is None or x.kind else x._replace(adj=x.adj if r.random() < .5 else None,
             noun=CLASS_OF.get(x.noun, x.noun) if r.random() < .25 else x.noun)
@@ -174,6 +189,7 @@ class Lab:
         "Meanings as running text"
         return ' '.join(self.writer(lang).write(m).text for m in meanings)
 
+# %% ../../nbs/lab/06_worlds.ipynb #27baf6c0
 def _facts(self):
     "{(home language, attribute): (value, languages whose corpus states it)}"
     out, codes = {}, self.langs
@@ -206,6 +222,7 @@ def _causal(lab, r, lang):
         out += [Compound('because', b, a)] if how < .4 else [Compound('so', a, b)] if how < .8 else [a, b]
     return out
 
+# %% ../../nbs/lab/06_worlds.ipynb #16c00213
 def report(
     names,  # of a laboratory
     r,      # a random generator
@@ -348,9 +365,9 @@ def _choices(lab, r, names, n):
     "Items two at a time"
     out = []
     while len(out) < n:
-        (X, Y), said = r.sample(World(r, names, .3).items['person'], 2), {}
+        (X, Y), clauses = r.sample(World(r, names, .3).items['person'], 2), {}
         X, Y = (x if x.kind else x._replace(num=False, adj=None, det='the') for x in (X, Y))
-        def say(e): return [said.setdefault(e, _caused(r, e, X, Y))]
+        def say(e): return [clauses.setdefault(e, _caused(r, e, X, Y))]
         if r.random() < .4:
             p = r.choice(list(CAUSE_OF))
             pair = [(p, 'cause', CAUSE_OF[p], EFFECT_OF[p]), (p, 'effect', EFFECT_OF[p], CAUSE_OF[p])]
@@ -368,18 +385,18 @@ def _choices(lab, r, names, n):
 def _spans(lab, r, names, label):
     w = World(r, names, .3)
     while (c := w.event(where=.7, neg=0)).verb == 'be' or not (c.obj or c.places): pass
-    ask, said = r.choice(['subj'] + ['obj'] * bool(c.obj) + ['place'] * bool(c.places)), [c]
+    ask, sentences = r.choice(['subj'] + ['obj'] * bool(c.obj) + ['place'] * bool(c.places)), [c]
     rival = c._replace(subj=w.entity('person' if c.subj.kind else CLASS_OF[c.subj.noun]),
                        obj=c.obj and w.entity('person' if c.obj.kind else CLASS_OF[c.obj.noun]),
                        places=(w.place(c.verb),) if c.places else ())
     alike = lambda x, y: x.verb == y.verb and (x.subj.noun == y.subj.noun or bool(x.obj) and x.obj.noun == y.obj.noun
                                                or bool(x.places) and x.places == y.places)
-    if not alike(c, rival): said.append(rival)
-    while len(said) < 2 + label:
-        if not any(alike(d := w.event(), x) for x in said): said.append(d)
+    if not alike(c, rival): sentences.append(rival)
+    while len(sentences) < 2 + label:
+        if not any(alike(d := w.event(), x) for x in sentences): sentences.append(d)
     q = c._replace(ask=ask, time=None, places=c.places if ask == 'place' or r.random() < .5 else ())
-    r.shuffle(said)
-    return dict(question=q, context=said, at=said.index(c), role='place0' if ask == 'place' else ask)
+    r.shuffle(sentences)
+    return dict(question=q, context=sentences, at=sentences.index(c), role='place0' if ask == 'place' else ask)
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-50
 def _tags(lab, r, names, label): return dict(meaning=report(names, r))
@@ -431,8 +448,8 @@ LAB_TASKS = {  # name: kind of the task, labels, maker of an item, writer of a r
     'lab-choice': ('choice', (), _choices, _row_choice), 'lab-spans': ('span', (), _spans, _row_span),
     'lab-tags': ('tags', TAGS, _tags, _row_tags), 'lab-probe': ('cloze', (), _probe, _row_cloze)}
 # tasks whose items are made together
-_WHOLE = {'lab-choice': lambda lab, r, names, n, split: _choices(lab, r, names, n), 'lab-probe': lambda lab, r, names,
-          n, split: _probe(lab, split)}
+_WHOLE = {'lab-choice': lambda lab, r, names, n, split: _choices(lab, r, names, n),
+          'lab-probe': lambda lab, r, names, n, split: _probe(lab, split)}
 SIZES = dict(train=6000, validation=500, test=1000)
 
 def items(self: Lab, task: str, split: str) -> list: # of dict
@@ -444,6 +461,7 @@ def items(self: Lab, task: str, split: str) -> list: # of dict
     if (task, split) not in self._cache: self._cache[task, split] = _make(self, task, split)
     return self._cache[task, split]
 
+# %% ../../nbs/lab/06_worlds.ipynb #82671dc2
 def _make(lab, task, split):
     _, labels, make, _ = LAB_TASKS[task]
     r, n, names = rng(lab.seed, task, split), SIZES[split], lab.names.known() if split == 'train' else lab.names

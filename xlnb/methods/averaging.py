@@ -23,7 +23,8 @@ def mean_state(
     total, types, n = {}, {}, 0
     for n, state in enumerate(states, 1):
         if n == 1: types = {k: v.dtype for k, v in state.items()}
-        if state.keys() != types.keys(): raise XlnbError("these models cannot be averaged: their weights have different names")
+        if state.keys() != types.keys():
+            raise XlnbError("these models cannot be averaged: their weights have different names")
         for k, v in state.items():
             v = v.detach().cpu()
             if not v.is_floating_point(): total.setdefault(k, v.clone())
@@ -54,7 +55,8 @@ class Averaging(Method):
         "Refuse a recipe whose runs start from different heads"
         if self.runs and getattr(recipe.during, 'head_seed', None) is None:
             name = recipe.during.name
-            raise XlnbError(f"averaging(runs={self.runs}) needs the same new head in every run: write {name}(head_seed=0)")
+            raise XlnbError(f"averaging(runs={self.runs}) needs the same new head in every run: write "
+                            f"{name}(head_seed=0)")
 
     def stages(self,
         model,         # fine-tuned for the task, changed in place
@@ -62,7 +64,8 @@ class Averaging(Method):
     ) -> Iterator[Stage]:  # none
         "Put the mean into the model."
         if not ctx.task.kind.trains: return
-        if ctx.runs is None: raise XlnbError("averaging reads the snapshots and runs of a study: run it as part of a recipe")
+        if ctx.runs is None:
+            raise XlnbError("averaging reads the snapshots and runs of a study: run it as part of a recipe")
         states = ctx.runs.other_runs(self.runs) if self.runs else ctx.runs.snapshots(self.checkpoints)
         model.load_state_dict(mean_state(states))
         yield from ()

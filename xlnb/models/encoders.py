@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'POOLINGS', 'located', 'from_checkpoint', 'converted_revision', 'load_tokenizer', 'pooled', 'load_encoder',
-           'check_readable', 'beside', 'body', 'masked_lm_head', 'masked_logits', 'longest_input', 'layers',
+           'check_readable', 'further_file', 'body', 'masked_lm_head', 'masked_logits', 'longest_input', 'layers',
            'encoder_fingerprint', 'encoder_revision']
 
 # %% ../../nbs/models/25_encoders.ipynb #dd1b1aa2
@@ -57,6 +57,7 @@ def from_checkpoint(
     try: return cls.from_pretrained(where, trust_remote_code=False, **options)
     except Exception as e: raise XlnbError(_what_failed(str(name), where, e)) from e
 
+# %% ../../nbs/models/25_encoders.ipynb #bc728440
 def _what_failed(name, where, error):
     "One sentence about a failed load, with the fix"
     text = str(error).strip()
@@ -121,8 +122,8 @@ def pooled(
 # %% ../../nbs/models/25_encoders.ipynb #ac475429
 def _trained_pooling(name, config):
     "The pooling that a checkpoint was trained with, where it says so"
-    if (said := getattr(config, 'pooling', None)) in POOLINGS: return said
-    if (file := beside(name, '1_Pooling/config.json')) or (file := _on_the_hub(name, '1_Pooling/config.json')):
+    if (known := getattr(config, 'pooling', None)) in POOLINGS: return known
+    if (file := further_file(name, '1_Pooling/config.json')) or (file := _on_the_hub(name, '1_Pooling/config.json')):
         return 'mean' if json.loads(Path(file).read_text(encoding='utf-8')).get('pooling_mode_mean_tokens') else 'first'
     return 'mean' if re.search(r'(^|[-_/])m?e5[-_]', str(name)) else None
 
@@ -152,7 +153,7 @@ def load_encoder(
     if missing: model = model.base_model
     if any('pooler' in k for k in info['unexpected_keys']): _keep_pooler(model, name)
     if pooling := _trained_pooling(name, model.config): model.config.pooling = pooling
-    if (file := beside(name, 'pointer.safetensors')):
+    if (file := further_file(name, 'pointer.safetensors')):
         from xlnb.models.heads import load_pointer
         model.pointer = load_pointer(file.parent)
     return model.eval()
@@ -172,6 +173,7 @@ def check_readable(
                         f"text: "
                         "choose an encoder, such as 'xlm-roberta-base'")
 
+# %% ../../nbs/models/25_encoders.ipynb #d80d2334
 def _masked_lm(name):
     "The masked language model of a checkpoint, and what was missing"
     read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
@@ -190,7 +192,8 @@ def _keep_pooler(model, name):
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
 
-def beside(
+# %% ../../nbs/models/25_encoders.ipynb #f5c5533b
+def further_file(
     name: str, # as in `located`
     file: str, # its path in the folder
 ) -> Path|None:
@@ -207,6 +210,7 @@ def body(
     model = getattr(model, 'module', model)  # under several processes it is wrapped
     return getattr(model, model.base_model_prefix, model)(**inputs).last_hidden_state
 
+# %% ../../nbs/models/25_encoders.ipynb #552a9450
 def masked_lm_head(
     model, # a masked language model
 ): # a function: states (..., size) -> logits (..., vocabulary); None where the head can't be separated from the rest
@@ -230,6 +234,7 @@ _MASKED_LM_HEADS = {  # the parts of the head, by the name of its modules
     # ALBERT; RoBERTa; BERT
     'predictions': lambda m: m.predictions, 'lm_head': lambda m: m.lm_head, 'cls': lambda m: m.cls}
 
+# %% ../../nbs/models/25_encoders.ipynb #858a8092
 def masked_logits(
     model,                # a masked language model
     states: torch.Tensor, # its last states at some positions (..., size)

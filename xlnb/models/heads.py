@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADS', 'POINTERS', 'POINTER_FILE', 'mean_pooled', 'Head', 'register_head', 'head_of', 'with_head', 'pointer_logits',
            'Pointer', 'give_pointer', 'drop_pointer', 'pointing', 'save_pointer', 'load_pointer', 'save_encoder',
-           'load_finetuned']
+           'save_finetuned', 'load_finetuned']
 
 # %% ../../nbs/models/26_heads.ipynb #5c932780
 import copy
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+from fastcore.basics import patch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -25,7 +26,7 @@ from transformers import (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_MULTIPLE_CHOICE
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from ..core import XlnbError, some
-from .encoders import POOLINGS, beside, body, from_checkpoint, load_encoder, masked_lm_head, pooled
+from .encoders import POOLINGS, body, from_checkpoint, further_file, load_encoder, masked_lm_head, pooled
 from ..data.kinds.base import kind_of, query_kinds
 from ..data.kinds.query import QUE, last_query
 
@@ -66,6 +67,7 @@ class Head:
             raise XlnbError(f"Transformers has no such head for a {config.model_type}: choose another encoder")
         return self.change(self.classes[type(config)], config)
 
+# %% ../../nbs/models/26_heads.ipynb #457b05f7
 HEADS = {}
 
 def register_head(
@@ -103,6 +105,7 @@ def with_head(
     if hasattr(encoder, 'pointer') and hasattr(model, 'pointer'): model.pointer = copy.deepcopy(encoder.pointer)
     return model.eval()
 
+# %% ../../nbs/models/26_heads.ipynb #62010914
 def _config_for(encoder, task, head, pooling):
     "The encoder's configuration, with what the head needs"
     config = type(encoder.config).from_dict(encoder.config.to_dict())
@@ -179,17 +182,20 @@ class Pointer(nn.Module):
                 if isinstance(m, nn.Linear):
                     nn.init.normal_(m.weight, std=.02); m.bias is None or nn.init.zeros_(m.bias)
 
-    def forward(self,
-        states: torch.Tensor,    # (rows, positions, size)
-        rows: torch.Tensor,      # (questions,): the row of each query
-        positions: torch.Tensor, # (questions,): its position in that row
-        mask: torch.Tensor,      # (rows, positions): 1 where there is a token
-    ) -> tuple: # start and end logits, (questions, positions) each
-        part = lambda side, end, x: getattr(self, f'{side}_{end}')(x) if self.kind == 'qass' else x
-        query = states[rows, positions]
-        return tuple(pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows,
-                                    mask)
-                     for end in ('start', 'end'))
+# %% ../../nbs/models/26_heads.ipynb #418a61c7
+@patch
+def forward(self: Pointer,
+    states: torch.Tensor,    # (rows, positions, size)
+    rows: torch.Tensor,      # (questions,): the row of each query
+    positions: torch.Tensor, # (questions,): its position in that row
+    mask: torch.Tensor,      # (rows, positions): 1 where there is a token
+) -> tuple: # start and end logits, (questions, positions) each
+    "Start and end logits of every query."
+    part = lambda side, end, x: getattr(self, f'{side}_{end}')(x) if self.kind == 'qass' else x
+    query = states[rows, positions]
+    ends = lambda end: pointer_logits(getattr(self, end)(part('query', end, query)), part('token', end, states), rows,
+                                      mask)
+    return ends('start'), ends('end')
 
 # %% ../../nbs/models/26_heads.ipynb #6882f258
 def give_pointer(
@@ -280,6 +286,25 @@ def save_encoder(
     else: (Path(folder)/POINTER_FILE).unlink(missing_ok=True)  # of an earlier model
     return str(folder)
 
+# %% ../../nbs/models/26_heads.ipynb #a4d991fe
+def save_finetuned(
+    model,     # a fine-tuned model
+    tokenizer,
+    folder,    # is made
+    task=None, # the `Task` that it was fine-tuned for: head and labels are checked
+) -> str: # the folder
+    "Write a fine-tuned model, which `load_finetuned` reads"
+    if task is None: return save_encoder(model, tokenizer, folder)
+    head = head_of(task)
+    if type(model) is not head.model_class(model.config):
+        raise XlnbError(f"a {type(model).__name__} has no head for {task.name!r}: put one on with with_head, or write "
+                        f"an encoder with save_encoder")
+    if head.labels and tuple(model.config.id2label.values()) != tuple(task.labels):
+        raise XlnbError(f"the model has the labels {some(map(str, model.config.id2label.values()))}, and {task.name!r} "
+                        f"has {some(task.labels)}")
+    return save_encoder(model, tokenizer, folder)
+
+# %% ../../nbs/models/26_heads.ipynb #06383a60
 def load_finetuned(
     name: str, # Hub id, perhaps with `@revision`, or a folder that `save_encoder` or plain Transformers wrote
     task,      # the `Task` that it was fine-tuned for
@@ -289,7 +314,7 @@ def load_finetuned(
     cls = head.model_class(config)
     model, info = from_checkpoint(cls, name, use_safetensors=True, output_loading_info=True, dtype=torch.float32)
     answers = 'Answering' in (config.architectures or [''])[0]
-    if (file := beside(name, POINTER_FILE)) and hasattr(model, 'pointer') and answers:
+    if (file := further_file(name, POINTER_FILE)) and hasattr(model, 'pointer') and answers:
         model.pointer = load_pointer(file.parent)
     lost = [k for k in info['missing_keys'] if 'pooler' not in k and not (file and answers
         and k.startswith('pointer.'))]

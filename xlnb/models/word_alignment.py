@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from ..core import XlnbError, some
 from .encoders import load_encoder, load_tokenizer, longest_input
+from ..data.kinds.base import words_at
 from ..data.sources import data_folder, read_folder
 from ..data.tasks import Task
 
@@ -26,6 +27,7 @@ def _one_way(source, target, iterations):
     IBMModel1(corpus, iterations)
     return [{(i, j) for j, i in o.alignment if i is not None} for o in corpus]
 
+# %% ../../nbs/models/28_word_alignment.ipynb #babf0ebf
 def statistical_links(
     source: Sequence, # sentences, each a list of words
     target: Sequence, # their translations
@@ -57,17 +59,21 @@ def _word_vectors(model, tokenizer, sentences, layer, batch_size, max_length):
     order, out = sorted(range(len(sentences)), key=lambda k: -len(sentences[k])), [None] * len(sentences)
     for k in range(0, len(order), batch_size):
         rows = order[k:k + batch_size]
-        enc = tokenizer([list(sentences[r]) or [''] for r in rows], is_split_into_words=True, truncation=True,
-                        max_length=max_length, padding=True, return_tensors='pt')
+        enc = tokenizer([' '.join(sentences[r]) for r in rows], truncation=True, max_length=max_length, padding=True,
+                        return_offsets_mapping=True, return_tensors='pt')
+        offsets = enc.pop('offset_mapping').tolist()
         with torch.no_grad():
             h = model.base_model(**enc.to(model.device),
                                  output_hidden_states=True).hidden_states[layer].float().cpu().numpy()
         for b, r in enumerate(rows):
-            of = np.array([-1 if w is None else w for w in enc.word_ids(b)])
+            inside = [side is not None for side in enc.sequence_ids(b)]
+            words = iter(words_at(tokenizer, sentences[r], [o for o, i in zip(offsets[b], inside) if i]))
+            of = np.array([next(words) if i else -1 for i in inside])
             out[r] = np.stack([h[b, of == w].mean(0) if (of == w).any() else np.full(h.shape[-1], np.nan)
                                for w in range(len(sentences[r]))]) if sentences[r] else np.zeros((0, h.shape[-1]))
     return out
 
+# %% ../../nbs/models/28_word_alignment.ipynb #1e84668e
 def _match(x, y, matching):
     "Links of two arrays of word vectors"
     from simalign import SentenceAligner as S
@@ -78,6 +84,7 @@ def _match(x, y, matching):
     else: hit = (S.iter_max if matching == 'itermax' else S.get_max_weight_match)(sim)
     return sorted((int(rows[i]), int(cols[j])) for i, j in zip(*np.nonzero(hit)))
 
+# %% ../../nbs/models/28_word_alignment.ipynb #bbe47b74
 def embedding_links(
     source: Sequence, # sentences, each a list of words
     target: Sequence, # their translations
@@ -144,7 +151,8 @@ def gold_links(
 ) -> Dataset: # source, target (lists of words), sure, possible (links, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")
-    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0], name,
+    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0],
+                            name,
                              'test'), []
     for r in rows:
         s, t = r['source'].split(), r['target'].split()

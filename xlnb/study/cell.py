@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ..core import XlnbError, device, digest, plain
 from ..data.schema import SPLITS
 from ..evaluation.predict import evaluate_model
-from ..models.encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
+from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
 from ..models.heads import save_encoder, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import measure
@@ -79,7 +79,8 @@ class Cell:
     @property
     def label(self) -> str:
         draw = f'sample {self.budget.sample} ' if self.budget.sample else ''
-        return f'{self.task.name} {encoder_label(self.encoder)} {self.recipe} ({self.budget.label}) {draw}seed {self.seed}'
+        what = f'{self.task.name} {encoder_label(self.encoder)} {self.recipe}'
+        return f'{what} ({self.budget.label}) {draw}seed {self.seed}'
 
     def identity(self, memo: dict | None = None) -> dict:
         "What decides the result, apart from the code; `memo` keeps what the cells of one study share"
@@ -113,7 +114,8 @@ def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     return dict(encoder=_once(memo, self.encoder, encoder_fingerprint, self.encoder),
                 recipe=[{'method': m.name} | plain(m) for m in methods],
                 more=[m.fingerprint(self) for m in methods if hasattr(m, 'fingerprint')],
-                reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data) if reads else None,
+                reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data)
+                if reads else None,
                 budget=plain(self.budget), seed=self.seed)
 
 @patch
@@ -127,7 +129,8 @@ def code(self: Cell, methods=None) -> dict:  # {module: hash}, see `code_modules
     "The code that the cell runs: of its methods, its kind of task, and of objects among the options"
     methods = self.recipe.methods if methods is None else methods
     options = [getattr(m, f.name) for m in methods for f in dataclasses.fields(m)]
-    known = [type(o) for o in (*methods, self.task.kind, *options) if type(o).__module__.split('.')[0] not in _LIBRARIES]
+    known = [type(o) for o in (*methods, self.task.kind, *options)
+             if type(o).__module__.split('.')[0] not in _LIBRARIES]
     return code_modules(run_cell, self.task.kind.metric(self.task).item, *known, lab=self.uses_lab())
 
 _LIBRARIES = 'builtins', 'datasets', 'torch', 'transformers', 'pathlib'  # their versions are recorded
@@ -148,7 +151,8 @@ class CellRun:
         self.tokenizer = load_tokenizer(cell.encoder)
         length = min(cell.budget.max_length, longest_input(load_encoder(cell.encoder), self.tokenizer))
         budget = dataclasses.replace(cell.budget, max_length=length)
-        self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed, budget=budget,
+        self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed,
+                           budget=budget,
                            data=cell.data, langs=cell.langs, shared=prefixes and prefixes.root.parent/'shared')
         self.ctx.runs = self
         self.trained = len(cell.recipe.before) + 1  # methods up to fine-tuning
@@ -162,8 +166,10 @@ class CellRun:
 
     def head(self, model=None):
         "A new head of this cell's seed on an encoder; on the cell's own, if None"
-        seed = getattr(self.cell.recipe.during, 'head_seed', None)
-        return with_head(self.cell.encoder if model is None else model, self.cell.task, seed=self.cell.seed if seed is None else seed)
+        during, encoder = self.cell.recipe.during, self.cell.encoder if model is None else model
+        seed = getattr(during, 'head_seed', None)
+        return with_head(encoder, self.cell.task, self.cell.seed if seed is None else seed,
+                         getattr(during, 'pooling', 'auto'))
 
 # %% ../../nbs/study/91_cell.ipynb #d8a580c2
 @patch
@@ -230,7 +236,9 @@ def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest f
     key = self.prefix_key(self.trained)
     with self.prefixes.hold(key):
         files = self.prefixes.snapshots(key, n)
-        if len(files) < n: raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped early; ask for fewer")
+        if len(files) < n:
+            raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped early; "
+                            f"ask for fewer")
         for file in files: yield start | load_file(file)
 
 @patch
@@ -239,7 +247,8 @@ def other_runs(self: CellRun, n: int) -> Iterator[dict]:  # State dicts
     cell, last = self.cell, self.last
     recipe = dataclasses.replace(cell.recipe, after=())
     for seed in range(cell.seed, cell.seed + n):
-        run = CellRun(dataclasses.replace(cell, recipe=recipe, seed=seed), self.out/f'seed-{seed}', self.progress, self.prefixes, last)
+        run = CellRun(dataclasses.replace(cell, recipe=recipe, seed=seed), self.out/f'seed-{seed}', self.progress,
+                      self.prefixes, last)
         yield run.made(self.trained)[0].state_dict()
 
 # %% ../../nbs/study/91_cell.ipynb #a65c004e
@@ -262,7 +271,8 @@ def run_cell(
     run.items = cell_items(run)
     if keep: save_encoder(run.model, run.tokenizer, keep)
     seconds = dict(training=trained - start, testing=time.time() - trained)
-    info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages), code=cell.code())
+    info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
+                code=cell.code(), revision=encoder_revision(cell.encoder))
     return run.items, info | dict(measures={name: measure(name, run) for name in measures})
 
 def stopped(stages: list) -> list:

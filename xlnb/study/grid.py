@@ -85,6 +85,12 @@ def _laid_out(self: Study, langs) -> list:
         raise XlnbError("Two encoders have the same name: rename one of the folders, so that tables can distinguish "
                         "them.")
     for name in self.measures: get_measure(name)
+    nearest = min((b - a for a, b in zip(sorted(self.seeds), sorted(self.seeds)[1:])), default=None)
+    for r in self.recipes:
+        runs = max((getattr(m, 'runs', None) or 0 for m in r.after), default=0)
+        if nearest and runs > nearest:
+            warnings.warn(f"The cells of {r} share runs: for repetitions that are independent give seeds {runs} apart, "
+                          f"such as range(0, {3 * runs}, {runs}).")
     return list(dict.fromkeys(Cell(t, e, r, s, b, _languages_of(t, langs), self.data) for t in self.tasks
                 for e in self.encoders for r in self.recipes for b in self.budgets for s in self.seeds))
 
@@ -252,6 +258,7 @@ def run(self: Study,
     progress: bool = True,  # Show a bar
 ) -> Study:  # Itself
     "Compute every cell that the store does not have, or has from other code"
+    self._check_needs()
     keys, self.failed, root = self.keys(again=True), {}, self.store.root.resolve()
     try: root.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -270,6 +277,7 @@ def run(self: Study,
     for label, (message, _) in self.failed.items(): warnings.warn(f'{label} failed: {message}')
     return self
 
+# %% ../../nbs/study/93_grid.ipynb #4a054f7a
 @patch
 def jobs(self: Study, root) -> list:
     "A job for each cell"
@@ -277,6 +285,14 @@ def jobs(self: Study, root) -> list:
     options = dict(keep_stale=self.keep_stale, keep_models=self.keep_models, measures=self.measures, snapshots=last,
                    plan=self.plan and self.plan['hash'], prefixes=self.prefixes)
     return [Job(cell, *self.keys()[cell], root, options) for cell in self.grid]
+
+@patch
+def _check_needs(self: Study):
+    "Refuse a study in which a method lacks something, before anything is computed"
+    for task in self.tasks:
+        for r in self.recipes:
+            for m in r.methods:
+                if lacks := getattr(m, 'needs', lambda task: [])(task): raise XlnbError(' '.join(lacks))
 
 # %% ../../nbs/study/93_grid.ipynb #cell-21
 @contextmanager

@@ -17,6 +17,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'calibration': 'xlnb.evaluation.probabilities:calibration_measure',
     'probability_change': 'xlnb.evaluation.probabilities:probability_change_measure',
     'controls': 'xlnb.evaluation.predict:controls_measure',
+    'ceiling': 'xlnb.evaluation.predict:ceiling_measure',
     'cost': 'xlnb.study.measures:cost_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
     'vote_accuracy': 'xlnb.methods.alsace.diagnostics:vote_accuracy_measure',
@@ -24,7 +25,8 @@ MEASURES = {  # name: 'module:function', or the function itself
     'fact_movement': 'xlnb.methods.alsace.diagnostics:fact_movement_measure',
     'calibration_change': 'xlnb.methods.alsace.diagnostics:calibration_change_measure',
     'candidate_precision': 'xlnb.methods.salt.diagnostics:candidate_precision_measure',
-    'span_precision': 'xlnb.methods.clism.spans:span_precision_measure',
+    'teacher_similarity': 'xlnb.methods.mmkd.baselines:teacher_similarity_measure',
+    'span_precision': 'xlnb.methods.clism.baselines:span_precision_measure',
 }
 
 def register_measure(

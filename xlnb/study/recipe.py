@@ -20,6 +20,7 @@ METHODS = {  # name: 'module:class', or the class itself
     'alsace': 'xlnb.methods.alsace.method:ALSACE',
     'mmkd': 'xlnb.methods.mmkd.method:MMKD',
     'clism': 'xlnb.methods.clism.method:CLISM',
+    'pointer': 'xlnb.methods.clism.baselines:PointerHead',
 }
 
 # %% ../../nbs/study/90_recipe.ipynb #a7956c5a
@@ -27,10 +28,13 @@ def register_method(
     cls: type,  # A frozen dataclass with `name`, `slot` and `stages`, as `Method` describes
 ) -> type:  # The same, so that it can stand above a class as a decorator
     "Make a method known by its name, to recipes and to the command line"
-    if getattr(cls, 'slot', None) not in ('before', 'during', 'after') or not isinstance(getattr(cls, 'name', None), str):
+    if getattr(cls, 'slot', None) not in ('before', 'during', 'after') or not isinstance(getattr(cls, 'name', None),
+        str):
         raise XlnbError(f"{cls.__name__} is no method: give it a name, and as slot 'before', 'during' or 'after'.")
-    if not dataclasses.is_dataclass(cls): raise XlnbError(f"{cls.__name__} is no dataclass: write @dataclass(frozen=True) above it.")
-    if cls.name in METHODS and METHODS[cls.name] is not cls: raise XlnbError(f"There is a method {cls.name!r} already: choose another name.")
+    if not dataclasses.is_dataclass(cls):
+        raise XlnbError(f"{cls.__name__} is no dataclass: write @dataclass(frozen=True) above it.")
+    if cls.name in METHODS and METHODS[cls.name] is not cls:
+        raise XlnbError(f"There is a method {cls.name!r} already: choose another name.")
     METHODS[cls.name] = cls
     return cls
 
@@ -96,7 +100,9 @@ class Recipe:
     def __post_init__(self):
         for slot in ('before', 'during', 'after'):
             for m in [self.during] if slot == 'during' else getattr(self, slot):
-                if m.slot != slot: raise XlnbError(f"The method {m.name!r} acts {m.slot} fine-tuning: it has no place {slot!r} in a recipe.")
+                if m.slot != slot:
+                    raise XlnbError(f"The method {m.name!r} acts {m.slot} fine-tuning: it has no place {slot!r} in a "
+                                    f"recipe.")
         for m in self.methods:
             if hasattr(m, 'fits'): m.fits(self)  # a method may ask something of the others
 
@@ -162,4 +168,5 @@ def with_steps(
 def plain_recipes() -> list:
     "One recipe per registered method: alone if it acts during fine-tuning, else around plain fine-tuning"
     shape = dict(before='{}+finetune', during='{}', after='finetune+{}')
-    return [recipe(shape[_method_class(name).slot].format(name)) for name in METHODS]
+    own = {name: cls for name in METHODS if not getattr(cls := _method_class(name), 'control', False)}
+    return [recipe(shape[cls.slot].format(name)) for name, cls in own.items()]

@@ -143,7 +143,7 @@ def cells(self: Store) -> pd.DataFrame:
 # %% ../../nbs/study/92_store.ipynb #cell-15
 @patch
 def finished(self: Store) -> list:
-    "Rows and metadata of all cells; where the same task, encoder, recipe, budget and seed were run twice, of the newest"
+    "Rows and metadata of all cells; where a cell was run twice, as with other languages, of the newest"
     newest = {}
     for items, info in sorted(filter(None, map(self.read, self.files())), key=lambda r: r[1]['provenance']['date']):
         cell = info['cell']
@@ -250,7 +250,8 @@ def _in_words(differences: pd.DataFrame) -> str:
         lines.append(
     f"- {' / '.join(key)}: mean of targets {mean.difference:+.3f} [{mean.low:+.3f}, "
     f"{mean.high:+.3f}], {mean.verdict}. "
-    f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, unclear: {counts.get('unclear', 0)}; "
+    f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, "
+                     f"unclear: {counts.get('unclear', 0)}; "
     f"different after Holm's correction: {(g.p_holm < .05).sum()}.")
     return '\n'.join([*lines, '', getattr(differences, 'caption', ''), '', ''])
 

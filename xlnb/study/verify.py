@@ -127,7 +127,8 @@ def _summed_up(table, finished, stamped: int) -> str:
     changed = sorted({m for _, info in finished for m in changed_modules(info['code'])})
     counts = ', '.join(f'{n} {name}' for name, n in table.outcome.value_counts().items())
     text = f"{len(table)} of {len(finished)} cells: {counts}. "
-    text += f"Changed since some of the cells were made: {', '.join(changed)}. " if changed else 'No module has changed since. '
+    since = f"Changed since some of the cells were made: {', '.join(changed)}. "
+    text += since if changed else 'No module has changed since. '
     return text + (f'{stamped} cells stamped anew. ' if stamped else '')
 
 # %% ../../nbs/study/95_verify.ipynb #97f74989

@@ -86,7 +86,7 @@ class Objective(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward(model, batch) -> (loss, parts)")
 
     def counts(self, batch: Mapping):
-        "How many things the loss of a batch is the mean of, or {part: number}; None: every batch counts alike. See `step_shares`."
+        "What the loss of a batch is the mean of: a number, {part: number}, or None; see `step_shares`."
         return counted(batch)
 
     def unused(self, model) -> list:

@@ -68,15 +68,19 @@ class Schedule:
     clip: float = option(1., least=0)          # largest norm of the gradient; 0: any
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto' # see `best_precision`
     attention: Literal['auto', 'eager', 'sdpa', 'flash_attention_2'] = 'auto' # `auto`: as the model was loaded
-    frozen: str|int = 'none'                   # 'none', 'embeddings', or how many of the lowest layers, with the embeddings
+    # 'none', 'embeddings', or how many of the lowest layers, with the embeddings
+    frozen: str|int = 'none'
 
-    def __post_init__(self):
-        name = getattr(self, 'name', 'schedule')
-        check_options(self, name)
-        if self.batch_size % self.accumulate:
-            raise XlnbError(f"{name}: batch_size={self.batch_size} cannot be split into accumulate={self.accumulate} equal parts")
-        if isinstance(self.frozen, str) and self.frozen not in ('none', 'embeddings') or not isinstance(self.frozen, str) and self.frozen < 0:
-            raise XlnbError(f"{name}: frozen={self.frozen!r} is unknown: choose 'none', 'embeddings' or a number of layers")
+    def __post_init__(self): check_options(self); _check_schedule(self)
+
+# %% ../../nbs/training/30_schedule.ipynb #7953a23b
+def _check_schedule(s):
+    "What one range cannot say"
+    name = getattr(s, 'name', 'schedule')
+    if s.batch_size % s.accumulate:
+        raise XlnbError(f"{name}: batch_size={s.batch_size} cannot be split into accumulate={s.accumulate} equal parts")
+    if s.frozen not in ('none', 'embeddings') if isinstance(s.frozen, str) else s.frozen < 0:
+        raise XlnbError(f"{name}: frozen={s.frozen!r} is unknown: choose 'none', 'embeddings' or a number of layers")
 
 # %% ../../nbs/training/30_schedule.ipynb #dbdb7c59
 def _part(self,
@@ -88,9 +92,11 @@ def _part(self,
 def _arguments(self) -> dict: # `TrainingArguments` by name
     "What the trainer is told; the learning rate must be known."
     decay = 'constant_with_warmup' if self.decay == 'constant' else self.decay
-    return dict(learning_rate=self.lr, num_train_epochs=self.epochs, max_steps=self.steps or -1, warmup_steps=self.warmup,
+    return dict(learning_rate=self.lr, num_train_epochs=self.epochs, max_steps=self.steps or -1,
+                warmup_steps=self.warmup,
                 lr_scheduler_type=decay, weight_decay=self.weight_decay, max_grad_norm=self.clip,
-                per_device_train_batch_size=self.batch_size // self.accumulate, gradient_accumulation_steps=self.accumulate)
+                per_device_train_batch_size=self.batch_size // self.accumulate,
+                gradient_accumulation_steps=self.accumulate)
 
 Schedule.part, Schedule.arguments = _part, _arguments
 
@@ -113,7 +119,8 @@ def _layers(model):
     "The layers of an encoder, lowest first"
     n, base = model.config.num_hidden_layers, model.base_model
     lists = [m for m in base.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == n]
-    if not lists: raise XlnbError(f"the layers of {type(base).__name__} are not known: take frozen='none' or 'embeddings'")
+    if not lists:
+        raise XlnbError(f"the layers of {type(base).__name__} are not known: take frozen='none' or 'embeddings'")
     return lists[0]
 
 def frozen_parameters(
@@ -125,7 +132,8 @@ def frozen_parameters(
     parts = [getattr(model.base_model, 'embeddings', None) or model.get_input_embeddings()]
     if not isinstance(frozen, str):
         layers = _layers(model)
-        if frozen > len(layers): raise XlnbError(f"frozen={frozen} is more than the {len(layers)} layers of the encoder")
+        if frozen > len(layers):
+            raise XlnbError(f"frozen={frozen} is more than the {len(layers)} layers of the encoder")
         parts += layers[:frozen]
     return [p for part in parts for p in part.parameters()]
 
@@ -151,4 +159,5 @@ def settled(
 def _attend(model, path):
     "Take an attention path, or say why not"
     try: model.set_attn_implementation(path)
-    except (ImportError, ValueError) as e: raise XlnbError(f"attention={path!r} cannot be used here ({e}): take 'auto'") from e
+    except (ImportError, ValueError) as e:
+        raise XlnbError(f"attention={path!r} cannot be used here ({e}): take 'auto'") from e

@@ -11,7 +11,7 @@ import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Iterator, Sequence
+from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
 from safetensors.torch import load_file, load_model, save_model
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from ..models.encoders import load_encoder, load_tokenizer
+from ..models.heads import save_encoder
 from ..lab.worlds import Lab
 from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, write_json
 from ..data.parallel import parallel_texts
@@ -65,6 +66,7 @@ Context.rows = _rows
 _DEFAULTS = dict(per_device_train_batch_size=32, per_device_eval_batch_size=64, report_to='none', disable_tqdm=True,
     remove_unused_columns=False, logging_nan_inf_filter=False, save_strategy='no', save_steps=10**9,
     restore_callback_states_from_checkpoint=True, accelerator_config={'split_batches': True})
+_USUAL = dict(per_device_train_batch_size=32, gradient_accumulation_steps=1, num_train_epochs=3)
 
 def _settings(stage, seed, precision):
     "Arguments of the Trainer by name: our defaults, the schedule, then the stage's own"
@@ -75,16 +77,15 @@ def _settings(stage, seed, precision):
         near = difflib.get_close_matches(unknown[0], TrainingArguments.__dataclass_fields__, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ''
         raise XlnbError(f"stage {stage.name!r}: TrainingArguments has no {unknown[0]!r}{hint}")
-    split = args['per_device_train_batch_size'], args.get('gradient_accumulation_steps', 1)
-    per_epoch = math.ceil(len(stage.data) / split[0] / split[1])
-    steps = args['max_steps'] if args.get('max_steps', -1) > 0 else math.ceil(per_epoch * args.get('num_train_epochs',
-        3))
+    size, splits, epochs = (args.get(k, v) for k, v in _USUAL.items())
+    per_epoch = math.ceil(len(stage.data) / size / splits)
+    steps = args['max_steps'] if args.get('max_steps', -1) > 0 else math.ceil(per_epoch * epochs)
     args.setdefault('logging_steps', min(max(steps // 40, 1), 100))
     if stage.eval_data is None: return args
+    more = stage.greater_is_better if stage.metric else False
     return dict(eval_strategy='steps', eval_steps=per_epoch) | args | dict(save_strategy='best',
         load_best_model_at_end=True,
-        metric_for_best_model=stage.metric or 'loss', greater_is_better=stage.greater_is_better if stage.metric
-        else False)
+        metric_for_best_model=stage.metric or 'loss', greater_is_better=more)
 
 # %% ../../nbs/training/33_stage.ipynb #9b74bb74
 def _arguments(stage, out, seed, precision):
@@ -96,8 +97,8 @@ def _arguments(stage, out, seed, precision):
         raise XlnbError(f"stage {stage.name!r} has arguments that do not fit together: {e}") from e
     batch, n = res.per_device_train_batch_size, res.world_size
     if batch % n:
-        raise XlnbError(f"stage {stage.name!r}: a batch of {batch} cannot be shared by {n} processes: take a multiple "
-                        f"of {n}")
+        raise XlnbError(f"stage {stage.name!r}: a batch of {batch} cannot be shared by {n} processes: "
+                        f"take a multiple of {n}")
     if res.n_gpu > 1: res._n_gpu = 1 # one process drives one GPU; `accelerate launch` uses more
     return res
 
@@ -153,7 +154,7 @@ class StageResult:
 # %% ../../nbs/training/33_stage.ipynb #cell-18
 def _memory(reset=False):
     "Peak memory in MiB since the last reset."
-    if torch.cuda.is_available():
+    if device() == 'cuda':
         if reset: torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 2**20
     try: # Linux can reset the peak of a process
@@ -254,6 +255,7 @@ def _result(stage, trainer, chosen, stopped):
                        state.best_metric,
                        state.best_global_step, precision, attention, stopped, stage.extra)
 
+# %% ../../nbs/training/33_stage.ipynb #ebd41a4c
 def _close(out, trainer, res):
     "Keep the final weights and the result, and drop the checkpoints"
     trainer.save_final(out/'model')
@@ -279,6 +281,7 @@ class Method(Schedule):
     slot: ClassVar[str] = 'during'  # 'before', 'during' or 'after' fine-tuning
     shared: ClassVar[bool] = False  # is its encoder the same for every task, so that cells may share it?
     snapshots: ClassVar[int] = 0    # how many of the last weights of fine-tuning it wants to see
+    control: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
 
     def default_lr(self, model) -> float:
         "The peak learning rate where none is given."
@@ -294,18 +297,23 @@ class Method(Schedule):
         return []
 
     def prepare(self, model, ctx: Context):
-        "Change the model before weights of an earlier run are read into it, such as new rows of the embeddings."
+        "Change the model before weights are read into it, such as new rows of the embeddings."
 
     def stages(self, model, ctx: Context) -> Iterator[Stage]:
         "Stages, one after the other; each is asked for when the one before it has run."
         raise NotImplementedError(f"{type(self).__name__} must define stages(model, ctx)")
 
-    def fingerprint(self, cell) -> Any:
-        "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
+# %% ../../nbs/training/33_stage.ipynb #77387704
+def _fingerprint(self,
+    cell, # of a study
+) -> Any: # anything that JSON can write; None where nothing else decides
+    "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
 
-    def measures(self) -> tuple:
-        "Names of measures that make sense for it."
-        return ()
+def _measures(self) -> tuple:
+    "Names of measures that make sense for it."
+    return ()
+
+Method.fingerprint, Method.measures = _fingerprint, _measures
 
 # %% ../../nbs/training/33_stage.ipynb #5c225f29
 def run_method(
@@ -336,6 +344,7 @@ class Tuning(Method):
     eval_every: float = option(1., above=0)     # epochs between evaluations
     select: str = 'source'                      # how to choose the weights: 'source', 'last' or 'oracle:xx'
     head_seed: int|None = option(None, least=0) # seed of the new head; None: that of the run
+    pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
     def training(self,
@@ -372,5 +381,7 @@ def make_encoder(
     task = SimpleNamespace(name='given text' if texts else 'lab-', source=source, langs=langs)
     if texts: method = dataclasses.replace(method, text=texts)
     ctx = Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs)
-    result, = run_method(method, load_encoder(encoder), ctx, progress)
-    return str(Path(out)/'encoder'), result
+    model = load_encoder(encoder)
+    result, = run_method(method, model, ctx, progress)
+    if int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, ctx.out/'encoder') # one process writes
+    return str(ctx.out/'encoder'), result

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ACCURACY', 'KINDS', 'METRICS', 'Metric', 'Kind', 'is_blank', 'check_choices', 'excerpt', 'checked_text',
-           'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'encode_words',
-           'lone_marks', 'padded', 'flattened', 'replace_words', 'token_places', 'register_metric', 'register_kind',
-           'get_kind', 'query_kinds', 'kind_of', 'featurize', 'collator']
+           'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'words_at',
+           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_places', 'register_metric',
+           'register_kind', 'get_kind', 'query_kinds', 'kind_of', 'featurize', 'collator']
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #78d3340e
 import html
@@ -102,7 +102,7 @@ def types(self: Kind,
 ) -> dict: # {column: type for a `datasets.Dataset`}
     "Types of the columns; text where nothing else is said."
     label = ClassLabel(names=list(task.labels)) if task.labels else Value('int64')
-    known = dict(label=label, choices=List(Value('string')))
+    known = dict(choices=List(Value('string'))) | {self.label_column: label}
     return {c: known.get(c, Value('string')) for c in self.columns}
 
 @patch
@@ -150,7 +150,7 @@ def show(self: Kind,
     out = {c: write(row[c]) for c in self.columns if c in self.text_columns and isinstance(row[c], str)}
     if 'choices' in row: out['choices'] = '<br>'.join(f'<mark>{write(o)}</mark>' if i == row['label'] else write(o)
         for i, o in enumerate(row['choices']))
-    elif 'label' in row: out['label'] = html.escape(task.labels[row['label']])
+    elif self.needs_labels: out[self.label_column] = html.escape(task.labels[row[self.label_column]])
     return out
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #670f8851
@@ -234,23 +234,31 @@ def window_room(
     return room, min(overlap, room // 2)
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #577124b1
+def words_at(
+    tokenizer, # for the message
+    words: list, # of one text
+    offsets,   # (start, end) of each token in the words joined by spaces
+) -> list: # of numbers
+    "The number of the word of each token."
+    ends = [e - 1 for e in accumulate(len(w) + 1 for w in words)]
+    of = [bisect_right(ends, s) for s, _ in offsets]
+    if any(e > ends[w] for (_, e), w in zip(offsets, of)):
+        raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so words can't be told by their "
+                        f"tokens: "
+                        "choose another encoder")
+    return of
+
 def encode_words(
     tokenizer,  # a fast tokenizer
     rows: list, # lists of words
 # per row: ids, [(start, end)] of the tokens in the words joined by spaces, and the number of the word of each
 ) -> list:
     "Tokens of words, as they are in running text."
-    enc, out = tokenizer([' '.join(w) for w in rows], add_special_tokens=False, return_offsets_mapping=True,
-                         verbose=False), []
-    for words, ids, offsets in zip(rows, enc['input_ids'], enc['offset_mapping']):
-        ends = [e - 1 for e in accumulate(len(w) + 1 for w in words)]
-        of = [bisect_right(ends, s) for s, _ in offsets]
-        if any(e > ends[w] for (_, e), w in zip(offsets, of)):
-            raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so words can't be labelled: "
-                            f"choose another encoder")
-        out.append((ids, offsets, of))
-    return out
+    enc = tokenizer([' '.join(w) for w in rows], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return [(ids, offsets, words_at(tokenizer, words, offsets))
+            for words, ids, offsets in zip(rows, enc['input_ids'], enc['offset_mapping'])]
 
+# %% ../../../nbs/data/kinds/19_base.ipynb #b40702c5
 def lone_marks(
     tokenizer,
 ) -> set: # of ids
@@ -289,6 +297,14 @@ def collate(self: Kind,
 def answered(self: Kind, feature: dict) -> bool:
     "Does the feature have what it is to predict?"
     return True
+
+@patch
+def ceiling(self: Kind,
+    task, ds, # rows
+    tokenizer, max_length: int = 128,
+) -> float:
+    "Share of the rows whose right answer can be predicted at all."
+    return 1.
 
 # %% ../../../nbs/data/kinds/19_base.ipynb #5c44ed78
 @patch
@@ -386,15 +402,13 @@ def token_places(
     enc,          # what a fast tokenizer returned
     i: int,       # which of its inputs
     fields,       # name of each of its texts
-    spans=None,   # (start, end) of the words, where texts were given as words
     premise=None, # characters of the first text that count; all if None
 ) -> dict: # {field: [(position, start, end), ...]}
     "Which characters of which text are at each position."
     out = {f: [] for f in fields}
-    for t, (side, word, (s, e)) in enumerate(zip(enc.sequence_ids(i), enc.word_ids(i), enc['offset_mapping'][i])):
+    for t, (side, (s, e)) in enumerate(zip(enc.sequence_ids(i), enc['offset_mapping'][i])):
         if side is None or e <= s or premise is not None and side == 0 and s >= premise: continue
-        shift = spans[word][0] if spans else 0
-        out[fields[side]].append((t, s + shift, e + shift))
+        out[fields[side]].append((t, s, e))
     return out
 
 @patch

@@ -16,7 +16,7 @@ class Classify(Kind):
     def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False) -> list: # of dict
         "One input per row, with its label."
         rows = encode_texts(tokenizer, *(list(ds[c]) for c in self.text_columns), max_length=max_length)
-        for r, y in zip(rows, ds['label']): r['labels'] = checked_label(task, y, len(task.labels))
+        for r, y in zip(rows, ds[self.label_column]): r['labels'] = checked_label(task, y, len(task.labels))
         return rows
 
 # %% ../../../nbs/data/kinds/20_classify.ipynb #bece7fc8

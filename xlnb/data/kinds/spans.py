@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPAN', 'Spans', 'encode_questions', 'features', 'answer_tokens', 'drop_cut', 'collate', 'decode', 'answered',
-           'answer_ceiling', 'normal_answer', 'answer_scores', 'em_f1', 'span_metrics', 'edit', 'token_map',
-           'segment_ids', 'paired_inputs', 'paired_outputs']
+           'ceiling', 'normal_answer', 'answer_scores', 'em_f1', 'span_metrics', 'edit', 'token_map', 'segment_ids',
+           'paired_inputs', 'paired_outputs']
 
 # %% ../../../nbs/data/kinds/22_spans.ipynb #eff6855b
 import html, re, string, unicodedata, warnings
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from datasets import List, Value
 from ...core import XlnbError
-from .base import (Kind, Metric, checked_text, excerpt, is_blank, kind_of, model_input, register_kind,
+from .base import (Kind, Metric, checked_text, excerpt, is_blank, model_input, register_kind,
                                   replace_words, special_frame,
     window_room, windows)
 from .query import QUE, add_query, last_query, query_ids, uses_query
@@ -153,17 +153,13 @@ Spans.gold = lambda self, task, row: row['answers']['text']
 Spans.written = lambda self, task, row, value: value if isinstance(value, str) else value[0] if value else ''
 
 # %% ../../../nbs/data/kinds/22_spans.ipynb #799fe18e
-def answer_ceiling(
-    task,                  # a `Task`: its option `longest` counts
-    ds,                    # its rows
-    tokenizer,
-    max_length: int = 128, # of an input
-) -> float:
+def ceiling(self, task, ds, tokenizer, max_length=128) -> float:
     "Share of the rows whose first answer can be found."
-    feats = kind_of(task).features(task, ds, tokenizer, max_length)
-    longest = kind_of(task).option(task, 'longest')
+    feats, longest = self.features(task, ds, tokenizer, max_length), self.option(task, 'longest')
     found = {f['row'] for f in feats if 0 < f['end_positions'] < f['start_positions'] + longest}
     return len(found) / len({f['row'] for f in feats})
+
+Spans.ceiling = ceiling
 
 # %% ../../../nbs/data/kinds/22_spans.ipynb #14a00ebb
 _ARTICLES = {l: re.compile(x) for l, x in dict(en=r'\b(a|an|the)\b', es=r'\b(un|una|unos|unas|el|la|los|las)\b',

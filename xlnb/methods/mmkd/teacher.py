@@ -17,9 +17,12 @@ from transformers import PreTrainedModel, XLMRobertaConfig
 from ... import languages
 from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
-from ...core import XlnbError, atomic, device, digest
+from ...core import XlnbError, atomic, device, digest, some
 from ...models.pretraining import pretrain, train_tokenizer
 from ...data.pairs import WORDS, word_pieces
+from ...data.words import is_unspaced, segmenter
+from ...training.losses import exact
+from ...training.schedule import best_precision
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-09
 class Teacher:
@@ -64,22 +67,23 @@ def read(self: Teacher,
     "One pass of the teacher, in full precision also where the student trains in 16 bits."
     pieces = word_pieces(self.tokenizer, texts, None, self.max_length, self.words)
     names = self.tokenizer.model_input_names
-    ids = self.tokenizer.pad({k: v for k, v in pieces.encoding.items() if k in names}, return_tensors='pt').to(self.model.device)
-    with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False): hidden = self.model(**ids).last_hidden_state
+    ids = self.tokenizer.pad({k: v for k, v in pieces.encoding.items() if k in names}, return_tensors='pt')
+    ids = ids.to(self.model.device)
+    with torch.no_grad(), exact(ids['input_ids']): hidden = self.model(**ids).last_hidden_state
     return pooled(hidden, ids['attention_mask'], self.pooling), hidden, pieces
 
 @patch
 def batch(self: Teacher,
     texts: list, # English sentences
     keys=None,   # words of the student (sentences, words), see `word_pieces`; None: sentence vectors only
-) -> dict: # teacher_sentence (sentences, size); with `keys` teacher_words (sentences, words, size) and teacher_there, True where the teacher has the word
-    "What the teacher makes of the sentences of a batch, now."
+) -> dict: # teacher_sentence (sentences, size); with `keys` teacher_words (sentences, words, size) and teacher_there
+    "What the teacher makes of the sentences of a batch, now; a word is there where the teacher has read it."
     sentence, hidden, pieces = self.read(texts)
     out = dict(teacher_sentence=sentence.float())
     if keys is None: return out
     at, there = _matched(keys, pieces.keys)
-    position = torch.tensor([[own[j] for j in row] for own, row in zip(pieces.starts, at.tolist())], device=hidden.device)
-    words = hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1]))
+    position = torch.tensor([[own[j] for j in row] for own, row in zip(pieces.starts, at.tolist())])
+    words = hidden.gather(1, position[..., None].expand(-1, -1, hidden.shape[-1]).to(hidden.device))
     return out | dict(teacher_words=words.float(), teacher_there=there.to(hidden.device))
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #5146fff5
@@ -98,33 +102,41 @@ def _matched(keys, own) -> tuple:
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-16
 def cache_home() -> Path:
     "The folder that is used where none is given: `XLNB_CACHE`, else the user's cache"
-    return Path(os.environ.get('XLNB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'xlnb').expanduser()
+    user = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
+    return Path(os.environ.get('XLNB_CACHE') or user/'xlnb').expanduser()
 
-_FILES = ('sentence', 'words', 'keys', 'start')
+# %% ../../../nbs/methods/mmkd/71_teacher.ipynb #18b17b2b
+_FILES = ('sentence.npy', 'words.npy', 'keys.npy', 'start.npy')
 
 class TeacherCache:
-    "What a teacher says about sentences, in memory-mapped files"
+    "A teacher's vectors of sentences, in memory-mapped files"
     def __init__(self,
         folder, # made by `teacher_cache`
     ):
-        self.folder, (self.sentence, self.words, self.keys, self.start) = Path(folder), (np.load(Path(folder)/f'{k}.npy', mmap_mode='r') for k in _FILES)
+        self.folder = Path(folder)
+        self.sentence, self.words, self.keys, self.start = (np.load(self.folder/f, mmap_mode='r') for f in _FILES)
 
     def __len__(self): return len(self.sentence)
-    def __repr__(self): return f'TeacherCache({len(self)} sentences, {len(self.words)} words of {self.words.shape[1]} {self.words.dtype}, {self.bytes / 2**20:.1f} MiB)'
+    def __repr__(self):
+        words = f'{len(self.words)} words of {self.words.shape[1]} {self.words.dtype}'
+        return f'TeacherCache({len(self)} sentences, {words}, {self.bytes / 2**20:.1f} MiB)'
 
     @property
-    def bytes(self) -> int: return sum(getattr(self, k).nbytes for k in _FILES)
+    def bytes(self) -> int: return sum(x.nbytes for x in (self.sentence, self.words, self.keys, self.start))
 
-    def batch(self,
-        rows,      # numbers of sentences
-        keys=None, # words of the student (sentences, words); None: sentence vectors only
-    ) -> dict: # tensors in fp32, as `Teacher.batch` gives them
-        "What the teacher has said about some sentences"
-        rows = np.asarray(rows)
-        out = dict(teacher_sentence=torch.from_numpy(self.sentence[rows].astype(np.float32)))
-        if keys is None: return out
-        at, there = _matched(keys, [self.keys[self.start[r]:self.start[r + 1]] for r in rows])
-        return out | dict(teacher_words=torch.from_numpy(self.words[at + self.start[rows][:, None]].astype(np.float32)), teacher_there=there)
+# %% ../../../nbs/methods/mmkd/71_teacher.ipynb #3b7e34b5
+@patch
+def batch(self: TeacherCache,
+    rows,      # numbers of sentences
+    keys=None, # words of the student (sentences, words); None: sentence vectors only
+) -> dict: # tensors in fp32, as `Teacher.batch` gives them
+    "The teacher's vectors of some sentences."
+    rows = np.asarray(rows)
+    out = dict(teacher_sentence=torch.from_numpy(self.sentence[rows].astype(np.float32)))
+    if keys is None: return out
+    at, there = _matched(keys, [self.keys[self.start[r]:self.start[r + 1]] for r in rows])
+    words = self.words[at + self.start[rows][:, None]].astype(np.float32)
+    return out | dict(teacher_words=torch.from_numpy(words), teacher_there=there)
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-17
 def teacher_cache(
@@ -135,10 +147,11 @@ def teacher_cache(
     batch_size: int = 64,
 ) -> TeacherCache:
     "The cache of a teacher's vectors of these sentences, made if it is not there."
-    if teacher.dropout: raise XlnbError("a teacher with dropout says something else every time: use it without a cache")
-    if dtype not in ('float32', 'float16'): raise XlnbError(f"dtype={dtype!r} is unknown: choose 'float32' or 'float16'")
+    if teacher.dropout: raise XlnbError("a teacher with dropout gives other vectors every time: use it without a cache")
+    if dtype not in ('float32', 'float16'):
+        raise XlnbError(f"dtype={dtype!r} is unknown: choose 'float32' or 'float16'")
     home = Path(folder).expanduser() if folder else cache_home()/'teachers'
-    made = home/digest([teacher.fingerprint, dtype, texts])
+    made = home/digest([teacher.fingerprint, dtype, texts, *_segmented(texts)])
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(made.with_suffix('.lock')):
         if not made.exists():
@@ -146,6 +159,11 @@ def teacher_cache(
     return TeacherCache(made)
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #ac06f5f5
+def _segmented(texts):
+    "How words are found in texts without spaces; nothing for other texts"
+    if not any(map(is_unspaced, texts)): return []
+    return ['letters' if segmenter() is None else 'segmenter']
+
 def _write(teacher, texts, folder, dtype, batch_size):
     "All vectors, batch by batch, sentences of like length together"
     folder.mkdir()
@@ -166,28 +184,35 @@ def _write(teacher, texts, folder, dtype, batch_size):
     np.save(folder/'start.npy', start)
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-29
-LAB_TEACHER = dict(documents=6000, vocab_size=1500, hidden_size=128, layers=3, intermediate=256, steps=5000, batch_size=40, block_size=24, mask=.2, lr=2e-3, seed=0)
+LAB_TEACHER = dict(documents=6000, vocab_size=1500, hidden_size=128, layers=3, intermediate=256, # its text and its size
+                   steps=5000, batch_size=40, block_size=24, mask=.2, lr=2e-3, seed=0)           # and its training
 
 def lab_teacher(
     folder=None, # where to keep it; a clone's own checkpoint, else `cache_home()`, if None
     **changes,   # of `LAB_TEACHER`, such as steps=20
 ) -> str: # the folder of a Transformers checkpoint
-    "An English encoder for the laboratory, pre-trained if it is not there yet"
+    "An English encoder for the laboratory, pre-trained if it is not there yet."
     how = LAB_TEACHER | changes
-    if unknown := set(how) - set(LAB_TEACHER): raise XlnbError(f"the laboratory's teacher has no {', '.join(sorted(unknown))}: change {', '.join(LAB_TEACHER)}")
+    if unknown := set(how) - set(LAB_TEACHER):
+        raise XlnbError(f"the laboratory's teacher has no {some(sorted(unknown))}: change {some(LAB_TEACHER)}")
     shipped = Path(languages.__file__).resolve().parent.parent/'checkpoints'/'lab'/'english'
     if folder is None and not changes and (shipped/'model.safetensors').exists(): return str(shipped)
-    name = 'lab-english-' + hashlib.blake2b(json.dumps(how).encode(), digest_size=4).hexdigest()
-    out = Path(folder) if folder else cache_home()/name
+    out = Path(folder) if folder else cache_home()/f'lab-english-{digest(how, 4)}'
     if (out/'model.safetensors').exists(): return str(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent/f'{out.name}.lock'):
-        if (out/'model.safetensors').exists(): return str(out)
-        texts = Lab().corpus('en', how['documents'])
-        tokenizer = train_tokenizer(texts, how['vocab_size'], max_length=256, kind='bpe')
-        config = XLMRobertaConfig(hidden_size=how['hidden_size'], num_hidden_layers=how['layers'], num_attention_heads=4, intermediate_size=how['intermediate'], type_vocab_size=1,
-                                  max_position_embeddings=130, pad_token_id=tokenizer.pad_token_id)
-        pretrain(texts, out, tokenizer, config=config, **{k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}, half=True,
-                 bf16=not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False))
-        shutil.rmtree(out/'checkpoints', ignore_errors=True)
+        if not (out/'model.safetensors').exists(): _pretrain_teacher(out, how)
     return str(out)
+
+# %% ../../../nbs/methods/mmkd/71_teacher.ipynb #81e6651f
+def _pretrain_teacher(out, how):
+    "Make the laboratory's teacher in a folder; one that was interrupted goes on"
+    texts = Lab().corpus('en', how['documents'])
+    tokenizer = train_tokenizer(texts, how['vocab_size'], max_length=256, kind='bpe')
+    config = XLMRobertaConfig(hidden_size=how['hidden_size'], num_hidden_layers=how['layers'], num_attention_heads=4,
+                              intermediate_size=how['intermediate'], type_vocab_size=1, max_position_embeddings=130,
+                              pad_token_id=tokenizer.pad_token_id)
+    training = {k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}
+    pretrain(texts, out, tokenizer, config=config, **training, half=True,
+             bf16=device() == 'cpu' or best_precision() == 'bf16')
+    shutil.rmtree(out/'checkpoints', ignore_errors=True)

@@ -20,10 +20,11 @@ from ...core import XlnbError, device, file_digest, option
 from ...data.kinds.base import collator, featurize, kind_of
 from ...evaluation.predict import validation
 from .baselines import DictionaryCandidates, RandomCandidates, read_dictionary
-from .candidates import MaskedCandidates, vocabularies
+from .candidates import MaskedCandidates
 from .collator import SwitchedCollator, switched_loss
 from .mixup import draw_weights
 from .table import as_table, switch_rates, switch_table, task_texts
+from .vocabulary import vocabularies
 from ...models.encoders import load_encoder
 from ...training.losses import task_loss
 from ...training.stage import Context, Stage, Tuning

@@ -1,0 +1,95 @@
+"""Stored results still come out: verification, pages and their stores, twenty steps on any machine."""
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_study import encoder, small  # noqa: F401  fixtures
+
+from xlnb.core import XlnbError
+from xlnb.data.tasks import get_task
+from xlnb.models.encoders import load_tokenizer
+from xlnb.models.heads import with_head
+from xlnb.study.grid import Study
+from xlnb.study.store import Store
+from xlnb.study.verify import check_store, compared, verify
+from xlnb.training.schedule import Budget
+from xlnb.training.stage import Context, run_stage
+from xlnb.methods.finetune import FineTune
+
+STORED = Path(__file__).parent / "sgd_losses.json"
+
+
+def test_outcomes(small):  # noqa: F811
+    study = small().run(progress=False)
+    assert verify(study, 1, progress=False).outcome.tolist() == ["equal"]
+    file = study.store.files()[0]
+    items, info = study.store.read(file)
+    study.store.write(file, items, info | dict(code=info["code"] | {"xlnb.training.stage": "earlier"}))
+    table = verify(study, 2, progress=False)
+    assert table.outcome.tolist() == ["equal", "equal"] and "training.stage" in table.caption
+    table = verify(study, 2, stamp=True, progress=False)
+    stamps = study.store.read(file)[1]["stamps"]
+    assert "1 cells stamped anew" in table.caption and stamps[0]["code"]["xlnb.training.stage"] == "earlier" and stamps[0]["sample"] == 2
+    assert study.cells().state.tolist() == ["stored", "stored"]
+    study.store.write(file, items.assign(correct=1 - items.correct), info)
+    assert "differs" in verify(study, 2, stamp=True, progress=False).outcome.tolist()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert "corrupted" in verify(study, 1, progress=False).outcome.tolist()
+
+
+def test_on_another_machine_the_spread_decides(small):  # noqa: F811
+    items = small().run(progress=False).items()
+    old = items[items.seed == 0]
+    new = old.assign(correct=old.correct.where(old.id != old.id.iloc[0], 1 - old.correct))
+    score = old.groupby("lang").correct.mean()
+    assert compared(old, new, True, None)[0] == "differs"
+    assert compared(old, new, False, None)[0] == "one seed"
+    assert compared(old, new, False, score * 0 + .5)[0] == "within the spread"
+    assert compared(old, new, False, score * 0)[0] == "differs"
+
+
+def test_a_page_and_its_store(small):  # noqa: F811
+    study = small().run(progress=False)
+    assert check_store(study) == []
+    file = study.store.files()[0]
+    items, info = study.store.read(file)
+    study.store.write(file, items, info | dict(code=info["code"] | {"xlnb.core": "earlier"}))
+    assert check_store(study) == ["core"]     # stale code is only said
+    task = study.tasks[0]
+    with pytest.raises(XlnbError, match="train_examples: 64 then, 63 now"): check_store(small(budget=replace(study.budgets[0], train_examples=63)))
+
+    def one_label_off(lang, split):
+        first = lambda r, i: {"label": (r["label"] + 1) % 3 if (i, split, lang) == (0, "test", "qal") else r["label"]}
+        return task.loader(lang, split).map(first, with_indices=True)
+
+    full = small(budget=Budget(eval_examples=None, train_examples=16), seeds=1, store=study.store.root / "full").run(progress=False)
+    with pytest.raises(XlnbError, match="data: "):
+        check_store(Study(replace(task, loader=one_label_off), full.encoders, full.recipes, 1, full.budgets, "qal", full.store))
+
+
+@pytest.mark.parametrize("root", [p for p in Path(__file__).parents[1].glob("nbs/**/store/*") if p.is_dir()] or [None])
+def test_published_stores(root):
+    "The cells of a published store are found by the names in their own records, with the data and configuration of today"
+    if root is None: pytest.skip("no store is published yet")
+    from xlnb.study.verify import stored_cell
+    for info in Store(root).infos():
+        if info["cell"]["task"]["name"].startswith("lab-"): assert stored_cell(info).key() == info["key"], info["file"]
+
+
+def sgd_losses():
+    "Twenty steps of plain stochastic gradient descent: nothing in them amplifies rounding"
+    task, tokenizer = get_task("lab-inference"), load_tokenizer("lab")
+    ctx = Context(task, "lab", tokenizer, budget=Budget(train_examples=320, eval_examples=20, max_length=64))
+    model = with_head("lab", task, seed=0)
+    stage, = FineTune(steps=20, select="last", lr=.1).stages(model, ctx)
+    stage.args |= dict(optim="sgd", logging_steps=1)
+    return [h["loss"] for h in run_stage(stage, model).history if "loss" in h]
+
+
+def test_twenty_steps_come_out_as_stored():
+    losses = sgd_losses()
+    assert len(losses) == 20 and losses == pytest.approx(json.loads(STORED.read_text()), abs=1e-4)
+
+
+if __name__ == "__main__": STORED.write_text(json.dumps(sgd_losses()))   # after a change of data, encoder or training that is meant
