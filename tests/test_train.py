@@ -330,3 +330,20 @@ def test_bad_input(change, message):
     s = stage(64)
     for k, v in change.items(): setattr(s, k, v)
     with pytest.raises(XlnbError, match=message): run_stage(s, encoder(), seed=0)
+
+
+def test_a_stage_may_see_the_model_otherwise():
+    "A view with the same weights is trained and predicts; the model that was given is the result"
+    seen = []
+    class Seen(type(encoder())):
+        def forward(self, *args, **kwargs): seen.append(self.training); return super().forward(*args, **kwargs)
+    def view(model):
+        out = Seen.__new__(Seen)
+        out.__dict__ = model.__dict__
+        return out
+    s = stage(64, max_steps=4, eval_steps=4); s.view = view
+    plain = stage(64, max_steps=4, eval_steps=4)
+    model = encoder()
+    r = run_stage(s, model, seed=1)
+    assert r.model is model and type(model) is not Seen and {True, False} == {*seen}
+    assert same(weights(model), weights(run_stage(plain, encoder(), seed=1).model))

@@ -189,10 +189,11 @@ def run_stage(
 ) -> StageResult: # the model, history and cost
     "Train `model` on a stage, resuming what an earlier call left in `out`."
     _check(stage)
-    trained, how = stage.view(model) if stage.view else model, (seed, progress, callbacks)
+    seen = stage.view(model) if stage.view else model
     if out is None:
-        with tempfile.TemporaryDirectory() as tmp: res = _run(stage, trained, Path(tmp), *how, 1e9, keep=False)
-    else: res = _run(stage, trained, Path(out).expanduser().resolve(), *how, save_minutes, keep=True)
+        with tempfile.TemporaryDirectory() as tmp:
+            res = _run(stage, seen, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
+    else: res = _run(stage, seen, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
     return dataclasses.replace(res, model=model)
 
 # %% ../../nbs/training/33_stage.ipynb #814458b6

@@ -45,12 +45,11 @@ class Stage:
     patience: int|None = None                # stop after so many evaluations without a new best; None: never stop early
     oracle: str|None = None                  # language of `eval_data` when that is not the source
     options: dict|None = None                # what else decides the result: a folder of checkpoints belongs to it
-    # model -> another with the same weights, which loss and metrics call, such as one that scores label words
-    view: Callable|None = None
     # may be stopped with `StageStopped`: the weights at the start are remembered
     guarded: bool = False
     # small records of the method, stored with the result; or a function of the result that makes them
     extra: Any = field(default_factory=dict)
+    view: Callable|None = None               # the model -> one of the same weights that answers the stage's batches
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):

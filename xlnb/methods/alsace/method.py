@@ -120,6 +120,7 @@ class Plan:
     report: TeacherReport|None = None # who teaches and why; None for self-training
     pairs: list = field(default_factory=list) # positions in `langs`; empty for self-training
     stage: Stage|None = None         # what the trainer runs
+    view: Any = None                 # the model -> what scores labels with the same weights
 
     @property
     def langs(self) -> list: return list(self.text.langs)
@@ -150,11 +151,10 @@ def plan(self: ALSACE,
     text, held = whole.divide(self.held_out, ctx.seed)
     logits = label_logits(model, scorer, text.rows, ctx.budget.eval_batch_size)
     rows, watch = self.watched(model, ctx, scorer, held)
-    plan = Plan(text, held, watch)
+    plan = Plan(text, held, watch, view=scorer.prepare)
     make = self.distillation if self.objective == 'distillation' else self.self_training
     plan.stage = make(plan, model, ctx, scorer, logits)
     self.choosing(plan, ctx, rows)
-    plan.stage.view = scorer.prepare
     return plan
 
 # %% ../../../nbs/methods/alsace/68_run.ipynb #8ac8a62b
@@ -183,7 +183,7 @@ def choosing(self: ALSACE, plan: Plan, ctx: Context, rows: list):
     every = max(1, math.ceil(stage.schedule.steps / self.evaluations))
     stage.eval_data, stage.compute_metrics, stage.metric = rows, plan.watch, metric
     stage.args |= dict(eval_steps=every, per_device_eval_batch_size=ctx.budget.eval_batch_size)
-    stage.guarded, stage.extra = self.guard is not None, plan.record
+    stage.guarded, stage.extra, stage.view = self.guard is not None, plan.record, plan.view
 
 # %% ../../../nbs/methods/alsace/68_run.ipynb #87684a81
 @patch
