@@ -70,7 +70,7 @@ def run_one(specs, task):
         except Exception as e: faults.append(str(e)); continue
         with tempfile.TemporaryDirectory() as out:
             items, info = run_cell(Cell(get_task(task), 'lab', made, 0, Budget(**BUDGET), LANGS), out)[:2]
-        items = items.drop(columns=[c for c in ('task', 'encoder', 'recipe', 'seed', 'budget') if c in items])
+        items = items.drop(columns=[c for c in ('task', 'encoder', 'recipe', 'seed', 'budget', 'sample') if c in items])
         numbers = items.select_dtypes(('number', 'bool'))
         table = {c: json.loads(items[c].to_json(orient='values', double_precision=15, default_handler=str)) for c in items}
         means = numbers.groupby(items.lang).mean().to_dict()

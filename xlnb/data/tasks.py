@@ -48,7 +48,7 @@ class Location(Description):
     columns: dict = field(default_factory=dict, hash=False)
     label_names: dict = field(default_factory=dict, hash=False) # {label in the source: label here}, where they differ
     splits: dict = field(default_factory=lambda: {o: o for o in SPLITS}, hash=False) # {canonical: split of the source}
-    drop: tuple = () # texts that stand for a missing translation; their rows are left out
+    drop: tuple = () # texts in place of a missing translation; their rows are left out
     keep: object = None # function (row of the source, language code) -> does it belong here?; all do if None
     parallel: bool = True # do rows with the same id say the same in every language?
     extra: tuple = () # further columns to keep where they exist
@@ -69,7 +69,7 @@ class Task(Location):
     def __post_init__(self): _complete(self)
 
     def identity(self) -> dict:
-        "What decides a score besides rows and model, for the keys of results"
+        "What decides a score apart from rows and model, for the keys of results"
         return {k: getattr(self, k) for k in ('name', 'labels', 'metric', 'source',
                                               'options')} | dict(kind=str(self.kind))
 
@@ -401,7 +401,7 @@ class _Own:
         if split in self.splits(code): return _as_dataset(self.table[code][split], f"'{self.name}' ({code}, {split})")
 
 def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label names
-    "The labels that stand in the rows"
+    "The labels that are in the rows"
     column, found = columns.get(get_kind(kind).label_column, get_kind(kind).label_column), set()
     for code, splits in table.items():
         for split in splits:
@@ -422,7 +422,7 @@ def own_task(
     name: str, # how to call it
     kind, # a `Kind`, or its name: 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
     data, # a folder, or {language: {split: rows}} with rows as Dataset, DataFrame, list of dicts or dict of lists
-    labels=None, # label names; those that stand in the rows if None
+    labels=None, # label names; those of the rows if None
     source: str = 'en', # language of the training rows
     columns: dict | None = None, # {canonical: column of yours}, where they differ
     **fields # further fields of `Task`

@@ -36,6 +36,7 @@ def stored_cell(
 
 _TOLD = 'task', 'recipe', 'budget', 'seed', 'langs', 'encoder', 'data', 'reads', 'more'  # what says most comes first
 
+# %% ../../nbs/study/95_verify.ipynb #e379dc0f
 def difference(
     was: dict, now: dict,  # Two identities, as `Cell.identity` gives them
     name: str = '',
