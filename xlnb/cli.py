@@ -173,6 +173,7 @@ def _show(results, folder, args) -> int:
               f"Summary: {paths['summary.md']}", sep='\n')
     return int(bool(failed))
 
+# %% ../nbs/98_cli.ipynb #f805ae91
 def _print_scores(task: str, table):
     "One task: languages by recipes, then how to read it"
     width = shutil.get_terminal_size().columns
@@ -227,6 +228,7 @@ def _texts(names: list):
     if not all(eq for _, eq, _ in pairs): raise XlnbError("Give all files as LANGUAGE=FILE or all without a language.")
     return {code: [f for f, (c, _, _) in zip(files, pairs) if c == code] for code, _, _ in pairs}
 
+# %% ../nbs/98_cli.ipynb #7ec580fa
 def _pretrain(args) -> int:
     "Command `pretrain`"
     texts = _texts(args.text)
@@ -357,6 +359,7 @@ def _parser() -> argparse.ArgumentParser:
     _on_stores(command)
     return top
 
+# %% ../nbs/98_cli.ipynb #d52af93b
 def _on_stores(command):
     "The commands that read a store"
     p = command('report', _report, 'table, differences and figure of what a store holds')

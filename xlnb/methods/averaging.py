@@ -9,7 +9,7 @@ __all__ = ['mean_state', 'Averaging']
 from dataclasses import dataclass
 from typing import ClassVar, Iterable, Iterator
 
-import torch
+from fastcore.basics import patch
 
 from ..core import XlnbError, option
 from ..training.schedule import Schedule
@@ -51,21 +51,24 @@ class Averaging(Method):
     @property
     def snapshots(self) -> int: return self.checkpoints or 0
 
-    def fits(self, recipe):
-        "Refuse a recipe whose runs start from different heads"
-        if self.runs and getattr(recipe.during, 'head_seed', None) is None:
-            name = recipe.during.name
-            raise XlnbError(f"averaging(runs={self.runs}) needs the same new head in every run: write "
-                            f"{name}(head_seed=0)")
+# %% ../../nbs/methods/49_averaging.ipynb #58ddf4e4
+@patch
+def fits(self: Averaging, recipe):
+    "Refuse a recipe whose runs start from different heads"
+    if self.runs and getattr(recipe.during, 'head_seed', None) is None:
+        name = recipe.during.name
+        raise XlnbError(f"averaging(runs={self.runs}) needs the same new head in every run: write "
+                        f"{name}(head_seed=0)")
 
-    def stages(self,
-        model,         # fine-tuned for the task, changed in place
-        ctx: Context,  # of a study, which keeps snapshots and runs
-    ) -> Iterator[Stage]:  # none
-        "Put the mean into the model."
-        if not ctx.task.kind.trains: return
-        if ctx.runs is None:
-            raise XlnbError("averaging reads the snapshots and runs of a study: run it as part of a recipe")
-        states = ctx.runs.other_runs(self.runs) if self.runs else ctx.runs.snapshots(self.checkpoints)
-        model.load_state_dict(mean_state(states))
-        yield from ()
+@patch
+def stages(self: Averaging,
+    model,         # fine-tuned for the task, changed in place
+    ctx: Context,  # of a study, which keeps snapshots and runs
+) -> Iterator[Stage]:  # none
+    "Put the mean into the model."
+    if not ctx.task.kind.trains: return
+    if ctx.runs is None:
+        raise XlnbError("averaging reads the snapshots and runs of a study: run it as part of a recipe")
+    states = ctx.runs.other_runs(self.runs) if self.runs else ctx.runs.snapshots(self.checkpoints)
+    model.load_state_dict(mean_state(states))
+    yield from ()

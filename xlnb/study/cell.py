@@ -133,6 +133,7 @@ def code(self: Cell, methods=None) -> dict:  # {module: hash}, see `code_modules
              if type(o).__module__.split('.')[0] not in _LIBRARIES]
     return code_modules(run_cell, self.task.kind.metric(self.task).item, *known, lab=self.uses_lab())
 
+# %% ../../nbs/study/91_cell.ipynb #38fe3e4a
 _LIBRARIES = 'builtins', 'datasets', 'torch', 'transformers', 'pathlib'  # their versions are recorded
 
 # %% ../../nbs/study/91_cell.ipynb #96806803
@@ -157,19 +158,22 @@ class CellRun:
         self.ctx.runs = self
         self.trained = len(cell.recipe.before) + 1  # methods up to fine-tuning
 
-    def encoder(self):
-        "The encoder as it was loaded, with what its methods add in `prepare`"
-        model = load_encoder(self.cell.encoder)
-        for m in self.cell.recipe.before:  # what must be there before weights can be read
-            if hasattr(m, 'prepare'): m.prepare(model, self.ctx)
-        return model
+# %% ../../nbs/study/91_cell.ipynb #d866daf7
+@patch
+def encoder(self: CellRun):
+    "The encoder as it was loaded, with what its methods add in `prepare`"
+    model = load_encoder(self.cell.encoder)
+    for m in self.cell.recipe.before:  # what must be there before weights can be read
+        if hasattr(m, 'prepare'): m.prepare(model, self.ctx)
+    return model
 
-    def head(self, model=None):
-        "A new head of this cell's seed on an encoder; on the cell's own, if None"
-        during, encoder = self.cell.recipe.during, self.cell.encoder if model is None else model
-        seed = getattr(during, 'head_seed', None)
-        return with_head(encoder, self.cell.task, self.cell.seed if seed is None else seed,
-                         getattr(during, 'pooling', 'auto'))
+@patch
+def head(self: CellRun, model=None):
+    "A new head of this cell's seed on an encoder; on the cell's own, if None"
+    during, encoder = self.cell.recipe.during, self.cell.encoder if model is None else model
+    seed = getattr(during, 'head_seed', None)
+    return with_head(encoder, self.cell.task, self.cell.seed if seed is None else seed,
+                     getattr(during, 'pooling', 'auto'))
 
 # %% ../../nbs/study/91_cell.ipynb #d8a580c2
 @patch

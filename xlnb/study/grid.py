@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..core import XlnbError, file_digest
-from ..data.tasks import get_task
+from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..models.encoders import load_encoder
 from .cell import Cell, CellRun, encoder_label, run_cell
@@ -55,9 +55,7 @@ class Study(Results):
         recipes='finetune',  # A recipe or several, as `recipe` reads them
         seeds=3,  # How many seeds, or which
         budget=None,  # A `Budget`, or several; everything there is, if None
-        # Languages to test in any code form; 'all' that the task has; if None all but of tasks with very
-        # many, which name some (`Task.tested`)
-        langs=None,
+        langs=None,  # Languages to test in any code form, or 'all'; if None those that each task names (`Task.tested`)
         store='runs/study',  # Folder of the results, or a `Store`
         data=None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
         keep_stale=False,  # Take stored results that an earlier version of the code computed
@@ -72,10 +70,8 @@ class Study(Results):
         self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
         self.seeds, self.budgets = _seeds(seeds), listed(budgets or budget or Budget())
         self.data, self.keep_stale, self.keep_models = data and _absolute(data), keep_stale, keep_models
-        self.measures, self.plan = listed(measures), read_plan(plan) if plan else None
-        self.prefixes = None if prefixes is False else prefixes or Prefixes()
-        self.store, self.failed, self._keys = store if isinstance(store, Store) else Store(store), {}, {}
-        self.grid = self._laid_out(langs)
+        self.measures, self.plan, self.prefixes = listed(measures), read_plan(plan) if plan else None, prefixes
+        self.store, self.grid = store if isinstance(store, Store) else Store(store), self._laid_out(langs)
 
 # %% ../../nbs/study/93_grid.ipynb #ab9c1abd
 @patch
@@ -84,6 +80,7 @@ def _laid_out(self: Study, langs) -> list:
     if len({*map(encoder_label, self.encoders)}) < len(self.encoders):
         raise XlnbError("Two encoders have the same name: rename one of the folders, so that tables can distinguish "
                         "them.")
+    self._keys = {}  # key and identity of each cell, once they are asked for
     for name in self.measures: get_measure(name)
     nearest = min((b - a for a, b in zip(sorted(self.seeds), sorted(self.seeds)[1:])), default=None)
     for r in self.recipes:
@@ -158,6 +155,7 @@ def stored(self: Study) -> dict:
     found = {cell: files[key] for cell, (key, _) in self.keys().items() if key in files}
     return {cell: info | dict(changed=_changed(cell, info)) for cell, info in found.items()}
 
+# %% ../../nbs/study/93_grid.ipynb #22f7e463
 def _changed(cell: Cell, info: dict) -> list:
     "Modules that are others now than when a cell was stored, or that it did not have then"
     now, then = cell.code(), info['code']
@@ -219,7 +217,7 @@ class Job:
 def store(self: Job, progress: bool):
     "Compute what is missing of a cell: all of it, or measures that it has not been asked for yet"
     cell, o, work = self.cell, self.options, self.root/f'.{self.key}.work'
-    if isinstance(cell.task, str): cell = dataclasses.replace(cell, task=get_task(cell.task))
+    if isinstance(cell.task, tuple): cell = dataclasses.replace(cell, task=task_as(*cell.task))
     store, common = Store(self.root), dict(progress=progress, prefixes=o['prefixes'], snapshots=o['snapshots'])
     items, info = store.find(self.key) or (None, None)
     if info and self.done(info): return
@@ -231,6 +229,7 @@ def store(self: Job, progress: bool):
         info |= dict(provenance=provenance(), plan=o['plan'])
     store.save(cell, self.key, items, info, self.identity)
 
+# %% ../../nbs/study/93_grid.ipynb #0e709791
 def measured(
     cell: Cell,  # That is stored
     items,  # Its rows
@@ -283,7 +282,8 @@ def jobs(self: Study, root) -> list:
     "A job for each cell"
     last = max((getattr(m, 'snapshots', 0) for r in self.recipes for m in r.after), default=0)
     options = dict(keep_stale=self.keep_stale, keep_models=self.keep_models, measures=self.measures, snapshots=last,
-                   plan=self.plan and self.plan['hash'], prefixes=self.prefixes)
+                   plan=self.plan and self.plan['hash'], prefixes=None if self.prefixes is False else self.prefixes
+                   or Prefixes())
     return [Job(cell, *self.keys()[cell], root, options) for cell in self.grid]
 
 @patch
@@ -315,6 +315,7 @@ def _one_by_one(jobs, rows, bar):
             if fault == 'busy': busy.append(job)
             else: yield job.cell.label, fault
 
+# %% ../../nbs/study/93_grid.ipynb #bc763549
 def _side_by_side(jobs, submit):
     "Compute cells in an executor, in the order in which they finish"
     futures = {submit(_travelling(job).finish): job.cell.label for job in jobs}
@@ -326,10 +327,12 @@ def _side_by_side(jobs, submit):
         for future in futures: future.cancel()
 
 def _travelling(job: Job) -> Job:
-    "A task that cannot be pickled, because a function reads its rows, travels as its name"
+    "A task that cannot be pickled, because a function reads its rows, travels as its name, metric and options"
     try: pickle.dumps(job.cell.task)
     except (AttributeError, TypeError, pickle.PicklingError):
-        return dataclasses.replace(job, cell=dataclasses.replace(job.cell, task=job.cell.task.name))
+        task = job.cell.task
+        named = task.name, task.metric, tuple(task.options.items())
+        return dataclasses.replace(job, cell=dataclasses.replace(job.cell, task=named))
     return job
 
 # %% ../../nbs/study/93_grid.ipynb #cell-22

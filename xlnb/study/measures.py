@@ -36,6 +36,7 @@ def register_measure(
     "Make a measure known to every study"
     MEASURES[name] = function
 
+# %% ../../nbs/study/94_measures.ipynb #6fc812db
 def get_measure(
     name: str,  # A registered measure
 ):  # The function

@@ -95,6 +95,7 @@ def snapshots(self: Prefixes, key: str, n: int) -> list:
     files = sorted((self.root/key).glob('snapshot-*.safetensors'), key=lambda p: int(p.stem.split('-')[1]))
     return files[-n:]
 
+# %% ../../nbs/study/88_prefixes.ipynb #514fc948
 @patch
 def trim(self: Prefixes):
     "Remove the prefixes that were read longest ago while all take more than `limit`"

@@ -58,6 +58,7 @@ def notes(self: Results) -> str:
         out.append(f"Stopped by a guard, counted with the weights they started from: {what}. ")
     return ''.join(out)
 
+# %% ../../nbs/study/92_store.ipynb #b8d28617
 @patch
 def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame:
     "`make` of the items of each source of labels, put together"
@@ -226,6 +227,7 @@ def report(self: Results,
     paths['summary.md'].write_text(text, encoding='utf-8')
     return {k: str(v) for k, v in paths.items()}
 
+# %% ../../nbs/study/92_store.ipynb #5c07bd7c
 @patch
 def _compared(self: Results, folder, baseline, paths: dict) -> str:
     "Differences as a file, and in words"
