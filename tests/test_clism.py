@@ -341,9 +341,11 @@ def test_cells_share_the_encoder(tmp_path, monkeypatch):
     "Two tasks, one pre-training; and the second cell is what it would be alone"
     runs, start = [], CLISM.stages
     monkeypatch.setattr(CLISM, "stages", lambda self, model, ctx: runs.append(ctx.task.name) or start(self, model, ctx))
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path / "one"))
     kw = dict(encoders="lab", recipes="clism(amount=20,batch_size=8,steps=2)+finetune", seeds=1, budget=Budget(train_examples=16, eval_examples=10), langs=["qal"])
     both = Study(["lab-spans", "lab-tags"], store=tmp_path / "both", **kw).run(progress=False)
     assert both.failed == {} and runs == ["lab-spans"]
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path / "another"))
     alone = Study("lab-tags", store=tmp_path / "alone", **kw).run(progress=False)
     assert runs == ["lab-spans", "lab-tags"]
     assert both.items()[both.items().task == "lab-tags"].prediction.tolist() == alone.items().prediction.tolist()

@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from seqeval.metrics import f1_score
 
 from toy_tokenizer import mirror, real_tokenizer
-from xlnb.data import tasks
+from xlnb.data import sources, tasks
 from xlnb.models.encoders import load_tokenizer
 from xlnb.data.kinds.spans import answer_scores
 from xlnb.evaluation.predict import decode, item_scores
@@ -280,7 +280,7 @@ def test_conll_of_the_hub(conll, monkeypatch, tmp_path):
         asked.append((path, config, data_dir, revision))
         if revision is None: raise RuntimeError('Dataset scripts are no longer supported, but found conll.py')
         return real(str(conll/path.split('/')[1]), data_dir=data_dir, split=split, cache_dir=str(tmp_path/'cache'))
-    monkeypatch.setattr(tasks, 'load_dataset', hub)
+    monkeypatch.setattr(sources, 'load_dataset', hub)
     t = get_task('conll')
     for lang in ('en', 'es', 'nl'):
         for split in ('validation', 'test') + ('train',) * (lang == 'en'):
@@ -303,7 +303,7 @@ def test_conll_in_a_mirror(conll):
 def test_tydiqa_of_the_hub_is_one_config(monkeypatch):
     rows = [dict(id=f'{l}-{i}', title='', context=f'{l} {i} here', question='?', answers=dict(text=[l], answer_start=[0])) for i in range(60) for l in ('english', 'swahili', 'korean')]
     seen = []
-    monkeypatch.setattr(tasks, 'load_dataset', lambda path, config, split: seen.append((path, config, split)) or Dataset.from_list(rows))
+    monkeypatch.setattr(sources, 'load_dataset', lambda path, config, split: seen.append((path, config, split)) or Dataset.from_list(rows))
     t = get_task('tydiqa')
     assert {o['answers']['text'][0] for o in t.load('sw', 'test', 'hub')} == {'swahili'} and len(t.load('sw', 'test', 'hub')) == 60
     train, held = t.load('en', 'train', 'hub'), t.load('en', 'validation', 'hub')
@@ -313,5 +313,5 @@ def test_tydiqa_of_the_hub_is_one_config(monkeypatch):
 
 def test_squad_of_the_hub(monkeypatch):
     row = dict(id='1', title='T', context='a b', question='?', answers=dict(text=['b', 'b'], answer_start=[2, 2]))
-    monkeypatch.setattr(tasks, 'load_dataset', lambda path, config, split: Dataset.from_list([row]) if (path, config) == ('rajpurkar/squad', None) else None)
+    monkeypatch.setattr(sources, 'load_dataset', lambda path, config, split: Dataset.from_list([row]) if (path, config) == ('rajpurkar/squad', None) else None)
     assert get_task('xquad:squad').load('en', 'train', 'hub')[0]['answers'] == row['answers'] and len(get_task('xquad:squad').load('en', 'validation', 'hub')) == 1

@@ -268,7 +268,7 @@ def one(kind, **change):
     ('sentence', dict(label=-1), 'kept secret'), ('sentence', dict(label=2), 'label 2'), ('sentence', dict(label=None), 'label None'), ('sentence', dict(label=0.5), 'label 0.5'),
     ('pair', dict(text_b=' '), "column 'text_b'"), ('choice', dict(label=2), 'number of a choice, 0 to 1'), ('choice', dict(label=None), 'number of a choice'),
     ('choice', dict(question='why'), "'cause' or 'effect'"), ('choice', dict(choices=['B']), 'at least two'), ('choice', dict(choices=['B', '']), 'two texts'),
-    ('span', dict(answers=dict(text=['B'], answer_start=[3])), 'does not stand at character 3'), ('span', dict(answers=dict(text=[], answer_start=[])), 'at least one text'),
+    ('span', dict(answers=dict(text=['B'], answer_start=[3])), 'is not at character 3'), ('span', dict(answers=dict(text=[], answer_start=[])), 'at least one text'),
     ('span', dict(question=''), "column 'question'"), ('span', dict(answers=dict(text=['A'], answer_start=[3, 4])), 'one answer_start for each'),
     ('span', dict(answers=None), 'at least one text'), ('span', dict(answers=dict(text=['A'], answer_start=[None])), 'one answer_start'),
     ('tags', dict(tags=None), 'label None'), ('tags', dict(tags=[1]), '1 for 2'), ('tags', dict(tokens=['A', '']), 'none of them empty'), ('tags', dict(tags=[1, 2]), 'label 2'),
@@ -280,7 +280,7 @@ def test_a_faulty_row(kind, change, hint):
 
 
 def test_ids_differ():
-    with pytest.raises(XlnbError, match='stands there twice'): sentences({'en': {'test': [dict(id=1, text='A', label=0), dict(id=1, text='B', label=0)]}}).load('en', 'test')
+    with pytest.raises(XlnbError, match='is there twice'): sentences({'en': {'test': [dict(id=1, text='A', label=0), dict(id=1, text='B', label=0)]}}).load('en', 'test')
 
 
 def test_a_column_that_is_not_there():

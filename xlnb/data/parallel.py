@@ -293,13 +293,13 @@ def evaluation_overlap(
     task = _task(task)
     fields = _columns_of(task)
     key = lambda r: json.dumps([r[f] for f in fields]).casefold()
-    mine = [key(r) for r in text.rows[task.source if task.source in text.rows else text.langs[0]]]
+    keys = [key(r) for r in text.rows[task.source if task.source in text.rows else text.langs[0]]]
     out = {}
     for split in ('validation', 'test'):
         if split not in task.splits: continue
         try: theirs = {key(r) for r in task.load(task.source, split, data=data)}
         except XlnbError: continue  # a split that is not there can not be trained on
-        out[split] = sum(k in theirs for k in mine) / len(mine)
+        out[split] = sum(k in theirs for k in keys) / len(keys)
     return out
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-38

@@ -80,7 +80,7 @@ def canonical_rows(
     seen = set()
     for place, values in zip(places, zip(*out.values())):
         row = dict(zip(out, values))
-        fault = ('id', 'stands there twice; ids must differ') if row['id'] in seen else kind.check(row, task)
+        fault = ('id', 'is there twice; ids must differ') if row['id'] in seen else kind.check(row, task)
         if fault: raise XlnbError(f"{where}, {place}, column '{fault[0]}': {fault[1]}. Correct or remove the row.")
         seen.add(row['id'])
     features = kind.types(task)
@@ -128,7 +128,7 @@ def show_rows(
     by_lang: dict, # {language: canonical rows}
     width: int = 240 # characters of a text at most
 ):
-    "A readable table of rows, a `pandas` Styler; where they are parallel, the languages of a row stand together"
+    "A readable table of rows, a `pandas` Styler; where they are parallel, the languages of a row are together"
     rows = [{'id': row['id'], 'language': code, **kind_of(task).show(task, row, width)} for code,
             ds in by_lang.items() for row in ds]
     place = {id: i for i, id in enumerate(dict.fromkeys(o['id'] for o in rows))}

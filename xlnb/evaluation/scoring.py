@@ -55,7 +55,7 @@ class HeadScorer:
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-11
 @dataclass
 class Verbaliser:
-    "How a task is put as a sentence with a gap, and which word stands for each label"
+    "How a task is put as a sentence with a gap, and which word means each label"
     template: str                                  # with {text_a}, {text_b} (or {text}) and {mask}
     words: tuple                                   # one word or phrase per label
     templates: dict = field(default_factory=dict)  # {language: template}, where translated
@@ -125,7 +125,7 @@ def _shorter(tokenizer, row, fields, excess):
     others = max((len(spans[g]) for g in fields if g != f), default=0)
     keep = max(len(spans[f]) - excess, min(others, len(spans[f]) - (excess + 1) // 2), 1)
     if keep == len(spans[f]):
-        raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} beside the template: raise it")
+        raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} next to the template: raise it")
     return row | {f: row[f][:spans[f][keep - 1][1]]}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-20
@@ -303,7 +303,7 @@ SENTINELS = '<extra_id_0>', '▁<extra_id_0>' # of T5, and of mT5
 def sentinel_id(
     tokenizer, # of an encoder-decoder
 ) -> int:
-    "The token that stands for a gap."
+    "The token of a gap."
     vocab = tokenizer.get_vocab()
     if (found := next((vocab[s] for s in SENTINELS if s in vocab), None)) is None:
         raise XlnbError(f"this tokenizer has no sentinel ({' or '.join(SENTINELS)}) for a gap: take a model such as "

@@ -15,10 +15,9 @@ import torch
 from torch.nn import functional as F
 
 from ...core import XlnbError, nearest, some
+from ...training.losses import full_precision
 
 # %% ../../../nbs/methods/alsace/62_losses.ipynb #cell-07
-def _full(x): return x if x.dtype == torch.float64 else x.float()
-
 def label_log_probs(
     logits: torch.Tensor,            # (instances, languages, labels)
     mask: torch.Tensor|None = None,  # (instances, labels), True where a label exists; all if None
@@ -28,7 +27,7 @@ def label_log_probs(
     if logits.ndim != 3:
         raise XlnbError(f"logits have the shape (instances, languages, labels), not {tuple(logits.shape)}")
     if temperature <= 0: raise XlnbError(f"the temperature must be above zero, not {temperature}")
-    z = _full(logits) / temperature
+    z = full_precision(logits) / temperature
     if mask is None: return z.log_softmax(-1)
     shape = len(logits), logits.shape[2]
     if mask.shape != shape:
@@ -72,7 +71,7 @@ def language_pairs(
     pairs = [*combinations(first, 2), *((t, s) for t in first for s in rest)]
     if ordered: pairs += [(b, a) for a, b in combinations(first, 2)]
     if not pairs:
-        raise XlnbError(f"strategy {strategy!r} leaves no pair of languages: there is one teacher and nobody to teach")
+        raise XlnbError(f"strategy {strategy!r} leaves no pair of languages: there is one teacher and no student")
     at = {l: i for i, l in enumerate(langs)}
     return sorted((at[a], at[b]) for a, b in pairs)
 
@@ -133,7 +132,7 @@ def alsace_loss(
     "Distillation between languages, with an optional cross-entropy in the source"
     distil = distillation_loss(logits, pairs, **options)
     if anchor_logits is None or not anchor: return distil, {'distil': distil}
-    ce = F.cross_entropy(_full(anchor_logits), anchor_labels)
+    ce = F.cross_entropy(full_precision(anchor_logits), anchor_labels)
     return distil + anchor * ce, {'distil': distil, 'anchor': ce}
 
 # %% ../../../nbs/methods/alsace/62_losses.ipynb #cell-51

@@ -6,7 +6,7 @@
 __all__ = ['RELEASED_TRAVEL', 'ALSACE', 'distillation_rate', 'instance_rows', 'instance_collator', 'LanguageDistillation', 'Plan',
            'Distilled', 'distil']
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #b2caa688
+# %% ../../../nbs/methods/alsace/68_run.ipynb #ffaa7775
 import math, os, warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from ...training.losses import Objective, task_loss
 from ...training.schedule import Schedule, learning_rate
 from ...training.stage import Context, Stage, StageResult, predict, run_stage
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #c2839932
+# %% ../../../nbs/methods/alsace/68_run.ipynb #bf594eb1
 @dataclass(frozen=True)
 class ALSACE(TeacherSelection):
     "Let the languages of a fine-tuned model vote, and distil from the better ones to the others"
@@ -50,7 +50,7 @@ class ALSACE(TeacherSelection):
     name: ClassVar[str] = 'alsace'
     slot: ClassVar[str] = 'after'
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #c0c59017
+# %% ../../../nbs/methods/alsace/68_run.ipynb #c1774f4d
 RELEASED_TRAVEL = 96_300 * 3e-8  # learning rate x steps of the authors' release, at 768 and 1024 dimensions
 
 def distillation_rate(
@@ -61,7 +61,7 @@ def distillation_rate(
     "The rate that moves as far as the release in the steps at hand, within a bound"
     return learning_rate(model) * min(RELEASED_TRAVEL / 2e-5 / steps, most)
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #86b0bceb
+# %% ../../../nbs/methods/alsace/68_run.ipynb #a9a09a63
 def instance_rows(
     scorer,             # makes features
     text: ParallelText,
@@ -87,7 +87,7 @@ def _draw(n, k):
     "`k` of `n` at random, none twice where there are enough; the trainer seeds each batch"
     return (torch.randperm(n)[:k] if k <= n else torch.randint(n, (k,))).tolist()
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #96fcbf81
+# %% ../../../nbs/methods/alsace/68_run.ipynb #a2bcd90f
 class LanguageDistillation(Objective):
     "The loss of a step: one forward pass over all languages of all instances, then all pairs"
     def __init__(self,
@@ -110,7 +110,7 @@ class LanguageDistillation(Objective):
     def counts(self, batch) -> int: # instances, which the loss is the mean of
         return len(batch.get('pieces', batch['input_ids'])) // self.n_langs
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #2a920497
+# %% ../../../nbs/methods/alsace/68_run.ipynb #1b25c742
 @dataclass
 class Plan:
     "What a run of ALSACE is about to do"
@@ -132,7 +132,7 @@ class Plan:
         return dict(probability_change=moved, instances=len(self.text), pairs=len(self.pairs),
                     rate=self.stage.schedule.lr, teachers=self.report and self.report.to_dict())
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #19edaab7
+# %% ../../../nbs/methods/alsace/68_run.ipynb #e1e88688
 @patch
 def plan(self: ALSACE,
     model,        # fine-tuned for the task
@@ -157,7 +157,7 @@ def plan(self: ALSACE,
     self.choosing(plan, ctx, rows)
     return plan
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #3f33b22d
+# %% ../../../nbs/methods/alsace/68_run.ipynb #8ac8a62b
 def _placed(model):
     "On the GPU if there is one and this process is alone"
     if torch.cuda.is_available() and int(os.environ.get('WORLD_SIZE', 1)) == 1: model.to('cuda')
@@ -185,7 +185,7 @@ def choosing(self: ALSACE, plan: Plan, ctx: Context, rows: list):
     stage.args |= dict(eval_steps=every, per_device_eval_batch_size=ctx.budget.eval_batch_size)
     stage.guarded, stage.extra, stage.view = self.guard is not None, plan.record, plan.view
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #272689c7
+# %% ../../../nbs/methods/alsace/68_run.ipynb #87684a81
 @patch
 def distillation(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits) -> Stage:
     "The stage of ALSACE itself; the plan gets the vote and the pairs"
@@ -201,7 +201,7 @@ def distillation(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits) 
     return Stage(name, instance_rows(scorer, plan.text), instance_collator(scorer, anchors), loss,
                  self.settings(model, len(plan.text)))
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #0419611e
+# %% ../../../nbs/methods/alsace/68_run.ipynb #fb512731
 @patch
 def self_training(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits) -> Stage:
     "Train on the surer half of the model's own labels, in the source or in all languages"
@@ -217,7 +217,7 @@ def self_training(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits)
     size = max(self.accumulate, parts * self.accumulate)
     return Stage(self.objective, rows, scorer.collate, task_loss, self.settings(model, len(plan.text), size))
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #f3aaf8c9
+# %% ../../../nbs/methods/alsace/68_run.ipynb #0d2f9754
 @patch
 def watched(self: ALSACE, model, ctx: Context, scorer, held: ParallelText) -> tuple: # rows; a `Watch`
     "The rows that choose the weights, and what measures them"
@@ -232,7 +232,7 @@ def watched(self: ALSACE, model, ctx: Context, scorer, held: ParallelText) -> tu
     watch = Watch(gold, len(held), len(held.langs), self.guard)
     return rows, watch.begin(predict(model, rows, scorer.collate, ctx.budget.eval_batch_size))
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #cfacd640
+# %% ../../../nbs/methods/alsace/68_run.ipynb #c2ec4ff0
 @patch
 def stages(self: ALSACE,
     model,        # fine-tuned for the task, changed in place
@@ -241,6 +241,9 @@ def stages(self: ALSACE,
     "One stage of distillation"
     plan = self.plan(model, ctx)
     if plan is not None: yield plan.stage
+
+@patch
+def measures(self: ALSACE) -> tuple: return 'votes', 'vote_accuracy', 'probability_change', 'calibration_change'
 
 @dataclass
 class Distilled:
@@ -257,7 +260,7 @@ class Distilled:
         "What was measured on the way"
         return pd.DataFrame([self.plan.watch.start, *self.plan.watch.log]).rename_axis('evaluation')
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #88bc2599
+# %% ../../../nbs/methods/alsace/68_run.ipynb #cdf7aded
 def distil(
     model,                     # fine-tuned for the task, changed in place
     ctx: Context,              # task, tokenizer, seed, budget, languages

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEACHERS', 'TeacherSelection']
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #005e8bad
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #72b70f94
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from ...evaluation.scoring import label_logits, label_probs
 from .vote import TeacherReport, choose_teachers, random_teachers, select_teachers
 from ...training.stage import Context, Method
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #a0707886
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #1d84f2c6
 @dataclass(frozen=True)
 class TeacherSelection(Method):
     "Stage one of ALSACE: which text, which languages, who teaches"
@@ -42,7 +42,7 @@ class TeacherSelection(Method):
 
 TEACHERS = ('vote', 'random', 'source', 'oracle')
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #b6d42cd1
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #0b87e64f
 @patch
 def whole_text(self: TeacherSelection,
     task,      # a `Task`
@@ -64,7 +64,7 @@ def whole_text(self: TeacherSelection,
                       "these languages take no part")
     return text.only(there)
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #febafd02
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #d6847d52
 _lab_text = lru_cache(16)(lab_text)  # the same for all cells of a study
 
 @patch
@@ -74,7 +74,7 @@ def needs(self: TeacherSelection, task) -> list:
     return [f"unlabelled parallel text for {task.name!r} is missing: give text= a ParallelText, the path of "
             f"aligned rows, or one of its splits ({some(task.splits)})"]
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #369538f0
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #701400c7
 @patch
 def unlabelled(self: TeacherSelection, ctx: Context) -> ParallelText:
     "The parallel text of a run, cut to the amount"
@@ -91,7 +91,7 @@ def reads(self: TeacherSelection, cell) -> list: # of (language, split)
     "Labelled rows that decide a result besides those of the source: what an oracle reads"
     return [(l, 'validation') for l in self.langs or cell.langs] if self.teachers == 'oracle' else []
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #d165b3df
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #10a62490
 @patch
 def choose(self: TeacherSelection,
     ctx: Context, model, scorer, # what an oracle reads the validation rows with
@@ -110,7 +110,7 @@ def choose(self: TeacherSelection,
     else: given = _best_by_label(ctx, model, scorer, langs)
     return select_teachers(probs, langs, threshold=given, source=self.teachers, **how)
 
-# %% ../../../nbs/methods/alsace/67_selection.ipynb #667c44b2
+# %% ../../../nbs/methods/alsace/67_selection.ipynb #b540401d
 def _best_by_label(ctx, model, scorer, langs):
     "Languages at or above mean accuracy on labelled validation rows"
     acc = []
