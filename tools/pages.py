@@ -180,18 +180,23 @@ def definitions(code):
     except SyntaxError: return []
 
 
-def symbols(paths):
-    "{name: (module, page)} of everything public that the notebooks export"
-    found = {}
+def public(paths):
+    "(module, page, node, lines of its cell) of every public function and class that the notebooks export, in their order"
     for path in paths:
         module = None
         for cell in read(path)["cells"]:
             if cell["cell_type"] != "code": continue
             opts, code = options(source(cell))
             module = opts.get("default_exp", module)
-            if not exported(opts): continue
+            if not exported(opts) or "exporti" in opts: continue
             for n in definitions(code):
-                if not n.name.startswith("_") and not any(getattr(d, "id", "") == "patch" for d in n.decorator_list): found.setdefault(n.name, (module, path))
+                if not n.name.startswith("_") and not any(getattr(d, "id", "") == "patch" for d in n.decorator_list): yield module, path, n, code.splitlines()
+
+
+def symbols(paths):
+    "{name: (module, page)} of everything public that the notebooks export"
+    found = {}
+    for module, path, n, _ in public(paths): found.setdefault(n.name, (module, path))
     return found
 
 
@@ -329,20 +334,12 @@ class QuartoPage(Page):
 
 # --- reference --------------------------------------------------------------------------------------------------------
 def names_of(paths):
-    "{module: (page, [(kind, name, signature, first line of the docstring)])} of what the notebooks export, in their order"
+    "{module: (page, [(name, arguments, first line of the docstring)])} of what the notebooks export"
     found = {}
-    for path in paths:
-        module = None
-        for cell in read(path)["cells"]:
-            if cell["cell_type"] != "code": continue
-            opts, code = options(source(cell))
-            module = opts.get("default_exp", module)
-            if not exported(opts) or "exporti" in opts: continue
-            for n in definitions(code):
-                if n.name.startswith("_") or any(getattr(d, "id", "") == "patch" for d in n.decorator_list): continue
-                rows = [] if isinstance(n, ast.ClassDef) else [r for r in parameters(n, code.splitlines()) if r[0] not in ("self", "cls", "returns")]
-                args = "" if isinstance(n, ast.ClassDef) else f"({', '.join(r[0] for r in rows)})"
-                found.setdefault(module, (path, []))[1].append((n.name, args, (ast.get_docstring(n) or "").split("\n")[0]))
+    for module, path, n, lines in public(paths):
+        rows = [] if isinstance(n, ast.ClassDef) else [r for r in parameters(n, lines) if r[0] not in ("self", "cls", "returns")]
+        args = "" if isinstance(n, ast.ClassDef) else f"({', '.join(r[0] for r in rows)})"
+        found.setdefault(module, (path, []))[1].append((n.name, args, (ast.get_docstring(n) or "").split("\n")[0]))
     return found
 
 

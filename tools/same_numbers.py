@@ -73,7 +73,7 @@ def run_one(specs, task):
         items = items.drop(columns=[c for c in ('task', 'encoder', 'recipe', 'seed', 'budget', 'sample') if c in items])
         numbers = items.select_dtypes(('number', 'bool'))
         table = {c: json.loads(items[c].to_json(orient='values', double_precision=15, default_handler=str)) for c in items}
-        means = {c: v for c, v in numbers.groupby(items.lang).mean().to_dict().items()}
+        means = numbers.groupby(items.lang).mean().to_dict()
         lines = [h['loss'] for s in info['stages'] for h in s['history'] if 'loss' in h]
         return dict(scores=table, means=means, losses=lines[:5], last=lines[-1:],
                     lines=len(lines), weights=seen['weights'])
@@ -83,7 +83,8 @@ def run_one(specs, task):
 def work(asked, threads):
     "All cells by the checkout that PYTHONPATH names; a line of JSON each"
     warnings.simplefilter('ignore')
-    sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, '__module__', '').startswith('__editable__')]  # this checkout or nothing
+    editable = lambda finder: getattr(finder, '__module__', '').startswith('__editable__')
+    sys.meta_path[:] = [f for f in sys.meta_path if not editable(f)]  # this checkout or nothing
     import torch
     torch.set_num_threads(threads)
     import xlnb
@@ -139,7 +140,7 @@ def difference(old, new):
         gone, come = (len([w for w in a['weights'] if w not in {*b['weights']}]) for a, b in ((old, new), (new, old)))
         parts.append(f"weights: {gone} of {len(old['weights'])} tensors -> {come} of {len(new['weights'])} others")
     if columns:
-        means = [{c: r['means'].get(c) for c in columns} for _, r in sides]
+        means = [{c: r['means'][c] for c in columns if c in r['means']} for _, r in sides]
         parts.append(f"scores: {means[0]} -> {means[1]}" if means[0] != means[1] else f"items: {', '.join(columns)}")
     if not both: parts.append('no common column of scores')
     return '; '.join(parts)

@@ -69,16 +69,16 @@ def check_options(
 
 def _check_range(name, key, value, bounds):
     "Refuse what is no number, or outside the bounds"
-    said = ' and '.join(f'{_BOUNDS[k][0]} {b}' for k, b in bounds.items())
+    allowed = ' and '.join(f'{_BOUNDS[k][0]} {b}' for k, b in bounds.items())
     for v in value if isinstance(value, tuple) else (value,):
         if isinstance(v, str) or v is None or math.isnan(v):
             raise XlnbError(f"{name}: {key} must be a number, not {v!r}")
         if not all(_BOUNDS[k][1](v, b) for k, b in bounds.items()):
-            raise XlnbError(f"{name}: {key} must be {said}, not {v}")
+            raise XlnbError(f"{name}: {key} must be {allowed}, not {v}")
 
 # %% ../nbs/00_core.ipynb #bfbbf06d
 def _literals(hint) -> tuple:
-    "What a `Literal` allows, alone, in a tuple or beside None; nothing for other annotations"
+    "What a `Literal` allows, alone, in a tuple or with None; nothing for other annotations"
     origin, args = typing.get_origin(hint), [a for a in typing.get_args(hint) if a is not types.NoneType]
     if origin is typing.Literal: return tuple(args)
     if origin is tuple: args = [a for a in args if a is not Ellipsis]

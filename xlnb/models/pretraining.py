@@ -175,7 +175,7 @@ def _new_embeddings(init, tokenizer, overlap=True, seed=0):
 def _shared_pieces(old, new):
     "Ids of pieces that both vocabularies spell alike: {new id: old id}"
     have, out = old.get_vocab(), {}
-    wordpiece = any(t.startswith('##') for t in have)
+    wordpiece = type(old.backend_tokenizer.model).__name__ == 'WordPiece' # any vocabulary may hold a '##'
     for piece, i in new.get_vocab().items():
         if i in new.all_special_ids: continue
         alike = piece if not wordpiece else piece[1:] if piece.startswith(

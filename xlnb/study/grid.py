@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..core import XlnbError, file_digest
-from ..data.tasks import get_task
+from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..models.encoders import load_encoder
 from .cell import Cell, CellRun, encoder_label, run_cell
@@ -217,7 +217,7 @@ class Job:
 def store(self: Job, progress: bool):
     "Compute what is missing of a cell: all of it, or measures that it has not been asked for yet"
     cell, o, work = self.cell, self.options, self.root/f'.{self.key}.work'
-    if isinstance(cell.task, str): cell = dataclasses.replace(cell, task=get_task(cell.task))
+    if isinstance(cell.task, tuple): cell = dataclasses.replace(cell, task=task_as(*cell.task))
     store, common = Store(self.root), dict(progress=progress, prefixes=o['prefixes'], snapshots=o['snapshots'])
     items, info = store.find(self.key) or (None, None)
     if info and self.done(info): return
@@ -327,10 +327,12 @@ def _side_by_side(jobs, submit):
         for future in futures: future.cancel()
 
 def _travelling(job: Job) -> Job:
-    "A task that cannot be pickled, because a function reads its rows, travels as its name"
+    "A task that cannot be pickled, because a function reads its rows, travels as its name, metric and options"
     try: pickle.dumps(job.cell.task)
     except (AttributeError, TypeError, pickle.PicklingError):
-        return dataclasses.replace(job, cell=dataclasses.replace(job.cell, task=job.cell.task.name))
+        task = job.cell.task
+        named = task.name, task.metric, tuple(task.options.items())
+        return dataclasses.replace(job, cell=dataclasses.replace(job.cell, task=named))
     return job
 
 # %% ../../nbs/study/93_grid.ipynb #cell-22

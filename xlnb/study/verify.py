@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import XlnbError, plain, rng
-from ..data.tasks import get_task
+from ..data.tasks import task_as
 from ..evaluation.statistics import ScoreTable, scores
 from .cell import Cell, run_cell
 from .grid import Study
@@ -29,7 +29,7 @@ def stored_cell(
 ) -> Cell:
     "The cell that a record describes"
     was, name = info['cell'], info['cell']['encoder_name']
-    task = dataclasses.replace(get_task(was['task']['name']), metric=was['task']['metric'])
+    task = task_as(was['task']['name'], was['task']['metric'], was['task'].get('options', {}))
     budget = Budget(**{k: v for k, v in was['budget'].items() if k != 'class'})
     return Cell(task, (encoders or {}).get(name, name), recipe(was['recipe_name']), was['seed'], budget,
                 tuple(was['langs']), data)

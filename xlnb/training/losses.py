@@ -75,7 +75,7 @@ def step_shares(
 
 # %% ../../nbs/training/31_losses.ipynb #2bc178dc
 class Objective(nn.Module):
-    "A loss with parameters of its own, trained beside the model and thrown away afterwards."
+    "A loss with parameters of its own, trained together with the model and thrown away afterwards."
     weights: dict = {} # {part: weight}, where the loss is a weighted sum of its parts
 
     def forward(self,

@@ -90,7 +90,7 @@ def _part(self,
     return replace(self, epochs=self.epochs * share, steps=self.steps and max(1, round(self.steps * share)))
 
 def _arguments(self) -> dict: # `TrainingArguments` by name
-    "What the trainer is told; the learning rate must be known."
+    "The arguments of the trainer; the learning rate must be known."
     decay = 'constant_with_warmup' if self.decay == 'constant' else self.decay
     return dict(learning_rate=self.lr, num_train_epochs=self.epochs, max_steps=self.steps or -1,
                 warmup_steps=self.warmup,

@@ -277,9 +277,9 @@ def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key
     "Metrics of the stage on its evaluation rows, shared out over the processes."
     data = self.stage.eval_data if eval_dataset is None else eval_dataset
     me, n = self.args.process_index, self.args.world_size
-    mine = data if n == 1 else _Rows(data).take(list(range(me, len(data), n)))
-    res = self._eval_loss(mine) if self.stage.compute_metrics is None else \
-        predict(self.bare, mine, self.stage.collator, self.args.eval_batch_size)
+    own = data if n == 1 else _Rows(data).take(list(range(me, len(data), n)))
+    res = self._eval_loss(own) if self.stage.compute_metrics is None else \
+        predict(self.bare, own, self.stage.collator, self.args.eval_batch_size)
     if n > 1: res = gather_object([res])
     if self.stage.compute_metrics is not None:
         if n > 1: res = [res[i % n][i // n] for i in range(len(data))]

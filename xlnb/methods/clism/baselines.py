@@ -93,6 +93,7 @@ def has_gold(
     "Does it ask in pairs of the laboratory, whose entities and alignments are known?"
     return isinstance(m, CLISM) and m.text is None and m.spans != 'recurring'
 
+# %% ../../../nbs/methods/clism/86_baselines.ipynb #a73e4e29
 def projection_table(
     methods: dict,  # {name: CLISM} that ask in pairs of the laboratory
     ctx: Context,   # languages, tokenizer and seed
@@ -140,6 +141,7 @@ def watch_contrast(
     table = pd.concat(out, ignore_index=True)
     return table.pivot_table(index='method', columns=['measure', 'passes'], values='value', sort=False), histories
 
+# %% ../../../nbs/methods/clism/86_baselines.ipynb #18f6a8c2
 def _shortcut(model, tokenizer, pairs):
     "`shortcut_table` of some pairs, a row per number"
     table = shortcut_table(model, tokenizer, span_inputs(span_pairs(pairs, tokenizer), tokenizer, empty=True))

@@ -242,6 +242,7 @@ def stages(self: CLISM, model, ctx: Context) -> Iterator[Stage]:
     yield Stage('spans', Dataset.from_list(rows), collator, self.objective(model, ctx.seed), self.schedule(model))
     if ctx.out and int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')
 
+# %% ../../../nbs/methods/clism/80_method.ipynb #aec59265
 @lru_cache(32)
 def _lab_digest(lang, n): return digest(lab_text(lang, n).to_dict())
 

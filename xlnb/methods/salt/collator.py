@@ -144,7 +144,7 @@ def hard_copies(
     feats = [f for f in kind.features(task, columns, tok, n) if not f.get('window')]
     ok = [k for k, f in enumerate(feats) if kind.answered(f)]
     if not ok: return {}
-    edited = [any(s['field'] == 'context' for s in picked[k].switches) for k in ok]
+    edited = [rows[k] != picked[k].row for k in ok]
     pairs = kind.paired_inputs(task, [picked[k].row for k in ok], [rows[k] for k in ok], edited, tok, n)
     return collate.plain([feats[k] for k in ok]) | dict(rows=torch.tensor([picked[k].at for k in ok])) | pairs
 
