@@ -222,11 +222,13 @@ def test_what_decides_a_result_is_in_the_key(small, tmp_path):
     oracle = replace(cell, recipe=recipe("finetune(select='oracle:qal')"))
     assert rows_read(oracle.recipe.during, oracle) == [("qal", "validation")]
 
-    def one_label_off(lang, split):
-        first = lambda r, i: {"label": (r["label"] + 1) % 3 if (i, split, lang) == (0, "validation", "qal") else r["label"]}
-        return cell.task.loader(lang, split).map(first, with_indices=True)
+    def one_row_off(lang, split):
+        def change(r, i):
+            here = (i, split, lang) == (0, "validation", "qal")
+            return {"label": (r["label"] + here) % 3, "text_a": r["text_a"] + " " * here + "x" * here}
+        return cell.task.loader(lang, split).map(change, with_indices=True)
 
-    other, full = replace(cell.task, loader=one_label_off), Budget()
+    other, full = replace(cell.task, loader=one_row_off), Budget()
     for r, differs in (("finetune(select='oracle:qal')", True), ("salt(select='oracle:qal',candidates=dictionary,dictionary=lab)", True),
                        ("finetune+alsace(teachers=oracle)", True), ("finetune+alsace(text=validation)", True), ("finetune", False)):
         a = replace(cell, recipe=recipe(r), budget=full)
@@ -245,7 +247,7 @@ import sys
 class Scorer:
     def __init__(self, scale): self.scale = scale
 finetune = recipe('finetune').during
-for scale in (1, 1, 2): print(Cell(get_task('lab-inference'), 'lab', recipe([finetune, ALSACE(scorer=Scorer(scale))]), 0, Budget(train_examples=8, eval_examples=8), ('en',)).key())
+for scale in (1, 1, 2): print(Cell(get_task('lab-inference'), 'lab', recipe([finetune, ALSACE(scorer=Scorer(scale))]), 0, Budget(train_examples=8, eval_examples=8), ('en', 'qal')).key())
 """
     first, second = (subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split() for _ in range(2))
     assert first == second and first[0] == first[1] != first[2]

@@ -20,7 +20,7 @@ from ..core import XlnbError, device, digest, plain
 from ..data.schema import SPLITS
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
-from ..models.heads import save_encoder, with_head
+from ..models.heads import save_finetuned, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import measure
 from .recipe import Recipe
@@ -273,7 +273,7 @@ def run_cell(
     trained = time.time()
     if device() != 'cpu': run.model.to(device())
     run.items = cell_items(run)
-    if keep: save_encoder(run.model, run.tokenizer, keep)
+    if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
                 code=cell.code(), revision=encoder_revision(cell.encoder))

@@ -47,7 +47,7 @@ class Prefixes:
         cache = os.environ.get('XLNB_CACHE') or '~/.cache/xlnb'
         self.root, self.limit = Path(root or Path(cache)/'prefixes').expanduser(), limit
 
-    def __repr__(self): return f'Prefixes({len(self.keys())} in {self.root}, {self.size() / 1e9:.2f} GB)'
+    def __repr__(self): return f'Prefixes: {len(self.keys())} of {self.size() / 1e9:.2f} GB'
     def keys(self) -> list: return [p.parent.name for p in sorted(self.root.glob('*/made.json'))]
     def size(self) -> int: return sum(p.stat().st_size for p in self.root.glob('*/*') if p.is_file())
 

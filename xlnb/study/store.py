@@ -56,6 +56,8 @@ def notes(self: Results) -> str:
     if len(stopped):
         what = ', '.join(f'{name} {n} of {runs[name]} runs' for name, n in stopped.items())
         out.append(f"Stopped by a guard, counted with the weights they started from: {what}. ")
+    precisions = sorted({s['precision'] for i in infos for s in i['stages'] if s.get('precision', 'fp32') != 'fp32'})
+    if precisions: out.append(f"Trained in {', '.join(precisions)} mixed precision. ")
     return ''.join(out)
 
 # %% ../../nbs/study/92_store.ipynb #b8d28617
@@ -268,7 +270,8 @@ def _made_by(infos: list, failed: dict) -> str:
     '## Where this comes from',
     '',
     f"- {len(infos)} cells, {seconds:.0f} seconds of computing",
-    f"- encoder: {of('cell', 'encoder_name')} (fingerprint {of('cell', 'encoder')}, {of('parameters')} parameters)",
+    f"- encoder: {of('cell', 'encoder_name')} (revision {of('revision')}, fingerprint {of('cell', 'encoder')}, "
+             f"{of('parameters')} parameters)",
     f"- recipes: {of('cell', 'recipe_name')}; seeds: {of('cell', 'seed')}; budget: {of('cell', 'budget')}",
     f"- machine: {of('provenance', 'machine')}",
     f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",

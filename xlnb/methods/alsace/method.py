@@ -243,7 +243,9 @@ def stages(self: ALSACE,
     if plan is not None: yield plan.stage
 
 @patch
-def measures(self: ALSACE) -> tuple: return 'votes', 'vote_accuracy', 'probability_change', 'calibration_change'
+def measures(self: ALSACE) -> tuple:
+    "What a study may record of it"
+    return 'votes', 'vote_accuracy', 'probability_change', 'calibration_change'
 
 @dataclass
 class Distilled:

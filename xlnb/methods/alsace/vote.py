@@ -60,7 +60,7 @@ def vote(
     if not leave_one_out:
         y, tied = _winner(hard.sum(1), np.sort(p, axis=1).sum(1))
         return np.repeat(y[:, None], p.shape[1], 1), np.repeat(tied[:, None], p.shape[1], 1)
-    if p.shape[1] < 2: raise XlnbError("leave_one_out needs at least two languages: nobody is left to vote")
+    if p.shape[1] < 2: raise XlnbError("leave_one_out needs at least two languages: no other is left to vote")
     others = [[j for j in range(p.shape[1]) if j != l] for l in range(p.shape[1])]
     seen = [_winner(hard[:, o].sum(1), np.sort(p[:, o], axis=1).sum(1)) for o in others]
     return np.stack([y for y, _ in seen], 1), np.stack([t for _, t in seen], 1)
@@ -214,7 +214,7 @@ def _codes(langs, n):
                     "give each language one code of its own")
 
 def _check_some(teachers, S, threshold):
-    "A threshold that nobody reaches is an error"
+    "A threshold that no language reaches is an error"
     if teachers: return
     raise XlnbError(f"no language reaches the threshold {threshold}: the scores are {S.min():.3f} to {S.max():.3f} "
                     f"and their mean is {1 / len(S):.3f}; lower it, or take 'mean' or 'top-1'")
