@@ -109,8 +109,7 @@ def _alone(c):
 
 def word_spans(
     text: str,
-    # 'spaces': runs without white space, cut into words where a script has none; 'bert': as BERT's tokenizer has it
-    words: str = 'spaces',
+    words: str = 'spaces', # runs without white space, cut where a script has none; 'bert': as BERT's tokenizer cuts
 ) -> list: # of (start, end), in characters
     "Where the words of a text are; those of scripts without spaces come from `split_words`."
     if words not in WORDS: raise XlnbError(f"words={words!r} is unknown: choose 'spaces' or 'bert'")

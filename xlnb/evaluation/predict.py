@@ -174,9 +174,7 @@ def _control(task, recipe, model, langs, split, budget, data):
 # %% ../../nbs/evaluation/40_predict.ipynb #b99c5de8
 def controls_measure(
     run, # a finished cell, with `cell` and `ctx`
-# {'measure': 'majority' or 'tf-idf', 'lang': code, 'value': accuracy}; nothing where a task is no classification of
-# texts
-) -> list[dict]:
+) -> list[dict]: # {'measure': 'majority' or 'tf-idf', 'lang', 'value'}; empty unless texts are classified
     "Accuracy of the two controls that know no language, on the rows that the cell is tested on."
     cell, budget = run.cell, run.ctx.budget
     if cell.task.kind.head != 'classification': return []

@@ -442,13 +442,11 @@ def _pair_table(table, a, b, metric, level, draws, source):
     if one.all():
         warnings.warn("one shared seed only: the interval is over items and says nothing about another run; run at "
                       "least 5 seeds")
-    verdict = "One run gives no verdict. " if one.all(
-    ) else "Verdict: whether the interval excludes zero. p_holm: Holm's correction of p over the languages. "
-    return _table(
-    table,
-    f"Difference in {metric.title}: a = {names[0]} minus b = {names[1]}, paired by item, language "
-    f"and seed. "
-    f"{procedure(level, draws, n > 1)}{wide}Shared seeds: {n}. {verdict}{DEFINITION} Source: {source}.")
+    verdict = ("One run gives no verdict. " if one.all() else
+               "Verdict: whether the interval excludes zero. p_holm: Holm's correction of p over the languages. ")
+    return _table(table, f"Difference in {metric.title}: a = {names[0]} minus b = {names[1]}, paired by item, language "
+                         f"and seed. {procedure(level, draws, n > 1)}{wide}Shared seeds: {n}. {verdict}{DEFINITION} "
+                         f"Source: {source}.")
 
 def _name(items): return '/'.join(filter(None, items[KEYS[1:]].iloc[0]))
 
@@ -459,11 +457,9 @@ def _holm_where(p, family):
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-61
 def compare(items: pd.DataFrame, # of a study, or of several
-            # the recipe that is compared with, or a dict of keys: dict(recipe='salt', encoder='lab')
-            baseline,
+            baseline,            # the recipe that is compared with, or keys: dict(recipe='salt', encoder='lab')
             recipe=None,         # the recipe in question (or a dict), or a list of them; None: all others
-            # rows that Holm's correction is over: a list of languages and aggregates; 'languages': all of these
-            family='languages',
+            family='languages',  # what Holm's correction is over: all languages, or a list of them and aggregates
             **kw,                # to `paired_difference`
            ) -> ScoreTable:      # as from `paired_difference`, with the keys
     "Paired differences with a baseline, wherever both sides were run alike in all that is not named"

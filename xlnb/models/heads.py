@@ -316,13 +316,12 @@ def load_finetuned(
     answers = 'Answering' in (config.architectures or [''])[0]
     if (file := further_file(name, POINTER_FILE)) and hasattr(model, 'pointer') and answers:
         model.pointer = load_pointer(file.parent)
-    lost = [k for k in info['missing_keys'] if 'pooler' not in k and not (file and answers
-        and k.startswith('pointer.'))]
+    pointing = 'pointer.' if file and answers else '-'
+    lost = [k for k in info['missing_keys'] if 'pooler' not in k and not k.startswith(pointing)]
     if lost:
-        raise XlnbError(
-    f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, such "
-    f"as {lost[0]}): "
-    "give a checkpoint that was fine-tuned for such a task, or put a new head on an encoder with with_head")
+        raise XlnbError(f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, "
+                        f"such as {lost[0]}): give a checkpoint that was fine-tuned for such a task, or put a new "
+                        "head on an encoder with with_head")
     if head.labels and (labels := tuple(model.config.id2label.values())) != tuple(task.labels):
         raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has "
                         f"{some(task.labels)}: "

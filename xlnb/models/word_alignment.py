@@ -34,8 +34,7 @@ def statistical_links(
     more=None,        # further pairs to learn from: (sentences, translations)
     iterations: int = 5,           # of expectation maximisation
     symmetry: str = 'intersection',# one of `SYMMETRY`
-    # learn from so many letters of a word, which helps little text with many endings; None: all
-    prefix: int|None = None,
+    prefix: int|None = None, # learn from so many letters of a word, which helps where text is short; None: all
 ) -> list: # per pair the sorted links (i, j)
     "Word links by IBM Model 1 in both directions"
     if symmetry not in SYMMETRY:
@@ -113,8 +112,7 @@ def embedding_links(
 def align_words(
     source: Sequence,        # sentences, each a list of words
     target: Sequence,        # their translations, in the same order
-    # compare the states of this encoder (Hub id, folder, 'lab', or (model, tokenizer)); None: count
-    encoder=None,
+    encoder=None,            # whose states are compared: Hub id, folder, 'lab', (model, tokenizer); None: count
     **options,               # of `statistical_links` or `embedding_links`
 ) -> list: # per pair the sorted links (i, j): word i of the source and word j of the target
     "Which word translates which"

@@ -17,7 +17,6 @@ from fastcore.basics import patch
 from safetensors.torch import load_file
 
 from ..core import XlnbError, device, digest, plain
-from ..data.schema import SPLITS
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
 from ..models.heads import save_finetuned, with_head
@@ -57,12 +56,7 @@ def rows_read(
     cell,  # That it is part of
 ) -> list:  # Of (language, split)
     "Rows of the task that a method reads beyond training and validation of the source"
-    if hasattr(method, 'reads'): return list(method.reads(cell))
-    select, text, out = str(getattr(method, 'select', '')), getattr(method, 'text', None), []
-    if select.startswith('oracle:'): out.append((select.partition(':')[2], 'validation'))
-    if getattr(method, 'teachers', None) == 'oracle': out += [(lang, 'validation') for lang in cell.langs]
-    if isinstance(text, str) and text in SPLITS: out += [(lang, text) for lang in cell.langs]
-    return out
+    return list(method.reads(cell))
 
 # %% ../../nbs/study/91_cell.ipynb #3b769146
 @dataclass(frozen=True)
@@ -113,7 +107,7 @@ def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     reads = [(l, s, limit if s == 'validation' else None, 0) for m in methods for l, s in rows_read(m, self)]
     return dict(encoder=_once(memo, self.encoder, encoder_fingerprint, self.encoder),
                 recipe=[{'method': m.name} | plain(m) for m in methods],
-                more=[m.fingerprint(self) for m in methods if hasattr(m, 'fingerprint')],
+                more=[x for m in methods if (x := m.fingerprint(self)) is not None],
                 reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data)
                 if reads else None,
                 budget=plain(self.budget), seed=self.seed)
@@ -164,7 +158,7 @@ def encoder(self: CellRun):
     "The encoder as it was loaded, with what its methods add in `prepare`"
     model = load_encoder(self.cell.encoder)
     for m in self.cell.recipe.before:  # what must be there before weights can be read
-        if hasattr(m, 'prepare'): m.prepare(model, self.ctx)
+        m.prepare(model, self.ctx)
     return model
 
 @patch

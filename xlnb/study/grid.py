@@ -29,7 +29,10 @@ from .version import changed_modules, provenance
 from ..training.stage import Budget
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
-def listed(value):
+def listed(
+    value, # one thing, or several
+) -> list:
+    "A list of what may be one thing or several; a text, a path, a recipe or a budget is one."
     return [value] if isinstance(value, (str, Path, Recipe, Budget)) or not hasattr(value, '__iter__') else list(value)
 
 def _absolute(name) -> str:
@@ -292,7 +295,7 @@ def _check_needs(self: Study):
     for task in self.tasks:
         for r in self.recipes:
             for m in r.methods:
-                if lacks := getattr(m, 'needs', lambda task: [])(task): raise XlnbError(' '.join(lacks))
+                if lacks := m.needs(task): raise XlnbError(' '.join(lacks))
 
 # %% ../../nbs/study/93_grid.ipynb #cell-21
 @contextmanager

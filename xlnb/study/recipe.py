@@ -104,7 +104,7 @@ class Recipe:
                     raise XlnbError(f"The method {m.name!r} acts {m.slot} fine-tuning: it has no place {slot!r} in a "
                                     f"recipe.")
         for m in self.methods:
-            if hasattr(m, 'fits'): m.fits(self)  # a method may ask something of the others
+            m.fits(self)  # a method may ask something of the others
 
     @property
     def methods(self) -> tuple: return (*self.before, self.during, *self.after)

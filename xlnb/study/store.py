@@ -251,12 +251,10 @@ def _in_words(differences: pd.DataFrame) -> str:
     lines = ['## Differences', '']
     for key, g in differences.groupby(['task', 'encoder', 'recipe'], sort=False):
         mean, counts = g.set_index('lang').loc['mean of targets'], g[g.p_holm.notna()].verdict.value_counts()
-        lines.append(
-    f"- {' / '.join(key)}: mean of targets {mean.difference:+.3f} [{mean.low:+.3f}, "
-    f"{mean.high:+.3f}], {mean.verdict}. "
-    f"Languages better: {counts.get('better', 0)}, worse: {counts.get('worse', 0)}, "
-                     f"unclear: {counts.get('unclear', 0)}; "
-    f"different after Holm's correction: {(g.p_holm < .05).sum()}.")
+        how_many = ', '.join(f"{verdict} {counts.get(verdict, 0)}" for verdict in ('better', 'worse', 'unclear'))
+        effect, different = f'{mean.difference:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}]', (g.p_holm < .05).sum()
+        lines.append(f"- {' / '.join(key)}: mean of targets {effect}, {mean.verdict}. Languages: {how_many}; "
+                     f"different after Holm's correction: {different}.")
     return '\n'.join([*lines, '', getattr(differences, 'caption', ''), '', ''])
 
 # %% ../../nbs/study/92_store.ipynb #cell-35
@@ -266,16 +264,13 @@ def _made_by(infos: list, failed: dict) -> str:
         found = (functools.reduce(lambda d, k: (d or {}).get(k), path, i) for i in infos)
         return ', '.join(dict.fromkeys(map(_in_line, found)))
     seconds, dates = sum(sum(i['seconds'].values()) for i in infos), [i['provenance']['date'] for i in infos]
-    lines = [
-    '## Where this comes from',
-    '',
-    f"- {len(infos)} cells, {seconds:.0f} seconds of computing",
-    f"- encoder: {of('cell', 'encoder_name')} (revision {of('revision')}, fingerprint {of('cell', 'encoder')}, "
-             f"{of('parameters')} parameters)",
-    f"- recipes: {of('cell', 'recipe_name')}; seeds: {of('cell', 'seed')}; budget: {of('cell', 'budget')}",
-    f"- machine: {of('provenance', 'machine')}",
-    f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
-     f"- from {min(dates)} to {max(dates)}"]
+    encoder = f"{of('cell', 'encoder_name')} (revision {of('revision')}, fingerprint {of('cell', 'encoder')}, "
+    lines = ['## Where this comes from', '', f"- {len(infos)} cells, {seconds:.0f} seconds of computing",
+             f"- encoder: {encoder}{of('parameters')} parameters)",
+             f"- recipes: {of('cell', 'recipe_name')}; seeds: {of('cell', 'seed')}; budget: {of('cell', 'budget')}",
+             f"- machine: {of('provenance', 'machine')}",
+             f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
+             f"- from {min(dates)} to {max(dates)}"]
     if any(i.get('plan') for i in infos): lines.append(f"- planned in a file with the hash {of('plan')}")
     lines += [f'- **failed**: {label}: {message}' for label, (message, _) in failed.items()]
     return '\n'.join(lines) + '\n'

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Iterator, Literal, Sequence
 
 import torch
+from fastcore.basics import patch
 from safetensors.torch import load_file, load_model, save_model
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
@@ -285,18 +286,19 @@ class Method(Schedule):
     snapshots: ClassVar[int] = 0    # how many of the last weights of fine-tuning it wants to see
     control: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
 
-    def default_lr(self, model) -> float:
-        "The peak learning rate where none is given."
-        return learning_rate(model)
-
-    def schedule(self, model) -> Schedule:
-        "The settings of its training, with the learning rate filled in."
-        values = {f.name: getattr(self, f.name) for f in fields(Schedule)}
-        return Schedule(**values | dict(lr=self.lr or self.default_lr(model)))
-
     def needs(self, task) -> list[str]:
         "What must be there for a task and is not: a sentence each."
         return []
+
+    def fits(self, recipe):
+        "Refuse a recipe whose other methods do not go with this one."
+
+    def reads(self, cell) -> list:
+        "(language, split) of the rows of the task that decide a result beyond training and validation of the source."
+        return []
+
+    def fingerprint(self, cell):
+        "What decides a result besides options, rows of the task and encoder, such as parallel text; None: nothing."
 
     def prepare(self, model, ctx: Context):
         "Change the model before weights are read into it, such as new rows of the embeddings."
@@ -304,6 +306,18 @@ class Method(Schedule):
     def stages(self, model, ctx: Context) -> Iterator[Stage]:
         "Stages, one after the other; each is asked for when the one before it has run."
         raise NotImplementedError(f"{type(self).__name__} must define stages(model, ctx)")
+
+# %% ../../nbs/training/33_stage.ipynb #3e0a6760
+@patch
+def default_lr(self: Method, model) -> float:
+    "The peak learning rate where none is given."
+    return learning_rate(model)
+
+@patch
+def schedule(self: Method, model) -> Schedule:
+    "The settings of its training, with the learning rate filled in."
+    values = {f.name: getattr(self, f.name) for f in fields(Schedule)}
+    return Schedule(**values | dict(lr=self.lr or self.default_lr(model)))
 
 # %% ../../nbs/training/33_stage.ipynb #77387704
 def _fingerprint(self,
@@ -349,6 +363,11 @@ class Tuning(Method):
     pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
+    def reads(self, cell) -> list:
+        "Validation rows of the language that an oracle looks at."
+        how, _, lang = self.select.partition(':')
+        return [(lang, 'validation')] if how == 'oracle' else []
+
     def training(self,
         model,        # with its head
         ctx: Context, # its budget says the size of evaluation batches
@@ -356,12 +375,9 @@ class Tuning(Method):
         share: float = 1., # of the training that this stage takes
     ) -> dict: # `schedule`, `args` and `patience` of a `Stage`
         "The settings of a stage that fine-tunes on `n` rows."
-        args, every = dict(
-    per_device_eval_batch_size=ctx.budget.eval_batch_size), math.ceil(
-        n / self.batch_size) * self.eval_every
-        if self.select != 'last': args['eval_steps'] = max(1, round(every))
-        return dict(schedule=self.schedule(model).part(share), args=args, patience=None if self.select == 'last'
-                    else self.patience)
+        args, last = dict(per_device_eval_batch_size=ctx.budget.eval_batch_size), self.select == 'last'
+        if not last: args['eval_steps'] = max(1, round(math.ceil(n / self.batch_size) * self.eval_every))
+        return dict(schedule=self.schedule(model).part(share), args=args, patience=None if last else self.patience)
 
 # %% ../../nbs/training/33_stage.ipynb #cell-54
 def make_encoder(

@@ -243,16 +243,14 @@ def words_at(
     ends = [e - 1 for e in accumulate(len(w) + 1 for w in words)]
     of = [bisect_right(ends, s) for s, _ in offsets]
     if any(e > ends[w] for (_, e), w in zip(offsets, of)):
-        raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so words can't be told by their "
-                        f"tokens: "
-                        "choose another encoder")
+        raise XlnbError(f"a {type(tokenizer).__name__} joins words into one token, so no token belongs to one "
+                        "word: choose another encoder")
     return of
 
 def encode_words(
     tokenizer,  # a fast tokenizer
     rows: list, # lists of words
-# per row: ids, [(start, end)] of the tokens in the words joined by spaces, and the number of the word of each
-) -> list:
+) -> list: # per row: ids, [(start, end)] in the words joined by spaces, the number of the word of each token
     "Tokens of words, as they are in running text."
     enc = tokenizer([' '.join(w) for w in rows], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [(ids, offsets, words_at(tokenizer, words, offsets))

@@ -57,13 +57,11 @@ def encode_questions(
     kind,        # whose inputs they are: has it a [QUE]?
     questions, contexts, # texts, in pairs
     max_length: int,
-# head: ids up to the context; question: [(position, start, end)]; ids and offsets of the whole context; behind: ids
-# that follow
-) -> list:
+) -> list: # of namespaces: head (ids up to the context), question [(position, start, end)], ids, offsets, behind
     "Questions and contexts as tokens; a question is cut to half of an input where both do not fit."
     before, between, behind = special_frame(tokenizer, True)
-    plain, query, out = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False), query_ids(tokenizer,
-        kind), []
+    plain = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    query, out = query_ids(tokenizer, kind), []
     first, second = (tokenizer([checked_text(t) for t in texts], **plain) for texts in (questions, contexts))
     for q, places, ids, offsets in zip(first['input_ids'], first['offset_mapping'], second['input_ids'],
                                        second['offset_mapping']):

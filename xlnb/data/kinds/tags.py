@@ -43,9 +43,8 @@ class Tags(Kind):
         return dict(tokens=' '.join(tagged(*p) for p in pairs))
 
 # %% ../../../nbs/data/kinds/22_tags.ipynb #da79208a
-# ids before, ids behind, tokens of a window, tokens shared
 def frame(self, tokenizer, max_length: int, stride: int|None = None) -> tuple:
-    "What is around the words of every window."
+    "What is around the words of every window: ids before, ids behind, tokens of a window, tokens shared."
     before, behind = special_frame(tokenizer, False)
     behind = query_ids(tokenizer, self) + behind
     return before, behind, *window_room(max_length, len(before + behind), stride)
