@@ -17,7 +17,7 @@ BUILD = setuptools wheel setuptools_scm
 
 # Tests and pages need no network and must not fight over the cores.
 QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
-RESULTS ?= $(wildcard nbs/results/*.ipynb)
+RESULTS ?= $(wildcard nbs/study/*_lab_baseline.ipynb)
 
 .PHONY: help study test check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results lock clean
 

@@ -107,7 +107,7 @@ def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
     reads = [(l, s, limit if s == 'validation' else None, 0) for m in methods for l, s in rows_read(m, self)]
     return dict(encoder=_once(memo, self.encoder, encoder_fingerprint, self.encoder),
                 recipe=[{'method': m.name} | plain(m) for m in methods],
-                more=[x for m in methods if (x := m.fingerprint(self)) is not None],
+                more=[m.fingerprint(self) for m in methods],
                 reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data)
                 if reads else None,
                 budget=plain(self.budget), seed=self.seed)
