@@ -138,8 +138,8 @@ def fact_movement(
         raise XlnbError("the items before and after are not the same: score the same rows in the same languages")
     rows = []
     for l in (l for l in before.lang.unique() if l != source):
-        for way, (asked, facts) in _ways(stated, source, l).items():
-            ids = [(asked, i) for i in facts if (asked, i) in ok['before'].index]
+        for way, (tested, facts) in _ways(stated, source, l).items():
+            ids = [(tested, i) for i in facts if (tested, i) in ok['before'].index]
             a, b = (float(ok[k].loc[ids].mean()) if ids else float('nan') for k in ('before', 'after'))
             rows.append(dict(language=l, way=way, facts=len(ids), before=a, after=b, change=b - a))
     return pd.DataFrame(rows)
