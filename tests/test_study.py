@@ -18,6 +18,7 @@ from xlnb.study.recipe import METHODS, recipe
 from xlnb.study.cell import Cell, rows_read
 from xlnb.study.prefixes import Prefixes
 from xlnb.study.store import Store
+from xlnb.training.stage import Method
 from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget
@@ -152,7 +153,7 @@ def test_two_processes_on_one_store(encoder, tmp_path, reference):
 
 
 @dataclass(frozen=True)
-class Moody:
+class Moody(Method):
     name: ClassVar = "moody"
     slot: ClassVar = "after"
     how: str = "fail"

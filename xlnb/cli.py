@@ -120,15 +120,15 @@ def _folder(task) -> str:
 
 # %% ../nbs/98_cli.ipynb #ea4313ce
 def _limited(args) -> dict:
-    "What the call says of the budget"
+    "Limits of the budget that the call gives"
     return {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
 
 def _budgets(args) -> list:
     "A budget for each number of training rows and each draw of them"
     from xlnb.training.stage import Budget
-    said = _limited(args)
-    sizes = said.pop('train_examples', [None])
-    return [Budget(train_examples=n, sample=s, **said) for n in sizes for s in range(args.samples)]
+    limits = _limited(args)
+    sizes = limits.pop('train_examples', [None])
+    return [Budget(train_examples=n, sample=s, **limits) for n in sizes for s in range(args.samples)]
 
 def _metrics(args) -> dict:
     "The metric that the call names, for each of its tasks"

@@ -80,8 +80,8 @@ def read_before(
     for split in [s for s in task.splits if s != 'train']:
         try: rows = task.load(task.source, split, data=data)
         except XlnbError: continue  # a split that is not there can not be read
-        theirs = {s.strip().casefold() for row in rows.to_list() for s, _ in kind_of(task).texts(task, row).values()}
-        out[split] = len(known & theirs) / max(min(len(known), len(theirs)), 1)
+        held_out = {s.strip().casefold() for row in rows.to_list() for s, _ in kind_of(task).texts(task, row).values()}
+        out[split] = len(known & held_out) / max(min(len(known), len(held_out)), 1)
     return out
 
 # %% ../../nbs/data/18_pairs.ipynb #016989ba

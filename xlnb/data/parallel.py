@@ -203,7 +203,7 @@ def _is_blank(row):
 
 def _untranslated(text):
     "Warn when a language looks like a copy of another"
-    column = next(c for c in ('text_a', 'text', 'premise') if c in next(iter(text.rows.values())).column_names)
+    column = kind_of(text).text_columns[0]
     first, *rest = text.rows
     for l in rest:
         same = sum(a == b for a, b in zip(text.rows[first][column], text.rows[l][column])) / len(text)
@@ -297,9 +297,9 @@ def evaluation_overlap(
     out = {}
     for split in ('validation', 'test'):
         if split not in task.splits: continue
-        try: theirs = {key(r) for r in task.load(task.source, split, data=data)}
+        try: held_out = {key(r) for r in task.load(task.source, split, data=data)}
         except XlnbError: continue  # a split that is not there can not be trained on
-        out[split] = sum(k in theirs for k in keys) / len(keys)
+        out[split] = sum(k in held_out for k in keys) / len(keys)
     return out
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-38

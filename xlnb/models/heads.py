@@ -129,17 +129,17 @@ def _copy_body(encoder, model):
 
 def _copy_all(encoder, model):
     "Copy a masked language model"
-    masked_lm_head(encoder)  # refuses a body alone
+    masked_lm_head(encoder)  # refuses an encoder without a head
     have = model.state_dict()
     model.load_state_dict({k: v for k, v in encoder.state_dict().items() if k in have})
 
 # %% ../../nbs/models/26_heads.ipynb #4783a68b
-def _mean_where_told(cls, config): return mean_pooled(cls) if getattr(config, 'pooling', None) == 'mean' else cls
-def _pointing_where_told(cls, config): return pointing(cls) if getattr(config, 'pointer', None) else cls
+def _with_mean_pooling(cls, config): return mean_pooled(cls) if getattr(config, 'pooling', None) == 'mean' else cls
+def _with_pointer(cls, config): return pointing(cls) if getattr(config, 'pointer', None) else cls
 
-register_head('classification', Head(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, True, _mean_where_told))
+register_head('classification', Head(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, True, _with_mean_pooling))
 register_head('multiple_choice', Head(MODEL_FOR_MULTIPLE_CHOICE_MAPPING))
-register_head('span', Head(MODEL_FOR_QUESTION_ANSWERING_MAPPING, False, _pointing_where_told))
+register_head('span', Head(MODEL_FOR_QUESTION_ANSWERING_MAPPING, False, _with_pointer))
 register_head('token', Head(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, True))
 register_head('masked_lm', Head(MODEL_FOR_MASKED_LM_MAPPING))
 

@@ -44,7 +44,7 @@ class Results:
 # %% ../../nbs/study/92_store.ipynb #f16450d9
 @patch
 def notes(self: Results) -> str:
-    "What is to be said of the cells: stale ones with the modules that changed, runs that a guard stopped"
+    "Warnings about the cells: stale ones with the modules that changed, runs that a guard stopped"
     infos, out = [info for _, info in self.finished()], []
     stale = {info['key']: changed for info in infos if (changed := changed_modules(info['code']))}
     if stale:

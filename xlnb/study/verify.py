@@ -34,7 +34,7 @@ def stored_cell(
     return Cell(task, (encoders or {}).get(name, name), recipe(was['recipe_name']), was['seed'], budget,
                 tuple(was['langs']), data)
 
-_TOLD = 'task', 'recipe', 'budget', 'seed', 'langs', 'encoder', 'data', 'reads', 'more'  # what says most comes first
+_KEYS = 'task', 'recipe', 'budget', 'seed', 'langs', 'encoder', 'data', 'reads', 'more'  # the most telling first
 
 # %% ../../nbs/study/95_verify.ipynb #e379dc0f
 def difference(
@@ -114,7 +114,7 @@ def _verified(cell, items, info, spread, progress) -> dict:
     row = dict(cell=cell.label, changed=' '.join(changed_modules(info['code'])))
     if cell.key() != info['key']:
         return row | dict(outcome='other data or configuration', largest=None,
-                          changed=difference(*({k: i.get(k) for k in _TOLD} for i in (info['cell'], _as_stored(cell)))))
+                          changed=difference(*({k: i.get(k) for k in _KEYS} for i in (info['cell'], _as_stored(cell)))))
     with tempfile.TemporaryDirectory() as out: new, _ = run_cell(cell, out, progress)
     outcome, largest = compared(items, new, same_machine(info['provenance'], provenance()), spread)
     return row | dict(outcome=outcome, largest=largest)
@@ -157,7 +157,7 @@ def check_store(
         now = _as_stored(cell)
         near = next((i['cell'] for i in infos.values() if arm(i['cell']) == arm(now)), None)
         near = near or next((i['cell'] for i in infos.values() if i['cell']['seed'] == cell.seed), None)
-        why = difference(*({k: i.get(k) for k in _TOLD} for i in (near, now))) if near else 'nothing like it is there'
+        why = difference(*({k: i.get(k) for k in _KEYS} for i in (near, now))) if near else 'nothing like it is there'
         raise XlnbError(f"{study.store.root.name} does not hold {cell.label}: {why}. Run the study again, or undo the "
                         f"change.")
     return sorted({m for info in study.stored().values() for m in info['changed']})

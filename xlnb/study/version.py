@@ -126,7 +126,7 @@ def code_version(
 def changed_modules(
     recorded: dict,  # {module: hash}, as stored with a cell
 ) -> list:  # Names without the package's
-    "The modules that are others now than they were when a result was made; those of a notebook cannot be told"
+    "The modules that are others now than they were when a result was made; code of a notebook is not compared"
     known = {m: h for m, h in recorded.items() if not m.startswith('__main__')}
     now = {m: _module(m)[0] if _module_file(m) else None for m in known}
     return [m.removeprefix('xlnb.') for m, h in known.items() if now[m] != h]

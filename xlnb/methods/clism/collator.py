@@ -28,10 +28,10 @@ def _answer(offsets, room, start, end):
     hit = [t for t, (s, e) in enumerate(offsets) if s < end and e > start and e > s]
     return (hit[0], hit[-1]) if hit and hit[-1] < room else None
 
-def _feature(tokenizer, parts, asked, **more):
+def _feature(tokenizer, parts, triples, **more):
     "One input with its questions: (query, start, end) each"
     inputs = model_input(tokenizer, *parts)
-    positions = dict(zip(('queries', 'starts', 'ends'), map(list, zip(*asked)) if asked else ([], [], [])))
+    positions = dict(zip(('queries', 'starts', 'ends'), map(list, zip(*triples)) if triples else ([], [], [])))
     return inputs | positions | more | dict(length=len(inputs['input_ids']))
 
 # %% ../../../nbs/methods/clism/83_collator.ipynb #7f79ea54
@@ -49,13 +49,13 @@ def span_inputs(
     enc = {c: tokenizer(spans[c][:], **_TOKENS) for c in ('masked', 'target', 'source')}
     for i, questions in enumerate(spans['questions']):
         a, b, plain = (enc[c]['input_ids'][i][:room] for c in ('masked', 'target', 'source'))
-        offsets, head, asked = enc['target']['offset_mapping'][i], len(before + a + between), []
+        offsets, head, triples = enc['target']['offset_mapping'][i], len(before + a + between), []
         for t, k in zip([t for t, x in enumerate(a) if x == q], questions):
             if at := _answer(offsets, room, k['answer_start'], k['answer_end']):
-                asked.append((len(before) + t, head + at[0], head + at[1]))
-        if not asked and not empty: continue
+                triples.append((len(before) + t, head + at[0], head + at[1]))
+        if not triples and not empty: continue
         halves = dict(source=[len(before), len(before) + len(a)], target=[head, head + len(b)], plain=one + plain + end)
-        out.append(_feature(tokenizer, ((before + a + between, 0), (b + behind, 1)), asked, **halves, row=i))
+        out.append(_feature(tokenizer, ((before + a + between, 0), (b + behind, 1)), triples, **halves, row=i))
     return out
 
 # %% ../../../nbs/methods/clism/83_collator.ipynb #aeff3cb7
@@ -71,13 +71,14 @@ def recurring_inputs(
     if room < 2: raise XlnbError(f"max_length={max_length} leaves no room for a passage: raise it")
     enc = tokenizer([p['masked'] for p in passages], **_TOKENS) if passages else {}
     for i, p in enumerate(passages):
-        ids, offsets, asked = enc['input_ids'][i], enc['offset_mapping'][i], []
+        ids, offsets, triples = enc['input_ids'][i], enc['offset_mapping'][i], []
         for t, (a, b) in zip([t for t, x in enumerate(ids) if x == q], p['answers']):
-            if t < room and (at := _answer(offsets, room, a, b)): asked.append(tuple(len(before) + k for k in (t, *at)))
-        if not asked and not empty: continue
+            if t < room and (at := _answer(offsets, room, a, b)):
+                triples.append(tuple(len(before) + k for k in (t, *at)))
+        if not triples and not empty: continue
         whole = [len(before), len(before) + len(ids[:room])]
         more = dict(source=whole, target=whole, plain=before + behind, row=i)
-        out.append(_feature(tokenizer, ((before + ids[:room] + behind, 0),), asked, **more))
+        out.append(_feature(tokenizer, ((before + ids[:room] + behind, 0),), triples, **more))
     return out
 
 # %% ../../../nbs/methods/clism/83_collator.ipynb #f67b482a

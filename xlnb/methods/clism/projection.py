@@ -63,15 +63,15 @@ def _question(row, entity, alignments, most, offsets):
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #0b207fb1
 def _questions(row, entities, alignments, most, offsets):
-    "What is asked of a pair, and why the rest is not"
+    "The questions of a pair, and why the other entities have none"
     if QUE in row['source'] + row['target']: return [], ['[QUE] in the text'] * len(entities)
-    asked, lost, row = [], [], row | dict(free=0, taken=set())
+    kept, lost, row = [], [], row | dict(free=0, taken=set())
     for entity in sorted(entities):
         q = _question(row, entity, alignments, most, offsets)
         if isinstance(q, str): lost.append(q); continue
-        asked.append(q)
+        kept.append(q)
         row['free'], row['taken'] = q['end'], row['taken'] | set(range(q['answer_start'], q['answer_end']))
-    return asked, lost
+    return kept, lost
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #8aff1739
 def span_pairs(
@@ -146,9 +146,9 @@ def _records(self, rows, alignments):
     offsets = [self.tokenizer([r[c] for r in rows], **options)['offset_mapping'] for c in ('source', 'target')]
     out = []
     for r, found, aligned, *o in zip(rows, entities, alignments, *offsets):
-        asked, lost = _questions(r, found, aligned, self.most, o)
-        masked = mask_spans(r['source'], asked)
-        out.append({k: r[k] for k in ('id', 'source', 'target')} | dict(masked=masked, questions=asked, lost=lost))
+        questions, lost = _questions(r, found, aligned, self.most, o)
+        masked = mask_spans(r['source'], questions)
+        out.append({k: r[k] for k in ('id', 'source', 'target')} | dict(masked=masked, questions=questions, lost=lost))
     return out
 
 def _aligned(rows, align):
@@ -233,11 +233,11 @@ def span_statistics(
     spans: Dataset, # from `span_pairs`
 ) -> pd.Series: # counts and shares
     "How many pairs have a question, how many questions there are, and why entities were left out."
-    asked, lost = [len(q) for q in spans['questions']], Counter(o for r in spans['lost'] for o in r)
-    n, found = max(len(asked), 1), sum(asked) + sum(lost.values())
-    out = {'pairs': len(asked), 'with a question': sum(a > 0 for a in asked),
-           'share with a question': sum(a > 0 for a in asked) / n, 'entities': found, 'questions': sum(asked),
-           'questions per pair': sum(asked) / n, 'most in a pair': max(asked, default=0)}
+    counts, lost = [len(q) for q in spans['questions']], Counter(o for r in spans['lost'] for o in r)
+    n, found = max(len(counts), 1), sum(counts) + sum(lost.values())
+    out = {'pairs': len(counts), 'with a question': sum(a > 0 for a in counts),
+           'share with a question': sum(a > 0 for a in counts) / n, 'entities': found, 'questions': sum(counts),
+           'questions per pair': sum(counts) / n, 'most in a pair': max(counts, default=0)}
     return pd.Series(out | {f'lost: {k}': v for k, v in lost.most_common()}, dtype=object)
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #06810bfa

@@ -160,16 +160,16 @@ def recurring_spans(
     questions: int = 30, # of a passage at most
     seed: int = 0,     # of which occurrence is kept
 ) -> list: # of dict: text, masked, answers [(start, end)] in the masked text, in the order of the queries
-    "Passages in which what recurs is asked for."
+    "Passages in which every repeat of a span becomes a question."
     options, out = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False), []
     offsets = tokenizer(list(texts), **options)['offset_mapping'] if len(texts) else []
     for text, offs in zip(texts, offsets):
-        r, asked = rng(seed, text), []
+        r, repeats = rng(seed, text), []
         for found in _recurring(text, most, offs) if QUE not in text else ():
             keep = r.choice(found)
-            asked += [dict(start=a, end=b, kept=keep) for a, b in found if (a, b) != keep]
-        asked = sorted(r.sample(asked, min(len(asked), questions)), key=lambda q: q['start'])
-        shift = lambda at: at + sum(len(QUE) - (q['end'] - q['start']) for q in asked if q['end'] <= at)
-        out.append(dict(text=text, masked=mask_spans(text, asked),
-                        answers=[tuple(map(shift, q['kept'])) for q in asked]))
+            repeats += [dict(start=a, end=b, kept=keep) for a, b in found if (a, b) != keep]
+        repeats = sorted(r.sample(repeats, min(len(repeats), questions)), key=lambda q: q['start'])
+        shift = lambda at: at + sum(len(QUE) - (q['end'] - q['start']) for q in repeats if q['end'] <= at)
+        out.append(dict(text=text, masked=mask_spans(text, repeats),
+                        answers=[tuple(map(shift, q['kept'])) for q in repeats]))
     return out

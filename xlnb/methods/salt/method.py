@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Generating', 'Switching', 'SALT', 'with_body', 'generator_of', 'candidate_source', 'make_table', 'stages',
-           'switch_record', 'read_beside']
+           'switch_record', 'input_hashes']
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-03
 import copy
@@ -101,7 +101,7 @@ class SALT(Switching):
         draw_weights(0, self.weight, self.weight_value, self.weight_per)
 
     def stages(self, model, ctx: Context) -> Iterator[Stage]: return stages(self, model, ctx)
-    def fingerprint(self, cell): return read_beside(self, cell)
+    def fingerprint(self, cell): return input_hashes(self, cell)
     def measures(self): return ('candidate_precision',)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-28
@@ -185,7 +185,7 @@ def switch_record(m: SALT, table: Dataset, ctx: Context, rows: Dataset) -> dict:
     return dict(switches={k: float(v) for k, v in rates.items() if v == v}, languages=mix.to_dict())
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-38
-def read_beside(
+def input_hashes(
     m: SALT,
     cell, # of a study: task, languages, mirror of the data
 ) -> list: # of hashes
