@@ -1,0 +1,68 @@
+"Objects among options: their digests, their names, and recipes that hold them"
+import functools, os, subprocess, sys
+from dataclasses import dataclass, replace
+
+import pytest
+
+from xlnb.core import XlnbError, digest
+from xlnb.data.tasks import get_task
+from xlnb.methods.alsace.method import ALSACE
+from xlnb.methods.clism.method import CLISM
+from xlnb.methods.finetune import FineTune
+from xlnb.methods.mmkd.method import MMKD
+from xlnb.study.grid import Study
+from xlnb.study.recipe import Recipe
+
+
+class Scorer:
+    __hash__ = None
+    def __init__(self, by=1): self.by = by
+
+class Slotted:
+    __slots__ = "a",
+    def __init__(self, a): self.a = a
+
+class Closed:
+    "An object that shows nothing of what it holds"
+    __slots__ = ()
+    def __repr__(self): return "<Closed at 0x7f0000000000>"
+
+
+def scale(x, by): return x * by
+
+
+def test_a_set_has_the_same_digest_in_every_process():
+    code = "from xlnb.core import digest; print(digest(dict(a={'x','y','z','w'}, b=frozenset([1, 2]))))"
+    run = lambda seed: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                                      env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+    assert run("1") == run("2")
+
+
+def test_what_an_object_holds_decides_its_digest():
+    part = functools.partial
+    assert digest(part(scale, by=2)) == digest(part(scale, by=2)) != digest(part(scale, by=3))
+    assert digest(Slotted(1)) == digest(Slotted(1)) != digest(Slotted(2))
+    assert digest(lambda x: x + 1) != digest(lambda x: x + 2)
+    assert digest(lambda x: len(x)) != digest(lambda x: sum(x))
+    make = lambda by: lambda x: x * by
+    assert digest(make(2)) == digest(make(2)) != digest(make(3))
+    with pytest.raises(XlnbError, match="fingerprint"): digest(Closed())
+
+
+def with_scorer(scorer): return Recipe(FineTune(steps=2), after=(ALSACE(scorer=scorer),))
+
+
+def test_a_recipe_names_an_object_without_its_address():
+    assert "0x" not in str(with_scorer(Scorer())) and "scorer=Scorer-" in str(with_scorer(Scorer()))
+    assert str(with_scorer(Scorer())) == str(with_scorer(Scorer())) != str(with_scorer(Scorer(2)))
+    assert "0x" not in str(with_scorer([Scorer()]))
+
+
+def test_recipes_with_objects_and_lists_are_cells_of_a_study(tmp_path):
+    made = with_scorer(Scorer()), with_scorer(Scorer()), with_scorer(Scorer(2))
+    assert made[0] == made[1] != made[2] and len({*made}) == 2
+    study = Study("lab-inference", "lab", list(made), seeds=1, store=tmp_path)
+    assert len(study.grid) == 2
+    for m in (MMKD, CLISM):
+        lists = [Recipe(FineTune(steps=2), before=(m(text=x),)) for x in (["a", "b"], ("a", "b"))]
+        assert len(Study("lab-inference", "lab", lists, seeds=1, store=tmp_path).grid) == 1
