@@ -7,7 +7,7 @@ __all__ = ['MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option', 'check_o
            'file_digest', 'atomic', 'write_json', 'cache_folder', 'claim', 'seal', 'sealed', 'device', 'use_device']
 
 # %% ../nbs/00_core.ipynb #cell-03
-import difflib, hashlib, json, math, os, random, re, shutil, types, typing, warnings
+import difflib, functools, hashlib, json, math, os, random, re, shutil, types, typing, warnings
 from contextlib import contextmanager
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
@@ -116,17 +116,41 @@ def drawn(
 def plain(
     value, # what JSON cannot write
 ):
-    "The same for JSON: an object by its `fingerprint`, a dataclass by its fields, an array as a list."
+    "The same for JSON: an object by its `fingerprint` or what it holds, an array as a list, a set in order."
     marks = (getattr(value, name, None) for name in ('fingerprint', '_fingerprint'))  # the second is that of `datasets`
     if mark := next((m for m in marks if isinstance(m, str)), None): return mark
     cls = type(value)
     if is_dataclass(value) and cls is not type:
         return {'class': cls.__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
     if hasattr(value, 'tolist'): return value.tolist()
-    if callable(value) and hasattr(value, '__qualname__'): return f'{value.__module__}.{value.__qualname__}'
-    if cls.__repr__ is object.__repr__:
-        return {'class': cls.__name__} | vars(value)  # an address is another in every process
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=lambda v: json.dumps(v, sort_keys=True, default=plain))
+    if isinstance(value, functools.partial): return dict(partial=value.func, args=value.args, options=value.keywords)
+    if callable(value) and hasattr(value, '__qualname__'): return _function(value)
+    if cls.__repr__ is object.__repr__ or ' at 0x' in str(value): return {'class': cls.__name__} | _held(value)
     return str(value)
+
+# %% ../nbs/00_core.ipynb #7b70f158
+def _function(value):
+    "A function or a class by its name; one without a name of its own by its code and what that closes over"
+    name, code = f'{value.__module__}.{value.__qualname__}', getattr(value, '__code__', None)
+    if '<' not in name or code is None: return name
+    return dict(function=name, code=_code(code), defaults=[value.__defaults__, value.__kwdefaults__],
+                closure=[c.cell_contents for c in value.__closure__ or ()])
+
+def _code(code) -> list:
+    "What compiled code does, without the lines where it is written"
+    consts = [_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
+    return [code.co_code.hex(), consts, code.co_names]
+
+def _held(value) -> dict:
+    "The attributes of an object, whose address is another in every process"
+    named = [c.__dict__.get('__slots__', ()) for c in type(value).__mro__]
+    slots = [s for names in named for s in ((names,) if isinstance(names, str) else names) if hasattr(value, s)]
+    if not slots and not hasattr(value, '__dict__'):
+        raise XlnbError(f"{type(value).__name__} shows nothing of what it holds, so results cannot be stored under it: "
+                        f"give the object a `fingerprint`, a text that changes when it changes")
+    return {s: getattr(value, s) for s in slots} | getattr(value, '__dict__', {})
 
 # %% ../nbs/00_core.ipynb #7ad17a03
 def digest(

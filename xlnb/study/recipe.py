@@ -6,11 +6,11 @@
 __all__ = ['METHODS', 'register_method', 'method', 'Recipe', 'recipe', 'with_steps', 'plain_recipes']
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-03
-import ast, dataclasses, types, typing
+import ast, dataclasses, functools, types, typing
 from dataclasses import dataclass
 from importlib import import_module
 
-from ..core import XlnbError, nearest
+from ..core import XlnbError, digest, nearest, plain
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
@@ -110,14 +110,25 @@ class Recipe:
     def methods(self) -> tuple: return (*self.before, self.during, *self.after)
     def __str__(self): return '+'.join(map(_spell, self.methods))
 
+    @functools.cached_property
+    def _digest(self) -> str: return digest([{'method': m.name} | plain(m) for m in self.methods])
+    def __hash__(self): return hash(self._digest)  # options may be lists, or objects that have no hash
+    def __eq__(self, other): return self._digest == other._digest if isinstance(other, Recipe) else NotImplemented
+
 # %% ../../nbs/study/90_recipe.ipynb #cell-15
 def _default(field):
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
+def _spell_value(value) -> str:
+    "An option as one writes it; an object by its class and a digest of what it holds, not by its address"
+    if ' at 0x' not in (text := repr(value)): return text
+    if type(value) in (list, tuple): return f"[{', '.join(map(_spell_value, value))}]"
+    return f'{type(value).__name__}-{digest(value, 4)}'
+
 def _spell(method) -> str:
     "A method as one writes it in a recipe"
     changed = [f for f in dataclasses.fields(method) if f.init and getattr(method, f.name) != _default(f)]
-    options = ','.join(f'{f.name}={getattr(method, f.name)!r}' for f in changed)
+    options = ','.join(f'{f.name}={_spell_value(getattr(method, f.name))}' for f in changed)
     return method.name + (f'({options})' if options else '')
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-16
