@@ -7,7 +7,7 @@ __all__ = ['data_fingerprint', 'rows_digest', 'rows_read', 'Cell', 'task_fields'
            'stopped', 'cell_items']
 
 # %% ../../nbs/study/91_cell.ipynb #50f661af
-import dataclasses, time
+import dataclasses, time, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
@@ -177,6 +177,7 @@ def fresh(self: CellRun, n: int):
     if n < self.trained: return self.encoder()
     return self.head(self.encoder() if self.cell.recipe.before else None)
 
+# %% ../../nbs/study/91_cell.ipynb #eb0154c7
 @patch
 def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what its stages recorded
     "The model after the first `n` methods"
@@ -194,6 +195,10 @@ def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what
         model, stages = self._make(n, watch)
         tensors = changed_tensors(model.state_dict(), start)
         if tensors is not None: self.prefixes.save(key, tensors, dict(stages=stages), watch.files() if watch else ())
+        else:
+            names = '+'.join(m.name for m in self.cell.recipe.methods[:n])
+            warnings.warn(f"the model after {names} has other weights than it began with, by "
+                          f"name or shape: it is not kept, and made again by every cell that begins so")
         return model, stages
 
 # %% ../../nbs/study/91_cell.ipynb #d80925b4
