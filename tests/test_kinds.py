@@ -233,10 +233,13 @@ def test_a_new_metric(monkeypatch):
 
 
 def test_a_new_kind(tmp_path, monkeypatch):
-    "Reviews with stars: their own columns, prediction (the middle of the distribution) and metric; trained, tested and augmented like any other"
+    "Reviews with stars: their own columns, prediction (the middle of the distribution) and metric; trained, tested, augmented, distilled and measured like any other"
     from xlnb.data.kinds.base import ACCURACY, KINDS, METRICS, Metric, get_kind, register_kind
     from xlnb.data.kinds.classify import Classify
+    from xlnb.data.parallel import parallel_text
     from xlnb.data.tasks import own_task
+    from xlnb.methods.alsace.method import ALSACE
+    from xlnb.methods.finetune import FineTune
     from xlnb.study.cell import Cell, run_cell
     from xlnb.study.recipe import recipe
     from xlnb.training.stage import Budget
@@ -255,12 +258,19 @@ def test_a_new_kind(tmp_path, monkeypatch):
         assert get_kind('stars') is kind and kind.metric().name == 'close'
         with pytest.raises(XlnbError, match='already'): register_kind(Stars('stars'), [close])
         with pytest.raises(XlnbError, match='no metric'): register_kind(Stars('planets'))
-        rows = lambda lang, n: [dict(id=f'{i}', review=f"{'good' if i % 2 else 'bad'} dog {i}", stars='ab'[i % 2] * (1 + i % 2)) for i in range(n)]
+        rows = lambda lang, n: [dict(id=f'{i}', review=f"{'good' if i % 2 else 'bad'} {dict(en='dog', sw='mbwa')[lang]} {i}", stars='ab'[i % 2] * (1 + i % 2)) for i in range(n)]
         task = own_task('reviews', 'stars', {'en': dict(train=rows('en', 24), validation=rows('en', 6), test=rows('en', 6)), 'sw': dict(test=rows('sw', 6))}, labels=('a', 'bb', 'ccc'))
         items, _ = run_cell(Cell(task, 'lab', recipe('finetune(epochs=1)'), 0, Budget(max_length=32), ('en', 'sw')), tmp_path)
         assert len(items) == 12 and set(items.near) <= {0, 1} and set(items.prediction) <= {'a', 'bb', 'ccc'}
         row = task.load('en', 'test')[1]
         assert kind.edit(task, row, {'review': [(0, 4, 'nzuri')]})['review'] == 'nzuri dog 1' and 'bb' in kind.show(task, row)['stars']
+        text = parallel_text({l: task.load(l, 'test') for l in ('en', 'sw')}, task, origin='the test rows')
+        assert text.rows['sw'].column_names == ['id', 'review'] and len(text) == 6
+        last = ALSACE(text=text, strategy='all', select='source', epochs=1, batch_size=4)
+        cell = Cell(task, 'lab', recipe([FineTune(epochs=1), last]), 0, Budget(max_length=32), ('en', 'sw'))
+        _, info = run_cell(cell, tmp_path/'distilled', measures=('calibration', 'votes', 'vote_accuracy'))
+        assert {r['measure'] for r in info['measures']['calibration']} == {'ece', 'confidence', 'nll'}
+        assert info['measures']['vote_accuracy']
         with pytest.raises(XlnbError, match="column 'review': must be text"): own_task('reviews', 'stars', {'en': dict(test=[dict(review=' ', stars='a')])}, labels=('a', 'bb')).load('en', 'test')
     finally: KINDS.pop('stars', None); METRICS.pop('close', None)
 

@@ -55,7 +55,7 @@ def headed(kind):
         n = row["length"]
         more = dict(tags=dict(labels=[r.choice([-100, 0, 1]) if 0 < i < n - 1 else -100 for i in range(n)]),
                     span=dict(start_positions=r.randrange(n // 2), end_positions=n // 2)).get(kind, {})
-        data.append({k: v for k, v in row.items() if k != "length"} | more)
+        data.append(row | more)
     pad = lambda rs, k, v: torch.tensor([d[k] + [v] * (max(len(d["input_ids"]) for d in rs) - len(d["input_ids"])) for d in rs])
     def collator(rs):
         out = dict(input_ids=pad(rs, "input_ids", 1), attention_mask=pad(rs, "attention_mask", 0))

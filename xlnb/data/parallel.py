@@ -203,7 +203,7 @@ def _is_blank(row):
 
 def _untranslated(text):
     "Warn when a language looks like a copy of another"
-    column = next(c for c in ('text_a', 'text', 'premise') if c in next(iter(text.rows.values())).column_names)
+    column = kind_of(text).text_columns[0]
     first, *rest = text.rows
     for l in rest:
         same = sum(a == b for a, b in zip(text.rows[first][column], text.rows[l][column])) / len(text)

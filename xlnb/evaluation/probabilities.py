@@ -58,7 +58,8 @@ def calibration_measure(
     cell, budget, out = run.cell, run.ctx.budget, []
     for lang in cell.langs:
         ds = cell.task.load(lang, 'test', data=cell.data, limit=budget.eval_examples)
-        found = calibration(label_probabilities(cell.task, run.model, run.tokenizer, ds, budget), ds['label'][:])
+        right = ds[kind_of(cell.task).label_column][:]
+        found = calibration(label_probabilities(cell.task, run.model, run.tokenizer, ds, budget), right)
         out += [dict(measure=k, lang=lang, value=found[k]) for k in ('ece', 'confidence', 'nll')]
     return out
 

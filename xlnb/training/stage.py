@@ -297,9 +297,6 @@ class Method(Schedule):
         "(language, split) of the rows of the task that decide a result beyond training and validation of the source."
         return []
 
-    def fingerprint(self, cell):
-        "What decides a result besides options, rows of the task and encoder, such as parallel text; None: nothing."
-
     def prepare(self, model, ctx: Context):
         "Change the model before weights are read into it, such as new rows of the embeddings."
 

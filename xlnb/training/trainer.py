@@ -147,8 +147,8 @@ class StageTrainer(Trainer):
     def floating_point_ops(self, inputs): return 0 # counting parameters at every step costs more than a small step
 
     def _get_train_sampler(self, train_dataset=None):
-        data = self.stage.data
-        self._sampler = EpochSampler(len(data), _lengths(data), self._train_batch_size, self.args.seed)
+        data, rows = self.stage.data, self._train_batch_size * self.args.gradient_accumulation_steps  # of a step
+        self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed)
         return self._sampler
 
 # %% ../../nbs/training/32_trainer.ipynb #ff7ace4f

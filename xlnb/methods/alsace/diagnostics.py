@@ -210,15 +210,15 @@ def vote_accuracy_measure(run) -> list: # of dict
     scorer = method.scorer or default_scorer(ctx.task, ctx.tokenizer, ctx.budget.max_length)
     rows = align_rows({l: ctx.task.load(l, 'test', data=ctx.data, limit=ctx.budget.eval_examples) for l in langs})
     logits = label_logits(scorer.prepare(run.start()), scorer, rows, ctx.budget.eval_batch_size)
-    table = vote_accuracy(*_named(logits, rows, langs))
+    table = vote_accuracy(*_named(ctx.task, logits, rows, langs))
     return [dict(measure=f'vote: {c}', lang=None if l == 'vote' else l, value=float(v))
             for c in table for l, v in table[c].items()]
 
 # %% ../../../nbs/methods/alsace/63_diagnostics.ipynb #1b8be81f
-def _named(logits, rows, langs):
+def _named(task, logits, rows, langs):
     "Arguments of `vote_accuracy`"
     probs, mask = label_probs(logits)
-    return probs, rows[langs[0]]['label'][:], langs, mask
+    return probs, rows[langs[0]][task.kind.label_column][:], langs, mask
 
 def teacher_gains_measure(run) -> list: # of dict, with the teacher
     "What each language gains by each teacher: one more run per teacher, without it"

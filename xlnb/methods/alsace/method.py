@@ -228,7 +228,7 @@ def watched(self: ALSACE, model, ctx: Context, scorer, held: ParallelText) -> tu
     versions = [scorer.features(ds, l) for l, ds in held.rows.items()]
     rows += [f for instance in zip(*versions) for f in instance]
     rows = [{k: v for k, v in f.items() if k not in ('labels', 'row')} for f in rows]
-    gold = np.asarray(source['label'][:] if source is not None else [])
+    gold = np.asarray(source[ctx.task.kind.label_column][:] if source is not None else [])
     watch = Watch(gold, len(held), len(held.langs), self.guard)
     return rows, watch.begin(predict(model, rows, scorer.collate, ctx.budget.eval_batch_size))
 

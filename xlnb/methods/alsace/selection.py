@@ -117,5 +117,5 @@ def _best_by_label(ctx, model, scorer, langs):
     for l in langs:
         rows = ctx.rows('validation', l, oracle=True)
         z = label_logits(model, scorer, {l: rows}, ctx.budget.eval_batch_size)[:, 0]
-        acc.append((z.argmax(-1) == np.array(rows['label'][:])).mean())
+        acc.append((z.argmax(-1) == np.array(rows[ctx.task.kind.label_column][:])).mean())
     return choose_teachers(acc, langs)[0]
