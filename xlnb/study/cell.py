@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file
 
 from ..core import XlnbError, device, digest, plain
+from ..data.tasks import data_revisions
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
 from ..models.heads import save_finetuned, with_head
@@ -275,7 +276,8 @@ def run_cell(
     if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
-                code=cell.code(), revision=encoder_revision(cell.encoder))
+                code=cell.code(), revision=encoder_revision(cell.encoder),
+                data_revisions=data_revisions(cell.task, cell.data))
     return run.items, info | take_measures(measures, run)
 
 def stopped(stages: list) -> list:

@@ -286,6 +286,7 @@ def _made_by(infos: list, failed: dict) -> str:
              f"- machine: {of('provenance', 'machine')}",
              f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
              f"- from {min(dates)} to {max(dates)}"]
+    if any(i.get('data_revisions') for i in infos): lines.append(f"- revisions of the data: {of('data_revisions')}")
     if any(i.get('plan') for i in infos): lines.append(f"- planned in a file with the hash {of('plan')}")
     lines += [f'- **failed**: {label}: {message}' for label, (message, _) in failed.items()]
     return '\n'.join(lines) + '\n'
