@@ -167,8 +167,17 @@ def test_verify(encoder, capsys):  # noqa: F811
 
 def test_devices(monkeypatch, capsys):
     monkeypatch.delenv("XLNB_DEVICE", raising=False)
-    assert call("tasks", "--device", "cpu", "--json") == 0 and os.environ.pop("XLNB_DEVICE") == "cpu"
-    assert call("tasks", "--device", "tpu") == 2
+    assert call("verify", "nowhere", "--device", "cpu") == 2 and os.environ.pop("XLNB_DEVICE") == "cpu"
+    assert call("verify", "nowhere", "--device", "tpu") == 2
+    for name in (["tasks"], ["languages"], ["report", "nowhere"]): assert call(*name, "--device", "cpu") == 2 and "XLNB_DEVICE" not in os.environ
+
+
+def test_a_warning_is_said_once_and_a_baseline_must_be_there(encoder, capsys):  # noqa: F811
+    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune(epochs=1)", "--seeds", "1", "--out", "runs/one") == 0
+    assert capsys.readouterr().err.count("one seed only") == 1
+    assert call("report", "runs/one", "--baseline", "salt") == 2
+    err = capsys.readouterr().err
+    assert "'salt'" in err and "only of finetune(epochs=1" in err
 
 
 def test_a_curve_and_a_metric(encoder, capsys):  # noqa: F811

@@ -266,11 +266,17 @@ def test_a_store_alone(small, reference):
 @pytest.mark.parametrize("wrong, says", [
     (dict(tasks="xlni"), "xnli"), (dict(langs="xx"), "Unknown language"), (dict(langs="fi"), "has no fi"), (dict(recipes="fintune"), "finetune"),
     (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "above 0"), (dict(seeds=0), "above zero"),
-    (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist")])
+    (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist"),
+    (dict(budget="x"), "no budget"), (dict(prefixes="x"), "Prefixes\\('x'\\)"), (dict(metrics={"foo": "x"}), "'foo'"), (dict(metrics="foo"), "no dict"),
+    (dict(steps=3), "finetune\\(steps=3\\)"), (dict(max_length=3), "Budget\\(max_length=3\\)"), (dict(seed=3), "'seeds'")])
 def test_mistakes_are_found_before_anything_runs(small, wrong, says):
     tasks = wrong.pop("tasks", "lab-inference")
     made = dict(FEW, seeds=1, encoders=small().encoders, store=small().store) | wrong
     with pytest.raises(XlnbError, match=says): Study(tasks, **made).run(progress=False)
+
+
+def test_a_budget_has_no_steps():
+    with pytest.raises(XlnbError, match=r"finetune\(steps=3\)"): Budget(steps=5)
 
 
 def test_an_encoder_without_a_masked_lm_head(small, encoder, reference, tmp_path):

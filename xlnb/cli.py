@@ -81,9 +81,10 @@ def _budget(group):
                        help='rows per language in validation and test at most')
     group.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
 
-def _common(parser):
-    "Options of every command"
-    parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'], help='where to compute; a GPU if there is one')
+def _common(parser, computes: bool = True):
+    "Options of every command; a device only where something is computed"
+    if computes: parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'],
+                                     help='where to compute; a GPU if there is one')
     parser.add_argument('--json', action='store_true', help='print results as JSON')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     parser.add_argument('--debug', action='store_true', help='show the traceback of a mistake')
@@ -351,11 +352,11 @@ def _parser() -> argparse.ArgumentParser:
                        help='what runs without --task: the laboratory study')
     p = command('pretrain', _pretrain, 'make an encoder from plain text', _PRETRAIN)
     _pretrain_options(p), _common(p)
-    _common(command('tasks', _tasks, 'list the tasks'))
+    _common(command('tasks', _tasks, 'list the tasks'), computes=False)
     p = command('languages', _languages, 'list the languages, or look codes up')
     p.add_argument('codes', nargs='*', metavar='CODE', help='codes in any form: sw swa swh_Latn zho_Hans')
     p.add_argument('--task', metavar='NAME', help='the languages of this task')
-    _common(p)
+    _common(p, computes=False)
     _on_stores(command)
     return top
 
@@ -366,7 +367,7 @@ def _on_stores(command):
     p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
-    _common(p)
+    _common(p, computes=False)
     p = command('verify', _verify, 'compute some stored cells again, and compare', _VERIFY)
     p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
     p.add_argument('--sample', type=_count, default=3, metavar='N', help='cells to compute again (3)')
@@ -377,7 +378,13 @@ def _on_stores(command):
     _common(p)
 
 # %% ../nbs/98_cli.ipynb #cell-26
-def _warn(message, category, filename, lineno, file=None, line=None): print(f'xlnb: {message}', file=sys.stderr)
+def _teller():
+    "What shows a warning as one line, and each only once"
+    told = set()
+    def tell(message, category, filename, lineno, file=None, line=None):
+        if str(message) not in told: print(f'xlnb: {message}', file=sys.stderr)
+        told.add(str(message))
+    return tell
 
 def _quiet(debug: bool):
     "Only what a user can act on reaches the terminal"
@@ -390,7 +397,7 @@ def _quiet(debug: bool):
     if debug: return
     warnings.simplefilter('ignore')
     warnings.filterwarnings('default', category=UserWarning, module=r'xlnb\.')
-    warnings.showwarning = _warn
+    warnings.showwarning = _teller()
 
 # %% ../nbs/98_cli.ipynb #03a7740d
 def _use(device: str):
@@ -411,7 +418,7 @@ def main(
     _quiet(args.debug)
     from xlnb.core import XlnbError
     try:
-        if args.device: _use(args.device)
+        if getattr(args, 'device', None): _use(args.device)
         return args.do(args)
     except XlnbError as e:
         if args.debug: traceback.print_exc()

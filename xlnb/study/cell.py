@@ -7,7 +7,7 @@ __all__ = ['data_fingerprint', 'rows_digest', 'rows_read', 'Cell', 'task_fields'
            'stopped', 'cell_items']
 
 # %% ../../nbs/study/91_cell.ipynb #50f661af
-import dataclasses, time
+import dataclasses, time, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file
 
 from ..core import XlnbError, device, digest, plain
+from ..data.tasks import data_revisions
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
 from ..models.heads import save_finetuned, with_head
@@ -176,6 +177,7 @@ def fresh(self: CellRun, n: int):
     if n < self.trained: return self.encoder()
     return self.head(self.encoder() if self.cell.recipe.before else None)
 
+# %% ../../nbs/study/91_cell.ipynb #eb0154c7
 @patch
 def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what its stages recorded
     "The model after the first `n` methods"
@@ -193,6 +195,10 @@ def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what
         model, stages = self._make(n, watch)
         tensors = changed_tensors(model.state_dict(), start)
         if tensors is not None: self.prefixes.save(key, tensors, dict(stages=stages), watch.files() if watch else ())
+        else:
+            names = '+'.join(m.name for m in self.cell.recipe.methods[:n])
+            warnings.warn(f"the model after {names} has other weights than it began with, by "
+                          f"name or shape: it is not kept, and made again by every cell that begins so")
         return model, stages
 
 # %% ../../nbs/study/91_cell.ipynb #d80925b4
@@ -270,7 +276,8 @@ def run_cell(
     if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
-                code=cell.code(), revision=encoder_revision(cell.encoder))
+                code=cell.code(), revision=encoder_revision(cell.encoder),
+                data_revisions=data_revisions(cell.task, cell.data))
     return run.items, info | dict(measures={name: measure(name, run) for name in measures})
 
 def stopped(stages: list) -> list:

@@ -6,7 +6,7 @@
 __all__ = ['listed', 'Study', 'read_plan', 'Job', 'measured', 'RayExecutor', 'lab_study']
 
 # %% ../../nbs/study/93_grid.ipynb #cell-03
-import dataclasses, json, pickle, shutil, traceback, warnings
+import dataclasses, inspect, json, pickle, shutil, traceback, warnings
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ..core import XlnbError, file_digest
+from ..core import XlnbError, file_digest, nearest
 from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..models.encoders import load_encoder
@@ -26,6 +26,7 @@ from .prefixes import Prefixes
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
+from ..training.schedule import Schedule
 from ..training.stage import Budget
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
@@ -45,9 +46,14 @@ def _seeds(seeds) -> list:
     if out and all(type(s) is int and s >= 0 for s in out): return out
     raise XlnbError(f"seeds={seeds!r} is neither a number of seeds above zero nor a list of them, such as [0, 1, 2].")
 
-def _with_metric(task, metrics: dict):
-    "The task, scored as the study wants it"
-    return dataclasses.replace(task, metric=metrics[task.name]) if task.name in metrics else task
+def _with_metrics(tasks: list, metrics: dict) -> list:
+    "The tasks, scored as the study wants them"
+    names = [t.name for t in tasks]
+    if not isinstance(metrics, dict): raise XlnbError(f"metrics={metrics!r} is no dict: write {{{names[0]!r}: name}}.")
+    if other := [t for t in metrics if t not in names]:
+        raise XlnbError(f"metrics names the task {other[0]!r}, which the study does not have: its tasks are "
+                        f"{', '.join(names)}.")
+    return [dataclasses.replace(t, metric=metrics[t.name]) if t.name in metrics else t for t in tasks]
 
 # %% ../../nbs/study/93_grid.ipynb #ed198575
 class Study(Results):
@@ -68,10 +74,11 @@ class Study(Results):
         keep_models=False,  # Leave the final model of every cell in the folder `models` of the store
         plan=None,  # File that names the primary contrasts, see `read_plan`
         prefixes=None,  # A `Prefixes`; False: share nothing between cells
+        **unknown,  # Is refused
     ):
-        self.tasks = [_with_metric(get_task(t), metrics or {}) for t in listed(tasks)]
+        self.tasks = _with_metrics(list(map(get_task, listed(tasks))), metrics or {})
         self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
-        self.seeds, self.budgets = _seeds(seeds), listed(budgets or budget or Budget())
+        self.seeds, self.budgets = _seeds(seeds), _checked(listed(budgets or budget or Budget()), prefixes, unknown)
         self.data, self.keep_stale, self.keep_models = data and _absolute(data), keep_stale, keep_models
         self.measures, self.plan, self.prefixes = listed(measures), read_plan(plan) if plan else None, prefixes
         self.store, self.grid = store if isinstance(store, Store) else Store(store), self._laid_out(langs)
@@ -85,10 +92,10 @@ def _laid_out(self: Study, langs) -> list:
                         "them.")
     self._keys = {}  # key and identity of each cell, once they are asked for
     for name in self.measures: get_measure(name)
-    nearest = min((b - a for a, b in zip(sorted(self.seeds), sorted(self.seeds)[1:])), default=None)
+    closest = min((b - a for a, b in zip(sorted(self.seeds), sorted(self.seeds)[1:])), default=None)
     for r in self.recipes:
         runs = max((getattr(m, 'runs', None) or 0 for m in r.after), default=0)
-        if nearest and runs > nearest:
+        if closest and runs > closest:
             warnings.warn(f"The cells of {r} share runs: for repetitions that are independent give seeds {runs} apart, "
                           f"such as range(0, {3 * runs}, {runs}).")
     return list(dict.fromkeys(Cell(t, e, r, s, b, _languages_of(t, langs), self.data) for t in self.tasks
@@ -104,6 +111,23 @@ def __repr__(self: Study):
 def sources(self: Study) -> dict:
     "The language with labels, by task"
     return {t.name: t.source for t in self.tasks}
+
+# %% ../../nbs/study/93_grid.ipynb #74c3fe38
+def _checked(budgets: list, prefixes, unknown: dict) -> list:
+    "The budgets; options of a study that mean nothing are refused"
+    if unknown:
+        name, hint = [*unknown][0], ''
+        if name in {f.name for f in dataclasses.fields(Schedule)}:
+            hint = f": it belongs to a method, so write it into the recipe, as in 'finetune({name}={unknown[name]!r})'"
+        if name in {f.name for f in dataclasses.fields(Budget)}:
+            hint = f": it belongs to the budget, so write budget=Budget({name}={unknown[name]!r})"
+        raise XlnbError(f"A study has no option {name!r}{hint or '. ' + nearest(name, inspect.signature(Study).parameters)}")
+    if wrong := [b for b in budgets if not isinstance(b, Budget)]:
+        raise XlnbError(f"{wrong[0]!r} is no budget: write budget=Budget(train_examples=1000), or leave it out.")
+    if not isinstance(prefixes, Prefixes | None) and prefixes is not False:
+        raise XlnbError(f"prefixes={prefixes!r} is no cache: write prefixes=Prefixes({str(prefixes)!r}), or "
+                        f"False for none.")
+    return budgets
 
 # %% ../../nbs/study/93_grid.ipynb #cell-09
 def _languages_of(task, langs=None) -> tuple:

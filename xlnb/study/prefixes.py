@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from ..core import XlnbError, atomic, write_json
+from ..core import XlnbError, atomic, cache_folder, write_json
 
 # %% ../../nbs/study/88_prefixes.ipynb #757e784d
 def changed_tensors(
@@ -44,8 +44,7 @@ class Prefixes:
         root=None,  # The folder; None: `prefixes` in XLNB_CACHE, or in ~/.cache/xlnb
         limit: float = 20e9,  # Bytes; above it the oldest go
     ):
-        cache = os.environ.get('XLNB_CACHE') or '~/.cache/xlnb'
-        self.root, self.limit = Path(root or Path(cache)/'prefixes').expanduser(), limit
+        self.root, self.limit = Path(root or cache_folder('prefixes')).expanduser(), limit
 
     def __repr__(self): return f'Prefixes: {len(self.keys())} of {self.size() / 1e9:.2f} GB'
     def keys(self) -> list: return [p.parent.name for p in sorted(self.root.glob('*/made.json'))]

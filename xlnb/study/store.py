@@ -176,9 +176,20 @@ def differences(self: Results,
     **options,  # Handed to `compare`, such as `level`
 ) -> pd.DataFrame:  # A row per task, encoder, recipe and language
     "Each recipe minus the baseline, paired by item and seed"
-    first = self.items().recipe.iloc[0]
+    first, _ = self.items().recipe.iloc[0], self.check_baseline(baseline)
     return self.by_source(compare, baseline=baseline or first, **options)
 
+# %% ../../nbs/study/92_store.ipynb #938ff6ed
+@patch
+def check_baseline(self: Results,
+    baseline: str | None,  # Name of a recipe; None is fine
+):
+    "Refuse a baseline that there are no results of"
+    known = list(self.items().recipe.unique())
+    if baseline not in {None, *known}:
+        raise XlnbError(f"There are no results of the recipe {baseline!r} to compare with, only of {', '.join(known)}.")
+
+# %% ../../nbs/study/92_store.ipynb #f49ee790
 @patch
 def figure(self: Results,
     task: str | None = None,  # One task; all of them, if None
@@ -213,6 +224,7 @@ def report(self: Results,
     baseline: str | None = None,  # As in `differences`
 ) -> dict:  # Paths of what was written
     "Write the tables, the figures and a one-page summary"
+    self.check_baseline(baseline)
     folder, tasks = Path(folder), list(self.sources())
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder/name for name in ('summary.md', 'table.md', 'scores.csv', 'transfer.csv')}
@@ -271,6 +283,7 @@ def _made_by(infos: list, failed: dict) -> str:
              f"- machine: {of('provenance', 'machine')}",
              f"- versions: {of('provenance', 'versions')}; commit: {of('provenance', 'commit')}",
              f"- from {min(dates)} to {max(dates)}"]
+    if any(i.get('data_revisions') for i in infos): lines.append(f"- revisions of the data: {of('data_revisions')}")
     if any(i.get('plan') for i in infos): lines.append(f"- planned in a file with the hash {of('plan')}")
     lines += [f'- **failed**: {label}: {message}' for label, (message, _) in failed.items()]
     return '\n'.join(lines) + '\n'

@@ -25,6 +25,12 @@ class Budget:
     eval_batch_size: int = option(64, above=0)       # rows per forward pass when evaluating
     sample: int = option(0, least=0)                 # which draw of the training rows
 
+    def __new__(cls, *values, **options):
+        if unknown := [k for k in options if k not in cls.__dataclass_fields__]:
+            raise XlnbError(f"a budget has no {unknown[0]!r}, only {', '.join(cls.__dataclass_fields__)}; steps belong "
+                            f"to a method, as in the recipe 'finetune(steps=3)'")
+        return super().__new__(cls)
+
     def __post_init__(self): check_options(self, 'budget')
 
     @property
