@@ -127,6 +127,32 @@ def test_the_hub_is_asked_the_same_way(monkeypatch):
     assert asked[-1] == ('facebook/xnli', 'sw')
 
 
+def test_a_revision_goes_with_the_path_of_the_data(monkeypatch, tmp_path):
+    "As with encoders: name@revision is what is read and what is recorded; keys hash the rows themselves"
+    from xlnb.study.cell import Cell, run_cell
+    from xlnb.study.recipe import recipe
+    from xlnb.training.stage import Budget
+    asked = []
+    def fake(path, config, split, **kw):
+        asked.append((path, kw))
+        return Dataset.from_list([dict(id=str(i), text=f'the dog {i}', label='ab'[i % 2]) for i in range(8)])
+    monkeypatch.setattr(sources, 'load_dataset', fake)
+    fields = dict(name='pinned', kind='sentence', labels=('a', 'b'), config='')
+    free, pinned = Task(path='me/texts', **fields), Task(path='me/texts@v1.0', **fields)
+    assert free.folder == pinned.folder == 'texts' and free.identity() == pinned.identity()
+    free.load('en', 'test', 'hub'); pinned.load('en', 'test', 'hub')
+    assert asked == [('me/texts', {}), ('me/texts', dict(revision='v1.0'))]
+    cell = lambda task: Cell(task, 'lab', recipe('finetune(epochs=1)'), 0, Budget(max_length=16), ('en',), 'hub')
+    assert cell(free).key() == cell(pinned).key()
+    assert run_cell(cell(pinned), tmp_path)[1]['data_revisions'] == {'me/texts': 'v1.0'}
+    assert tasks.data_revisions(free, 'hub') == {} == tasks.data_revisions(get_task('lab-inference'))
+    (tmp_path/'texts').mkdir()
+    assert tasks.data_revisions(pinned, tmp_path) == {} # a mirror has no revision
+    def script(path, config, split, **kw): raise RuntimeError('Dataset scripts are no longer supported')
+    monkeypatch.setattr(sources, 'load_dataset', script)
+    with pytest.raises(XlnbError, match='v1.0.*script.*without a revision'): Task(path='me/old@v1.0', **fields).load('en', 'test', 'hub')
+
+
 def test_missing_translations_of_the_hub(monkeypatch):
     "The Hub's PAWS-X keeps rows that say NS; the mirror has none"
     features = Features(id=Value('int32'), sentence1=Value('string'), sentence2=Value('string'), label=ClassLabel(names=['0', '1']))

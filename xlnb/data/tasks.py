@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'Description', 'Location', 'Task', 'lab_task', 'register_task', 'get_task', 'list_tasks', 'task_as',
-           'show_batch', 'own_task']
+           'data_revisions', 'show_batch', 'own_task']
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-03
 import functools, hashlib, json, os, re
@@ -19,7 +19,8 @@ from ..core import XlnbError, drawn, nearest, some
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind
 from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
-from .sources import config_of, read_folder, read_hub, data_folder, quiet, stamp_of
+from .sources import (config_of, data_folder, data_root, hub_name, quiet, read_folder, read_hub,
+                               stamp_of)
 
 # %% ../../nbs/data/12_tasks.ipynb #6efc81bf
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Description:
 @dataclass(frozen=True)
 class Location(Description):
     "Where its rows are, and how they are read"
-    path: str = '' # Hub id; empty if the Hub does not have it
+    path: str = '' # Hub id, perhaps with `@revision`; empty if the Hub does not have it
     folder: str = '' # folder in a mirror; the last part of `path` if empty
     # pattern of the config names, with {code}, {flores}, {ntrex} or {iso639_3}; empty if there is only one
     config: str = '{code}'
@@ -107,7 +108,7 @@ def _complete(task: Task):
                         f"{some(codes, 20)}.")
     for k, v in dict(source=source, langs=tuple(codes), tested=tuple(tested), labels=tuple(task.labels), kind=kind,
                      metric=kind.metric(task).name,
-                     folder=task.folder or task.path.rsplit('/', 1)[-1], title=task.title
+                     folder=task.folder or hub_name(task.path)[0].rsplit('/', 1)[-1], title=task.title
                      or task.name).items(): object.__setattr__(task, k, v)
 
 # %% ../../nbs/data/12_tasks.ipynb #b7b2019f
@@ -199,8 +200,21 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     try:
         with quiet(local):
             rows = (read_folder if local else read_hub)(path, config_of(task, lang, local), task.splits[split])
+    except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
     return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
+
+# %% ../../nbs/data/12_tasks.ipynb #4db20f6e
+def data_revisions(
+    task: Task,
+    data=None, # where it is read; XLNB_DATA if None, then the Hub
+) -> dict: # {Hub id: revision}; empty where none is named, and where a mirror or a table is read
+    "Revisions of a task's rows on the Hub, and of the sets that it takes rows of"
+    if data_root(data) != 'hub': return {}
+    found = {} if task.loader else dict([hub_name(task.path)])
+    for other in (*task.rows_of.values(), *filter(None, task.train_from.split('+'))):
+        found |= data_revisions(get_task(other), data)
+    return {name: revision for name, revision in found.items() if revision}
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-31
 def _no_split(task: Task, lang: Language, split: str, place: str, there) -> XlnbError:
