@@ -299,3 +299,14 @@ def test_failed_and_stopped_runs_are_counted_and_kept():
     assert (t.seeds == 5).all()
     assert t.set_index(["recipe", "lang"]).score["a", "en"] == pytest.approx(x[(x.recipe == "a") & (x.lang == "en")].correct.mean())
     assert "failed" not in summary(two_recipes(), draws=50).caption.lower()
+
+def test_captions_name_the_budget_that_all_rows_share():
+    "What no column says stands in the caption"
+    items = pd.DataFrame([dict(lang=l, id=i, gold=0, pred=i % 2, seed=s, task='t', encoder='e', recipe='finetune',
+                               budget='3,000 rows, 300 tested', correct=float(i % 2))
+                          for l in ('en', 'de') for i in range(6) for s in (0, 1)])
+    for table in (score_table, summary, transfer_summary):
+        assert 'Budget: 3,000 rows, 300 tested. ' in table(items, draws=50).caption, table.__name__
+    both = pd.concat([items, items.assign(budget='all rows')])
+    assert 'Budget:' not in score_table(both, draws=50).caption
+    assert 'Budget:' not in score_table(items.drop(columns='budget'), draws=50).caption

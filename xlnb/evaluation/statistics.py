@@ -232,13 +232,15 @@ def _estimates(items, draws, level, source, metric, seed):
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #1fb06014
 def _about(items, langs, metric):
-    "What a table holds: metric, runs, items"
+    "What a table holds: metric, the budget where all rows share it, runs, items"
     names = {t: metric_of(metric or g.dropna(axis=1, how='all')).title for t, g in items.groupby('task', sort=False)}
     each = ', '.join(f'{k}: {v}' for k, v in names.items())
     what = next(iter(names.values())) if len({*names.values()}) == 1 else f'score ({each})'
     seeds = {'/'.join(dict.fromkeys(filter(None, k))): g.seeds.max() for k, g in langs.groupby(KEYS, sort=False)}
     many = _between(seeds.values()) if len({*seeds.values()}) == 1 else ', '.join(f'{k} {v}' for k, v in seeds.items())
-    return f"{_capital(what)}, mean over seeds. Seeds: {many}. Items per language: {_between(langs['items'])}. "
+    budget = f"Budget: {items.budget.iloc[0]}. " if items.budget.nunique() == 1 and items.budget.iloc[0] else ''
+    return (f"{_capital(what)}, mean over seeds. {budget}Seeds: {many}. "
+            f"Items per language: {_between(langs['items'])}. ")
 
 def procedure(
     level: float, # of the intervals

@@ -6,11 +6,12 @@
 __all__ = ['METHODS', 'register_method', 'method', 'Recipe', 'recipe', 'with_steps', 'plain_recipes']
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-03
-import ast, dataclasses, types, typing
+import ast, dataclasses, typing
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 
-from ..core import XlnbError, nearest
+from ..core import XlnbError, check_options, fitted, nearest, type_name
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
@@ -48,28 +49,6 @@ def _method_class(name: str) -> type:
     module, _, attr = target.partition(':')
     return getattr(import_module(module), attr)
 
-# %% ../../nbs/study/90_recipe.ipynb #cell-10
-def _fit(value, hint):
-    "`value` as the type `hint` asks for, else TypeError"
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for arg in args:
-            try: return _fit(value, arg)
-            except TypeError: pass
-    elif hint is typing.Any or origin is typing.Literal and value in args: return value
-    elif origin in (tuple, list) and isinstance(value, (tuple, list)):
-        return origin(_fit(v, args[0]) if args else v for v in value)
-    elif hint is float and type(value) is int: return float(value)
-    elif hint in (int, float, bool, str, types.NoneType): 
-        if type(value) is (type(None) if hint is types.NoneType else hint): return value
-    elif isinstance(origin or hint, type) and isinstance(value, origin or hint): return value
-    raise TypeError(hint)
-
-def _type_name(hint) -> str:
-    "A type as one says it"
-    if typing.get_origin(hint) is typing.Literal: return 'one of ' + ', '.join(map(repr, typing.get_args(hint)))
-    return str(hint).replace('typing.', '') if typing.get_origin(hint) else getattr(hint, '__name__', str(hint))
-
 # %% ../../nbs/study/90_recipe.ipynb #cell-11
 def method(
     name: str,  # A registered method, such as 'finetune'
@@ -78,16 +57,15 @@ def method(
     "A method with its options checked by name and type"
     cls = _method_class(name)
     hints = typing.get_type_hints(cls)
-    known = {f.name: f'{f.name}: {_type_name(hints[f.name])}' for f in dataclasses.fields(cls) if f.init}
+    known = {f.name: f'{f.name}: {type_name(hints[f.name])}' for f in dataclasses.fields(cls) if f.init}
     for key, value in options.items():
         if key not in known:
             raise XlnbError(f"The method {name!r} has no option {key!r}; its options are "
                             f"{', '.join(known.values()) or 'none'}.")
-        try: options[key] = _fit(value, hints[key])
-        except TypeError:
-            raise XlnbError(f"Option {key!r} of the method {name!r} takes {_type_name(hints[key])}, not "
-                            f"{value!r}.") from None
-    return cls(**options)
+        # the class refuses what does not fit
+        with suppress(TypeError): options[key] = fitted(value, hints[key])
+    check_options(made := cls(**options), name)
+    return made
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-13
 @dataclass(frozen=True)

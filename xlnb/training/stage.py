@@ -360,6 +360,13 @@ class Tuning(Method):
     pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
+    def __post_init__(self):
+        super().__post_init__()
+        how, colon, lang = self.select.partition(':')
+        if self.select not in ('source', 'last') and not (how == 'oracle' and lang):
+            raise XlnbError(f"{self.name}: select={self.select!r} is unknown: choose 'source', 'last' or 'oracle:' and "
+                            "a language code")
+
     def reads(self, cell) -> list:
         "Validation rows of the language that an oracle looks at."
         how, _, lang = self.select.partition(':')

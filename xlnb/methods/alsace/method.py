@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ...core import XlnbError, option
+from ...core import XlnbError, device, option
 from ...data.parallel import ParallelText, warn_if_evaluation
 from ...evaluation.scoring import MISSING, label_logits, label_probs, default_scorer
 from .losses import alsace_loss, language_pairs
@@ -159,9 +159,8 @@ def plan(self: ALSACE,
 
 # %% ../../../nbs/methods/alsace/68_run.ipynb #8ac8a62b
 def _placed(model):
-    "On the GPU if there is one and this process is alone"
-    if torch.cuda.is_available() and int(os.environ.get('WORLD_SIZE', 1)) == 1: model.to('cuda')
-    return model
+    "On the device in use, if this process is alone"
+    return model.to(device()) if int(os.environ.get('WORLD_SIZE', 1)) == 1 else model
 
 @patch
 def settings(self: ALSACE, model, n: int, batch_size: int|None = None) -> Schedule:

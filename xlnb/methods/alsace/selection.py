@@ -6,7 +6,7 @@
 __all__ = ['TEACHERS', 'TeacherSelection']
 
 # %% ../../../nbs/methods/alsace/67_selection.ipynb #72b70f94
-import warnings
+import re, warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -39,6 +39,9 @@ class TeacherSelection(Method):
         if isinstance(self.teachers, str) and self.teachers not in TEACHERS:
             raise XlnbError(f"{self.name}: teachers={self.teachers!r} is unknown: {nearest(self.teachers, TEACHERS)}"
                             f"choose {some(TEACHERS)} or a list of codes, as in teachers=['en', 'de']")
+        if isinstance(self.threshold, str) and not re.fullmatch('mean|top-[1-9][0-9]*', self.threshold):
+            raise XlnbError(f"{self.name}: threshold={self.threshold!r} is unknown: choose 'mean', a number, or 'top-3' "
+                            "for the best three")
 
 TEACHERS = ('vote', 'random', 'source', 'oracle')
 
