@@ -231,10 +231,10 @@ class Pretraining:
 
 # %% ../../nbs/models/27_pretraining.ipynb #e8284042
 def pretrain(
-    texts,             # list, `Dataset`, file(s), or a dict of these by language
+    texts: list|dict|Dataset|str|Path, # list, `Dataset`, file(s), or a dict of these by language
     out: str|Path,     # folder for the checkpoint; an interrupted run found there goes on
-    tokenizer=None,    # trained on the texts if None
-    eval_texts=None,   # held-out texts, same forms: their loss is logged
+    tokenizer: PreTrainedTokenizerFast|None=None, # trained on the texts if None
+    eval_texts: list|dict|Dataset|str|Path|None=None, # held-out texts, same forms: their loss is logged
     resume: bool=True, # False: refuse a folder that holds a run
     **options,         # of `Pretraining`, and of `TrainingArguments`
 ) -> list: # the log: dicts with step, loss, ...
