@@ -459,9 +459,12 @@ def _holm_where(p, family):
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-61
 def compare(items: pd.DataFrame, # of a study, or of several
-            baseline: str|dict,            # the recipe that is compared with, or keys: dict(recipe='salt', encoder='lab')
-            recipe: str|dict|list|None = None,         # the recipe in question (or a dict), or a list of them; None: all others
-            family: str|list = 'languages',  # what Holm's correction is over: all languages, or a list of them and aggregates
+            # the recipe that is compared with, or keys: dict(recipe='salt', encoder='lab')
+            baseline: str|dict,
+            # the recipe in question (or a dict), or a list of them; None: all others
+            recipe: str|dict|list|None = None,
+            # what Holm's correction is over: all languages, or a list of them and aggregates
+            family: str|list = 'languages',
             **kw,                # to `paired_difference`
            ) -> ScoreTable:      # as from `paired_difference`, with the keys
     "Paired differences with a baseline, wherever both sides were run alike in all that is not named"
