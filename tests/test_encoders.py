@@ -276,3 +276,37 @@ def test_a_revision_goes_with_the_name(monkeypatch):
     assert set(seen) == {('some/model', 'refs/pr/3')}
     assert encoder_revision('lab') is None
     with pytest.raises(XlnbError, match='revision'): load_encoder('lab@main')
+
+def test_only_the_last_part_of_a_path_makes_an_e5(run, tmp_path):
+    "And where only the name decides the pooling, the fingerprint tells the two models apart"
+    out, _ = run; copy = lambda to: str(shutil.copytree(out, tmp_path/to, ignore=shutil.ignore_patterns('checkpoints')))
+    below, e5 = copy('e5-study/xlmr'), copy('multilingual-e5-tiny')
+    assert getattr(load_encoder(below).config, 'pooling', None) is None and load_encoder(e5).config.pooling == 'mean'
+    assert encoder_fingerprint(below) == encoder_fingerprint(out) != encoder_fingerprint(e5)
+
+def sentence_encoder(name, tok, folder):
+    import json
+    from transformers import AutoConfig, AutoModel
+    more = dict(distilbert=dict(dim=32, hidden_dim=64, n_layers=1, n_heads=2), albert=dict(embedding_size=16),
+                modernbert=dict(global_attn_every_n_layers=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2))[name]
+    saved(AutoModel.from_config(AutoConfig.for_model(name, **TINY | dict(vocab_size=len(tok)) | more)), tok, folder)
+    (folder/'1_Pooling').mkdir()
+    (folder/'1_Pooling'/'config.json').write_text(json.dumps(dict(pooling_mode_mean_tokens=True)))
+    return folder
+
+@pytest.mark.parametrize('name', ['distilbert', 'modernbert', 'albert'])
+def test_a_head_that_takes_no_mean_reads_what_it_always_reads(name, tok, tmp_path):
+    folder, task = sentence_encoder(name, tok, tmp_path/name), Task('t', 'pair', ('a', 'b'))
+    x = tok(['the cat sleeps', 'a dog'], padding=True, return_tensors='pt')
+    model, plain = with_head(folder, task), with_head(folder, task, pooling='first')
+    assert type(model) is type(plain) and torch.equal(model(**x).logits, plain(**x).logits)
+    with pytest.raises(XlnbError, match="can't be given a mean.*pooling='first'"): with_head(folder, task, pooling='mean')
+
+@pytest.mark.parametrize('task', [Task('t', 'pair', ('a', 'b')), Task('c', 'cloze')])
+def test_no_new_head_is_advised_for_what_takes_none(task, tok, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+    gpt = saved(GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=80)), tok, tmp_path/'gpt')
+    t5 = saved(T5ForConditionalGeneration(T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=80)), tok, tmp_path/'t5')
+    for load in (load_finetuned, with_head):
+        with pytest.raises(XlnbError, match='gpt2.*left to right'): load(gpt, task)
+        with pytest.raises(XlnbError, match='outside of a Study, use load_seq2seq with Seq2SeqScorer'): load(t5, task)

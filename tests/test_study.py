@@ -306,3 +306,50 @@ def test_few_examples(tmp_path):
 
 @pytest.mark.skipif("ray" not in os.environ.get("XLNB_TEST", ""), reason="set XLNB_TEST=ray where Ray is installed")
 def test_ray(small, reference): same(small().run("ray", progress=False), reference)
+
+
+def record_of_each(study): return [study.store.read(f)[1] for f in study.store.files()]
+
+
+def test_a_measure_has_its_own_code(small, monkeypatch):
+    made = small(measures=["retrieval", "cost"]).run(progress=False)
+    info = record_of_each(made)[0]
+    assert "xlnb.evaluation.retrieval" in info["measure_code"]["retrieval"] and "xlnb.evaluation.retrieval" not in info["code"]
+    for f in made.store.files():
+        items, info = made.store.read(f)
+        code = {m: h | {"xlnb.evaluation.retrieval": "earlier"} for m, h in info["measure_code"].items()}
+        made.store.write(f, items, info | dict(measure_code=code, measures={m: [] for m in info["measures"]}))
+    study = small(measures=["retrieval", "cost"])
+    assert study.cells().state.tolist() == ["stored"] * 2 and set(study.cells().stale_measures) == {"retrieval"}
+    assert "*Stale measure*: retrieval (changed: evaluation.retrieval)" in study.table().attrs["caption"]
+    monkeypatch.setattr("xlnb.study.grid.run_cell", lambda *a, **kw: pytest.fail("computed again"))
+    study.run(progress=False)
+    assert set(study.cells().stale_measures) == {""}
+    assert all(i["measures"]["retrieval"] and not i["measures"]["cost"] for i in record_of_each(study))
+
+
+def test_a_stale_cell_that_is_kept_gets_no_measure(small, monkeypatch):
+    made = small().run(progress=False).items()
+    code = Cell.code
+    monkeypatch.setattr(Cell, "code", lambda self, *a: code(self, *a) | {"xlnb.training.stage": "later"})
+    monkeypatch.setattr("xlnb.study.cell.run_method", lambda *a, **kw: pytest.fail("trained again"))
+    with pytest.warns(UserWarning, match="'calibration' is not recorded with 2 stored cells: the cell is stale and kept"):
+        study = small(keep_stale=True, measures=["calibration"]).run(progress=False)
+    assert study.cells().state.tolist() == ["stale"] * 2 and not study.failed
+    pd.testing.assert_frame_equal(study.items(), made)
+
+
+def test_a_measure_that_does_not_fit_costs_no_cell(encoder, tmp_path, monkeypatch):
+    few = dict(FEW, encoders=encoder, seeds=1, store=tmp_path, measures=["calibration", "cost"])
+    with pytest.warns(UserWarning, match="'calibration' is not recorded with 1 stored cells: .*leave this measure out"):
+        study = Study("lab-tags", **few).run(progress=False)
+    info, = record_of_each(study)
+    assert not study.failed and [*info["measures"]] == ["cost"] and [*info["refused"]] == ["calibration"]
+    monkeypatch.setattr("xlnb.study.grid.measured", lambda *a, **kw: pytest.fail("asked again"))
+    Study("lab-tags", **few).run(progress=False)
+
+
+@pytest.mark.parametrize("r, most", [("finetune+averaging(checkpoints=50)", 10), ("finetune(steps=3)+averaging(checkpoints=4)", 3)])
+def test_more_snapshots_than_there_are(small, r, most):
+    with pytest.raises(XlnbError, match=f"that has {most}"): small(recipes=r).run(progress=False)
+    assert not small().store.files()

@@ -120,12 +120,21 @@ def pooled(
     return (states * m).sum(1) / m.sum(1).clamp_min(1)
 
 # %% ../../nbs/models/25_encoders.ipynb #ac475429
-def _trained_pooling(name, config):
-    "The pooling that a checkpoint was trained with, where it says so"
+def _pooling_in_files(name, config):
+    "The pooling that the files of a checkpoint state"
     if (known := getattr(config, 'pooling', None)) in POOLINGS: return known
     if (file := further_file(name, '1_Pooling/config.json')) or (file := _on_the_hub(name, '1_Pooling/config.json')):
         return 'mean' if json.loads(Path(file).read_text(encoding='utf-8')).get('pooling_mode_mean_tokens') else 'first'
-    return 'mean' if re.search(r'(^|[-_/])m?e5[-_]', str(name)) else None
+    return None
+
+def _e5_by_name(name):
+    "Is it called an E5, by its Hub id or by the last part of its path?"
+    where, _ = located(name)
+    return re.search(r'(^|[-_])m?e5[-_]', Path(where).name) is not None
+
+def _trained_pooling(name, config):
+    "The pooling that a checkpoint was trained with, where its files or its name say so"
+    return _pooling_in_files(name, config) or ('mean' if _e5_by_name(name) else None)
 
 def _on_the_hub(name, file):
     "A small further file of a checkpoint on the Hub, None if it has none"
@@ -165,9 +174,9 @@ def check_readable(
     "Refuse what is no encoder, with what it is"
     config = from_checkpoint(AutoConfig, name)
     if config.is_encoder_decoder:
-        raise XlnbError(f"{name} is an encoder-decoder ({config.model_type}), which serves to score labels only (a "
-                        f"cloze, or ALSACE's cloze): "
-                        "choose an encoder, such as 'xlm-roberta-base'")
+        raise XlnbError(f"{name} is an encoder-decoder ({config.model_type}), which no cell of a study and no head can "
+                        "take: choose an encoder, such as 'xlm-roberta-base'; to score the labels of a cloze outside "
+                        "of a Study, use load_seq2seq with Seq2SeqScorer")
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise XlnbError(f"{name} is a model of type {config.model_type}, which reads from left to right or is none of "
                         f"text: "
@@ -280,10 +289,14 @@ def _snapshot(name):
 def encoder_fingerprint(
     name: str, # Hub id, perhaps with `@revision`; folder, or 'lab'
 ) -> str: # 16 hexadecimal digits
-    "Hash of an encoder's weights, configuration and tokenizer"
+    "Hash of an encoder's weights, configuration, tokenizer and pooling"
     where = _snapshot(name)
     files = sorted({f for p in _FILES for f in where.glob(p)})
-    return digest([[str(f.relative_to(where)), file_digest(f)] for f in files])
+    said = [[str(f.relative_to(where)), file_digest(f)] for f in files]
+    # a pooling that only the name decides is not in the files
+    if _e5_by_name(name) and not _pooling_in_files(name, from_checkpoint(AutoConfig, name)):
+        said.append(['pooling', 'mean'])
+    return digest(said)
 
 def encoder_revision(
     name: str, # as in `encoder_fingerprint`

@@ -26,7 +26,8 @@ from transformers import (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_MULTIPLE_CHOICE
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from ..core import XlnbError, some
-from .encoders import POOLINGS, body, from_checkpoint, further_file, load_encoder, masked_lm_head, pooled
+from .encoders import (POOLINGS, body, check_readable, from_checkpoint, further_file, load_encoder,
+                                  masked_lm_head, pooled)
 from ..data.kinds.base import kind_of, query_kinds
 from ..data.kinds.query import QUE, last_query
 
@@ -45,6 +46,13 @@ class _MeanPooled:
         if pooler is None:
             raise XlnbError(f"the head of a {type(self).__name__} can't be given a mean: choose pooling='first'")
         return self.classifier(self.dropout(pooler(states)))
+
+    @torch.no_grad()
+    def takes_mean(self):
+        "Does the head of this class run on a mean?"
+        one = torch.zeros(1, 1, self.config.hidden_size)
+        try: return self._logits(one).shape == (1, self.config.num_labels)
+        except Exception: return False
 
 @cache
 def mean_pooled(
@@ -91,15 +99,17 @@ def with_head(
     encoder: str|PreTrainedModel, # Hub id, folder, 'lab', or an encoder in memory
     task,                         # a `Task`: its kind and labels decide the head
     seed: int = 0,                # of the head's first weights
-    pooling: str = 'auto',        # of a classification head: 'first', 'mean', or 'auto': as the encoder was trained
+    pooling: str = 'auto',        # of a classification head: 'first', 'mean', or 'auto': as trained, where the head can
 ) -> PreTrainedModel: # in evaluation mode
     "A copy of the encoder with a new head for the task; the body's weights are the encoder's"
     head = head_of(task)
     if not isinstance(encoder, PreTrainedModel): encoder = load_encoder(encoder)
-    config = _config_for(encoder, task, head, pooling)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = head.model_class(config)(config).float()
+    model = _new_model(head, _config_for(encoder, task, head, pooling), seed)
+    if isinstance(model, _MeanPooled) and not model.takes_mean():
+        if pooling == 'mean':
+            raise XlnbError(f"the head of a {type(model).__mro__[2].__name__} can't be given a mean: choose "
+                            "pooling='first', or 'auto'")
+        model = _new_model(head, _config_for(encoder, task, head, 'first'), seed)
     if head is HEADS['masked_lm']: _copy_all(encoder, model)
     else: _copy_body(encoder, model)
     if hasattr(encoder, 'pointer') and hasattr(model, 'pointer'): model.pointer = copy.deepcopy(encoder.pointer)
@@ -117,6 +127,12 @@ def _config_for(encoder, task, head, pooling):
     if head.labels:
         config.id2label, config.label2id = dict(enumerate(task.labels)), {l: i for i, l in enumerate(task.labels)}
     return config
+
+def _new_model(head, config, seed):
+    "A model with fresh weights"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return head.model_class(config)(config).float().eval()
 
 # %% ../../nbs/models/26_heads.ipynb #b6ccafce
 def _copy_body(encoder, model):
@@ -311,6 +327,7 @@ def load_finetuned(
 ) -> PreTrainedModel: # in fp32 and evaluation mode
     "Load a model with the head that fine-tuning left"
     head, config = head_of(task), from_checkpoint(AutoConfig, name)
+    if type(config) not in head.classes: check_readable(name)
     cls = head.model_class(config)
     model, info = from_checkpoint(cls, name, use_safetensors=True, output_loading_info=True, dtype=torch.float32)
     answers = 'Answering' in (config.architectures or [''])[0]
@@ -319,6 +336,7 @@ def load_finetuned(
     pointing = 'pointer.' if file and answers else '-'
     lost = [k for k in info['missing_keys'] if 'pooler' not in k and not k.startswith(pointing)]
     if lost:
+        check_readable(name)  # what is no encoder can't be given a new head either
         raise XlnbError(f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, "
                         f"such as {lost[0]}): give a checkpoint that was fine-tuned for such a task, or put a new "
                         "head on an encoder with with_head")

@@ -22,7 +22,7 @@ from ..evaluation.predict import evaluate_model
 from ..models.encoders import encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer, longest_input
 from ..models.heads import save_finetuned, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
-from .measures import measure
+from .measures import take_measures
 from .recipe import Recipe
 from .version import code_modules, code_version, provenance
 from ..training.stage import Context, run_method
@@ -261,7 +261,7 @@ def run_cell(
     out,  # Folder for the checkpoints of its stages
     progress: bool = False,  # Show a bar for each stage
     prefixes: Prefixes | None = None,  # Where prefixes are read and left; None: nothing is kept
-    measures=(),  # Names of what is recorded beside the scores, see `measure`
+    measures=(),  # Names of what is recorded beside the scores, see `take_measures`
     snapshots: int = 0,  # How many of the fine-tuned prefix another cell will ask for
     keep=None,  # Folder to leave the final model in
 ) -> tuple[pd.DataFrame, dict]:  # One row per test item and language; what was recorded on the way
@@ -278,7 +278,7 @@ def run_cell(
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
                 code=cell.code(), revision=encoder_revision(cell.encoder),
                 data_revisions=data_revisions(cell.task, cell.data))
-    return run.items, info | dict(measures={name: measure(name, run) for name in measures})
+    return run.items, info | take_measures(measures, run)
 
 def stopped(stages: list) -> list:
     "Why guards stopped a run; empty where none did. The model then has the weights that the stage began with"

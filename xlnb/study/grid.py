@@ -21,8 +21,8 @@ from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..models.encoders import load_encoder
 from .cell import Cell, CellRun, encoder_label, run_cell
-from .measures import get_measure, measure
-from .prefixes import Prefixes
+from .measures import get_measure, missing_measures, stale_measures, take_measures
+from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
@@ -73,8 +73,7 @@ class Study(Results):
         metrics=None,  # {task: name of a metric}; each task's own, if None
         keep_models=False,  # Leave the final model of every cell in the folder `models` of the store
         plan=None,  # File that names the primary contrasts, see `read_plan`
-        prefixes=None,  # A `Prefixes`; False: share nothing between cells
-        **unknown,  # Is refused
+        prefixes=None, **unknown,  # A `Prefixes`; False: share nothing between cells. Other options are refused
     ):
         self.tasks = _with_metrics(list(map(get_task, listed(tasks))), metrics or {})
         self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
@@ -121,7 +120,8 @@ def _checked(budgets: list, prefixes, unknown: dict) -> list:
             hint = f": it belongs to a method, so write it into the recipe, as in 'finetune({name}={unknown[name]!r})'"
         if name in {f.name for f in dataclasses.fields(Budget)}:
             hint = f": it belongs to the budget, so write budget=Budget({name}={unknown[name]!r})"
-        raise XlnbError(f"A study has no option {name!r}{hint or '. ' + nearest(name, inspect.signature(Study).parameters)}")
+        hint = hint or '. ' + nearest(name, inspect.signature(Study).parameters)
+        raise XlnbError(f"A study has no option {name!r}{hint}")
     if wrong := [b for b in budgets if not isinstance(b, Budget)]:
         raise XlnbError(f"{wrong[0]!r} is no budget: write budget=Budget(train_examples=1000), or leave it out.")
     if not isinstance(prefixes, Prefixes | None) and prefixes is not False:
@@ -180,7 +180,8 @@ def stored(self: Study) -> dict:
     "What is recorded of each stored cell; `changed`: the modules that are others now"
     files = {info['key']: info for info in self.store.infos()}
     found = {cell: files[key] for cell, (key, _) in self.keys().items() if key in files}
-    return {cell: info | dict(changed=_changed(cell, info)) for cell, info in found.items()}
+    return {cell: info | dict(changed=_changed(cell, info), stale_measures=stale_measures(info, cell.uses_lab()))
+            for cell, info in found.items()}
 
 # %% ../../nbs/study/93_grid.ipynb #22f7e463
 def _changed(cell: Cell, info: dict) -> list:
@@ -200,6 +201,7 @@ def cells(self: Study) -> pd.DataFrame:
         rows.append(dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe),
                          budget=c.budget.label,
                          seed=c.seed, state=state, changed=' '.join(info['changed']) if info else '',
+                         stale_measures=' '.join(info['stale_measures']) if info else '',
                          seconds=round(sum(info['seconds'].values()), 1) if info else None, key=self._keys[c][0]))
     return pd.DataFrame(rows)
 
@@ -232,8 +234,9 @@ class Job:
             return str(e) if isinstance(e, XlnbError) else f'{type(e).__name__}: {e}', traceback.format_exc()
 
     def missing(self, info: dict) -> list:
-        "Measures that are not stored with the cell"
-        return [name for name in self.options['measures'] if name not in info.get('measures', {})]
+        "Measures that are not stored with the cell, or were taken by other code; none of a stale cell that is kept"
+        if _changed(self.cell, info): return []
+        return missing_measures(self.options['measures'], info, self.cell.uses_lab())
 
     def done(self, info: dict) -> bool:
         "Is a stored cell all that is asked for?"
@@ -249,7 +252,9 @@ def store(self: Job, progress: bool):
     items, info = store.find(self.key) or (None, None)
     if info and self.done(info): return
     if info and not _changed(cell, info):
-        info |= dict(measures=info.get('measures', {}) | measured(cell, items, self.missing(info), work, **common))
+        names = self.missing(info)
+        for k, taken in measured(cell, items, names, work, **common).items():
+            info[k] = {n: v for n, v in info.get(k, {}).items() if n not in names} | taken
     else:
         keep = self.root/'models'/self.key if o['keep_models'] else None
         items, info = run_cell(cell, work, measures=o['measures'], keep=keep, **common)
@@ -263,12 +268,12 @@ def measured(
     names,  # Of the measures to take
     work,  # Folder for what has to be made again
     **options,  # Of `CellRun`
-) -> dict:  # Rows by measure
+) -> dict:  # As from `take_measures`
     "Take measures of a cell that is stored: its models are read from prefixes, or made again"
     run = CellRun(cell, work, **options)
     run.model, run.stages = run.made(len(cell.recipe.methods))
     run.items = items
-    return {name: measure(name, run) for name in names}
+    return take_measures(names, run)
 
 # %% ../../nbs/study/93_grid.ipynb #cell-18
 def _tidy(root: Path, key: str):
@@ -301,6 +306,7 @@ def run(self: Study,
             if fault: self.failed[label] = fault
     for cell in self.stored(): _tidy(root, keys[cell][0])
     for label, (message, _) in self.failed.items(): warnings.warn(f'{label} failed: {message}')
+    self._say_what_lacks()
     return self
 
 # %% ../../nbs/study/93_grid.ipynb #4a054f7a
@@ -320,6 +326,25 @@ def _check_needs(self: Study):
         for r in self.recipes:
             for m in r.methods:
                 if lacks := m.needs(task): raise XlnbError(' '.join(lacks))
+    for r in self.recipes:
+        n = max((getattr(m, 'snapshots', 0) for m in r.after), default=0)
+        most = len(Snapshots.marks(r.during.steps)) if getattr(r.during, 'steps', None) else Snapshots.TIMES
+        if n > most:
+            raise XlnbError(f"The recipe {r} asks for {n} snapshots of a run that has {most}: take {most} or less.")
+
+# %% ../../nbs/study/93_grid.ipynb #ea5de1a7
+@patch
+def _say_what_lacks(self: Study):
+    "Warn of measures that were asked for and are not recorded, each with its reason once"
+    why = {}
+    for info in self.stored().values():
+        for name in self.measures:
+            if name in info.get('measures', {}): continue
+            kept = "the cell is stale and kept as it is (keep_stale); without keep_stale both are computed again"
+            reason = kept if info['changed'] else info.get('refused', {}).get(name, dict(why='not taken yet'))['why']
+            why.setdefault((name, reason), []).append(info['key'])
+    for (name, reason), keys in why.items():
+        warnings.warn(f"the measure {name!r} is not recorded with {len(keys)} stored cells: {reason}")
 
 # %% ../../nbs/study/93_grid.ipynb #cell-21
 @contextmanager

@@ -120,11 +120,16 @@ class Snapshots(TrainerCallback):
         if last > self.TIMES:
             raise XlnbError(f"a run has {self.TIMES} snapshots, not {last}: take checkpoints={self.TIMES} or less")
 
+    @classmethod
+    def marks(cls, steps: int) -> set:
+        "The steps of a run of so many after which a snapshot is written"
+        return {round(steps * i / cls.TIMES) for i in range(1, cls.TIMES + 1)} - {0}
+
     def files(self) -> list:  # oldest first
         return sorted(self.folder.glob('*.safetensors'))[-self.last:] if self.last else []
 
     def on_step_end(self, args, state, control, **kwargs):
-        marks = {round(state.max_steps * i / self.TIMES) for i in range(1, self.TIMES + 1)}
+        marks = self.marks(state.max_steps)
         if not self.last or state.global_step not in marks or not state.is_world_process_zero: return
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic(self.folder/f'{Path(args.output_dir).name}-{state.global_step:09}.safetensors') as part:

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from ..core import XlnbError, atomic, plain
 from ..evaluation.statistics import compare, score_table, scores, summary, transfer_summary
 from .cell import Cell, encoder_label
+from .measures import stale_measures
 from .version import changed_modules
 
 # %% ../../nbs/study/92_store.ipynb #cell-07
@@ -51,6 +52,8 @@ def notes(self: Results) -> str:
         names = sorted({m for changed in stale.values() for m in changed})
         out.append(f"*Stale*: {len(stale)} of {len(infos)} cells were made by earlier code (changed: "
                    f"{', '.join(names)}). ")
+    measures = {name: changed for i in infos for name, changed in stale_measures(i).items()}
+    out += [f"*Stale measure*: {name} (changed: {', '.join(changed)}). " for name, changed in measures.items()]
     stopped = pd.Series([i['cell']['recipe_name'] for i in infos if i.get('stopped')], dtype=str).value_counts()
     runs = pd.Series([i['cell']['recipe_name'] for i in infos]).value_counts()
     if len(stopped):
