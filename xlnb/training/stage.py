@@ -165,7 +165,6 @@ def _memory(reset=False):
         import psutil
         return psutil.Process().memory_info().rss / 2**20
 
-# %% ../../nbs/training/33_stage.ipynb #13b3efc9
 class _Bar(TrainerCallback):
     "One progress bar with the loss behind it."
     def __init__(self, name): self.name = name
