@@ -12,7 +12,7 @@ from xlnb.models.encoders import load_tokenizer
 from xlnb.models.heads import with_head
 from xlnb.study.grid import Study
 from xlnb.study.store import Store
-from xlnb.study.verify import check_store, compared, verify
+from xlnb.study.verify import check_store, compared, compared_measure, verify
 from xlnb.training.schedule import Budget
 from xlnb.training.stage import Context, run_stage
 from xlnb.methods.finetune import FineTune
@@ -93,3 +93,42 @@ def test_twenty_steps_come_out_as_stored():
 
 
 if __name__ == "__main__": STORED.write_text(json.dumps(sgd_losses()))   # after a change of data, encoder or training that is meant
+
+
+def test_measures_are_verified(small):  # noqa: F811
+    study = small(seeds=1, measures=["retrieval", "cost"]).run(progress=False)
+    file, = study.store.files()
+    assert verify(study, 1, progress=False).outcome.tolist() == ["equal"]
+    items, info = study.store.read(file)
+    rows = [r | dict(value=99) if i == 0 else r for i, r in enumerate(info["measures"]["retrieval"])]
+    study.store.write(file, items, info | dict(measures=info["measures"] | dict(retrieval=rows)))
+    row = verify(study, 1, progress=False).iloc[0]
+    assert row.outcome == "differs" and row.measures == "retrieval differs"
+
+
+def test_the_spread_decides_of_measures_too():
+    rows = lambda v: [dict(measure="p", lang="en", value=v), dict(measure="p", lang=None, value=1.)]
+    seeds = [rows(.4), rows(.6)]
+    assert compared_measure(rows(.4), rows(.4), True, seeds) == "equal"
+    assert compared_measure(rows(.4), rows(.5), True, seeds) == "differs"
+    assert compared_measure(rows(.4), rows(.5), False, seeds) == "within the spread"
+    assert compared_measure(rows(.4), rows(.9), False, seeds) == "differs"
+    assert compared_measure(rows(.4), rows(.5), False, seeds[:1]) == "one seed"
+    assert compared_measure(rows(.4), [], False, seeds) == "differs"
+
+
+def test_an_object_in_a_recipe_needs_its_page(small, encoder):  # noqa: F811
+    study = small().run(progress=False)
+    file = study.store.files()[0]
+    items, info = study.store.read(file)
+    study.store.write(file, items, info | dict(cell=info["cell"] | dict(recipe_name="mmkd(text=<ParallelText of 9 rows>)+finetune")))
+    table = verify(study.store.root, 2, progress=False, encoders={Path(encoder).name: encoder})
+    assert sorted(table.outcome) == ["equal", "needs the Study of its page"] and "give `verify` the Study" in " ".join(table.changed)
+
+
+def test_a_store_with_one_broken_cell(small):  # noqa: F811
+    study = small(seeds=1).run(progress=False)
+    file, = study.store.files()
+    file.write_bytes(file.read_bytes()[:-20])
+    table = verify(study.store.root, 1, progress=False)
+    assert table.outcome.tolist() == ["corrupted"] and "1 of 1 cells" in table.caption

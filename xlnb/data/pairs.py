@@ -29,7 +29,8 @@ def text_pairs(
 ) -> list: # of (id, source text, target text)
     "All pairs of two languages in a parallel text: one of each text column of each row."
     en, xx = text.rows[source], text.rows[lang]
-    columns = [c for c in en.column_names if c != 'id' and isinstance(en[0][c], str) and c != 'question']
+    fixed = 'id', *kind_of(text).marker_columns
+    columns = [c for c in en.column_names if c not in fixed and isinstance(en[0][c], str)]
     return [(f'{c}:{i}', a, b) for c in columns for i, a, b in zip(en['id'][:], en[c][:], xx[c][:])]
 
 def _languages(texts, langs, source):

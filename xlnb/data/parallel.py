@@ -20,6 +20,7 @@ from datasets import Dataset
 from ..lab.worlds import LAB_TASKS, Lab
 from ..core import XlnbError, digest, drawn, some
 from .kinds.base import KINDS, kind_of
+from .kinds.classify import SENTENCE
 from ..languages import language
 from .schema import align_rows
 from .tasks import Task, get_task
@@ -217,7 +218,7 @@ def parallel_texts(
 ) -> list: # of `ParallelText`
     "Every parallel text of single sentences that is given"
     texts = text if isinstance(text, (list, tuple)) else [text]
-    return [parallel_text(t, SimpleNamespace(kind='sentence')) for t in texts]
+    return [parallel_text(t, SimpleNamespace(kind=SENTENCE)) for t in texts]
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-28
 def translated_text(
@@ -233,7 +234,7 @@ def translated_text(
     out = {task.source: table}
     for l in (language(x).code for x in langs):
         out[l] = [dict(r) for r in table]
-        for f in (f for f in fields if f != 'question'):
+        for f in (f for f in fields if f not in kind_of(task).marker_columns):
             values = [r[f] for r in table]
             flat = [x for v in values for x in (v if isinstance(v, list) else [v])]
             got = iter(_checked(list(translate(flat, l)), len(flat), l))

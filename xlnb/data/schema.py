@@ -10,7 +10,7 @@ import hashlib, json
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features
 from ..core import XlnbError, some
-from .kinds.base import kind_of
+from .kinds.base import KINDS, kind_of
 
 # %% ../../nbs/data/10_schema.ipynb #cell-07
 SPLITS = 'train', 'validation', 'test'
@@ -93,11 +93,12 @@ def check_parallel(
 ) -> dict: # the same
     "Make sure that row i says the same in every language"
     first, base = next(iter(by_lang.items()))
+    labels = dict.fromkeys(k.label_column for k in KINDS.values() if k.one_label)
     for lang, ds in by_lang.items():
         if 'id' not in ds.column_names:
             raise XlnbError(f"The rows of '{lang}' have no column 'id' to compare by: add one, equal where rows say "
                             f"the same.")
-        for column in ('id', 'label'):
+        for column in ('id', *labels):
             if not {column} <= {*ds.column_names} & {*base.column_names}: continue
             off = next((i for i, (a, b) in enumerate(zip(base[column][:], ds[column][:])) if a != b), None)
             if off is None: continue

@@ -84,12 +84,12 @@ def _ordered(table, source):
     return sorted([*first.sort_values(ascending=False, kind='stable').index, *rest], key=lambda l: l != source)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-13
-def plot_scores(x,            # items, or the table of `summary`
-                source='en',
-                chance=None,  # draw a line at this score
-                title='',
+def plot_scores(x: pd.DataFrame,            # items, or the table of `summary`
+                source: str = 'en',
+                chance: float|None = None,  # draw a line at this score
+                title: str = '',
                 **kw,         # to `summary`
-               ):             # the figure
+               ) -> plt.Figure:             # the figure
     "A dot and an interval per language and recipe"
     t = _made(x, summary, 'low', source=source, **kw)
     runs = scores(x, kw.get('metric')) if 'id' in x and _about_few(t) else None
@@ -145,11 +145,11 @@ def _language_axis(ax, langs, source):
     sns.despine(ax=ax, left=True)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-22
-def plot_heatmap(x,          # items, or the table of `summary` or `compare`
-                 source='en',
-                 title='',
+def plot_heatmap(x: pd.DataFrame,          # items, or the table of `summary` or `compare`
+                 source: str = 'en',
+                 title: str = '',
                  **kw,       # to `summary`
-                ):           # the figure
+                ) -> plt.Figure:           # the figure
     "Languages in rows, recipes in columns, a number in each cell"
     differ = 'difference' in x
     t = _made(x, summary, 'difference' if differ else 'low', source=source, **kw)
@@ -209,12 +209,12 @@ def _wrapped(name, width=14):
                                    break_on_hyphens=False)).replace('\t', '')
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-29
-def plot_gap(x,             # items, or the table of `transfer_summary`
-             baseline=None, # the recipe that arrows start from; default: the first
-             source='en',
-             title='',
+def plot_gap(x: pd.DataFrame,             # items, or the table of `transfer_summary`
+             baseline: str|None = None, # the recipe that arrows start from; default: the first
+             source: str = 'en',
+             title: str = '',
              **kw,          # to `transfer_summary`
-            ):              # the figure
+            ) -> plt.Figure:              # the figure
     "Mean of the targets and source of every recipe, with arrows from the baseline"
     t = _made(x, transfer_summary, 'gap', source=source, **kw)
     names = _series(t).tolist()
@@ -267,9 +267,9 @@ def _move(ax, start, end, y, is_base):
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-37
 _NOT_LOSS = {'step', 'epoch', 'grad_norm', 'learning_rate', 'tokens', 'seconds', 'total_flos'}
 
-def plot_history(history,  # log lines of one stage, or records of several with `history` (and `method`, `stage`)
-                 title='',
-                ):         # the figure
+def plot_history(history: list,  # log lines of one stage, or records of several with `history` (and `method`, `stage`)
+                 title: str = '',
+                ) -> plt.Figure:         # the figure
     "The loss and its parts, and what was measured on validation"
     stages = history if history and 'history' in history[0] else [dict(history=history)]
     if not any(s['history'] for s in stages): raise XlnbError("the history is empty: give the history of a StageResult")
@@ -304,12 +304,12 @@ def _lines(ax, log, label, marker=False):
     sns.despine(ax=ax)
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-42
-def plot_curve(table,        # tables of `transfer_summary`, one below the other, with a column of numbers
-               x='examples', # that column
-               y='targets',  # 'targets' or 'source'
-               title='',
-               caption='',   # what the tables say of themselves
-              ):             # the figure
+def plot_curve(table: pd.DataFrame,        # tables of `transfer_summary`, one below the other, with a column of numbers
+               x: str = 'examples', # that column
+               y: str = 'targets',  # 'targets' or 'source'
+               title: str = '',
+               caption: str = '',   # what the tables say of themselves
+              ) -> plt.Figure:             # the figure
     "Mean of the targets, or the source, against a number that doubles"
     if short := {x, y, f'{y}_low', f'{y}_high'} - set(table):
         raise XlnbError(f"the table has no column {min(short)!r}: put tables of transfer_summary below each other, "

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd
 from ..core import XlnbError
 from ..data.kinds.base import collator, featurize, get_kind, kind_of
+from ..data.kinds.cloze import CLOZE
 from .statistics import (DEFINITION, bootstrap, compare, metric_of, paired_difference, score_table,
                                         scores,
                              # one import serves the whole way from a model to a table
@@ -68,7 +69,7 @@ def cloze_scores(
 ) -> list: # per row: an array with one score per candidate
     "Log-probability of every candidate of every row."
     import torch
-    task = task or SimpleNamespace(name='cloze', kind='cloze')
+    task = task or SimpleNamespace(name=CLOZE.name, kind=CLOZE)
     feats, collate, out = list(featurize(task, ds, tokenizer, max_length)), collator(task, tokenizer), []
     model.eval()
     for i in range(0, len(feats), batch_size):
@@ -103,7 +104,7 @@ def evaluate_model(task,          # a `Task`
     return items
 
 def _predictions(task, model, tokenizer, ds, budget):
-    if kind_of(task).head == 'masked_lm':
+    if kind_of(task).fills_gap:
         return [int(np.argmax(s)) for s in cloze_scores(model, tokenizer, ds, task, max_length=budget.max_length)]
     from xlnb.training.stage import predict
     feats = featurize(task, ds, tokenizer, max_length=budget.max_length)
@@ -153,7 +154,7 @@ def _tfidf(cols):
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-35
 def _text_columns(task):
     kind = kind_of(task)
-    if kind.head != 'classification':
+    if not kind.classifies_text:
         raise XlnbError(f"text controls are for tasks of kind sentence or pair, and {task.name} is {kind}: leave them "
                         f"out")
     return list(kind.text_columns)
@@ -177,7 +178,7 @@ def controls_measure(
 ) -> list[dict]: # {'measure': 'majority' or 'tf-idf', 'lang', 'value'}; empty unless texts are classified
     "Accuracy of the two controls that know no language, on the rows that the cell is tested on."
     cell, budget = run.cell, run.ctx.budget
-    if cell.task.kind.head != 'classification': return []
+    if not cell.task.kind.classifies_text: return []
     found = [f(cell.task, cell.langs, budget=budget, data=cell.data) for f in (majority_control, tfidf_control)]
     means = pd.concat(found).groupby(['recipe', 'lang'], sort=False).correct.mean()
     return [dict(measure=control, lang=lang, value=float(value)) for (control, lang), value in means.items()]

@@ -24,7 +24,7 @@ def label_probabilities(
     kind = kind_of(task)
     if not kind.one_label:
         raise XlnbError(f"tasks of kind {kind.name!r} have no single distribution over labels: leave this measure out")
-    if kind.head == 'masked_lm':
+    if kind.fills_gap:
         from xlnb.evaluation.predict import cloze_scores
         logits = cloze_scores(model, tokenizer, ds, task, max_length=budget.max_length)
     else:

@@ -75,10 +75,11 @@ def retrieval_table(
     **options,           # of `sentence_vectors`
 ) -> pd.DataFrame: # per language: forward, back, mean, sentences
     "Sentence retrieval both ways for every language"
-    if 'text' not in text.rows[source].column_names:
+    if len(kind_of(text).required) != 1:
         raise XlnbError("retrieval needs one text per row: give parallel text of sentences")
+    column, = kind_of(text).required
     langs = [l for l in (langs or text.langs) if l != source]
-    vectors = {l: sentence_vectors(model, tokenizer, text.rows[l]['text'][:], **options) for l in (source, *langs)}
+    vectors = {l: sentence_vectors(model, tokenizer, text.rows[l][column][:], **options) for l in (source, *langs)}
     rows = [dict(language=l, **retrieve(vectors[source], vectors[l])) for l in langs]
     return pd.DataFrame(rows).assign(mean=lambda d: (d.forward + d.back) / 2, sentences=len(text)).set_index('language')
 

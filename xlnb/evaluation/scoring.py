@@ -195,7 +195,7 @@ def _check(self: ClozeScorer):
     kind = kind_of(self.task)
     if self.pieces not in ('sum', 'mean'):
         raise XlnbError(f"pieces={self.pieces!r} is unknown: choose 'sum' or 'mean'")
-    if kind.head not in ('classification', 'masked_lm'):
+    if not (kind.classifies_text or kind.fills_gap):
         raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {kind.name!r}")
     if kind.trains != (self.verbaliser is not None):
         raise XlnbError("a cloze task brings its own gap and candidates, every other task needs a "

@@ -337,7 +337,7 @@ def _transfer(est, source):
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-45
 def score_table(items: pd.DataFrame, # from one or several cells
-                draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
+                draws: int=2000, level: float=.95, source: str='en', metric: str|None = None, seed: int=0,
                ) -> ScoreTable:      # languages in rows, recipes in columns, text
     "The table to print: scores with intervals, then means, gap, worst language and spread"
     est, caption, definition = _estimates(items, draws, level, source, metric, seed)
@@ -459,9 +459,12 @@ def _holm_where(p, family):
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-61
 def compare(items: pd.DataFrame, # of a study, or of several
-            baseline,            # the recipe that is compared with, or keys: dict(recipe='salt', encoder='lab')
-            recipe=None,         # the recipe in question (or a dict), or a list of them; None: all others
-            family='languages',  # what Holm's correction is over: all languages, or a list of them and aggregates
+            # the recipe that is compared with, or keys: dict(recipe='salt', encoder='lab')
+            baseline: str|dict,
+            # the recipe in question (or a dict), or a list of them; None: all others
+            recipe: str|dict|list|None = None,
+            # what Holm's correction is over: all languages, or a list of them and aggregates
+            family: str|list = 'languages',
             **kw,                # to `paired_difference`
            ) -> ScoreTable:      # as from `paired_difference`, with the keys
     "Paired differences with a baseline, wherever both sides were run alike in all that is not named"

@@ -292,12 +292,13 @@ def encoder_fingerprint(
     "Hash of an encoder's weights, configuration, tokenizer and pooling"
     where = _snapshot(name)
     files = sorted({f for p in _FILES for f in where.glob(p)})
-    said = [[str(f.relative_to(where)), file_digest(f)] for f in files]
+    known = [[str(f.relative_to(where)), file_digest(f)] for f in files]
     # a pooling that only the name decides is not in the files
     if _e5_by_name(name) and not _pooling_in_files(name, from_checkpoint(AutoConfig, name)):
-        said.append(['pooling', 'mean'])
-    return digest(said)
+        known.append(['pooling', 'mean'])
+    return digest(known)
 
+# %% ../../nbs/models/25_encoders.ipynb #5c4e7230
 def encoder_revision(
     name: str, # as in `encoder_fingerprint`
 ) -> str|None: # None of a folder, and of 'lab'

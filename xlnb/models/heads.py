@@ -304,9 +304,9 @@ def save_encoder(
 
 # %% ../../nbs/models/26_heads.ipynb #a4d991fe
 def save_finetuned(
-    model,     # a fine-tuned model
+    model: torch.nn.Module,     # a fine-tuned model
     tokenizer,
-    folder,    # is made
+    folder: str|Path,    # is made
     task=None, # the `Task` that it was fine-tuned for: head and labels are checked
 ) -> str: # the folder
     "Write a fine-tuned model, which `load_finetuned` reads"

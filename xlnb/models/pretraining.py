@@ -221,20 +221,24 @@ class Pretraining:
     attention: str = 'auto'
     seed: int = 0
 
-    def __post_init__(self):
-        if isinstance(self.mask, bool) or not isinstance(self.mask, (int, float)) or not 0 < self.mask < 1:
-            raise XlnbError(f"mask={self.mask!r} is no share of positions: give a number between 0 and 1, such as 0.15")
-        if self.positions not in ('sinusoidal', 'random'):
-            raise XlnbError(f"positions={self.positions!r} is unknown: choose 'sinusoidal' or 'random'")
-        if self.attention not in (paths := ('auto', 'eager', 'sdpa', 'flash_attention_2')):
-            raise XlnbError(f"attention={self.attention!r} is unknown: choose {', '.join(map(repr, paths))}")
+    def __post_init__(self): _check(self)
+
+# %% ../../nbs/models/27_pretraining.ipynb #65ce7055
+def _check(o):
+    "Refuse options outside what there is"
+    if isinstance(o.mask, bool) or not isinstance(o.mask, (int, float)) or not 0 < o.mask < 1:
+        raise XlnbError(f"mask={o.mask!r} is no share of positions: give a number between 0 and 1, such as 0.15")
+    if o.positions not in ('sinusoidal', 'random'):
+        raise XlnbError(f"positions={o.positions!r} is unknown: choose 'sinusoidal' or 'random'")
+    if o.attention not in (paths := ('auto', 'eager', 'sdpa', 'flash_attention_2')):
+        raise XlnbError(f"attention={o.attention!r} is unknown: choose {', '.join(map(repr, paths))}")
 
 # %% ../../nbs/models/27_pretraining.ipynb #e8284042
 def pretrain(
-    texts,             # list, `Dataset`, file(s), or a dict of these by language
+    texts: list|dict|Dataset|str|Path, # list, `Dataset`, file(s), or a dict of these by language
     out: str|Path,     # folder for the checkpoint; an interrupted run found there goes on
-    tokenizer=None,    # trained on the texts if None
-    eval_texts=None,   # held-out texts, same forms: their loss is logged
+    tokenizer: PreTrainedTokenizerFast|None=None, # trained on the texts if None
+    eval_texts: list|dict|Dataset|str|Path|None=None, # held-out texts, same forms: their loss is logged
     resume: bool=True, # False: refuse a folder that holds a run
     **options,         # of `Pretraining`, and of `TrainingArguments`
 ) -> list: # the log: dicts with step, loss, ...

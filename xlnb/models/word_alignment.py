@@ -6,6 +6,7 @@
 __all__ = ['SYMMETRY', 'MATCHING', 'GOLD', 'statistical_links', 'embedding_links', 'align_words', 'alignment_error', 'gold_links']
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-03
+from types import SimpleNamespace
 from typing import Sequence
 
 import numpy as np
@@ -15,7 +16,6 @@ from ..core import XlnbError, some
 from .encoders import load_encoder, load_tokenizer, longest_input
 from ..data.kinds.base import words_at
 from ..data.sources import data_folder, read_folder
-from ..data.tasks import Task
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-07
 SYMMETRY = ('intersection', 'union')
@@ -149,9 +149,8 @@ def gold_links(
 ) -> Dataset: # source, target (lists of words), sure, possible (links, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")
-    rows, out = read_folder(data_folder(Task('word_alignment_gold', 'span', folder='word_alignment_gold'), data)[0],
-                            name,
-                             'test'), []
+    where = SimpleNamespace(name='word_alignment_gold', path='', folder='word_alignment_gold')
+    rows, out = read_folder(data_folder(where, data)[0], name, 'test'), []
     for r in rows:
         s, t = r['source'].split(), r['target'].split()
         links = lambda c: [[i - 1, j - 1] for i, j in r[c] if 0 < i <= len(s) and 0 < j <= len(t)]

@@ -280,6 +280,7 @@ def run_cell(
                 data_revisions=data_revisions(cell.task, cell.data))
     return run.items, info | take_measures(measures, run)
 
+# %% ../../nbs/study/91_cell.ipynb #f3f02789
 def stopped(stages: list) -> list:
     "Why guards stopped a run; empty where none did. The model then has the weights that the stage began with"
     return [s['stopped'] for s in stages if s.get('stopped')]

@@ -165,7 +165,6 @@ def _memory(reset=False):
         import psutil
         return psutil.Process().memory_info().rss / 2**20
 
-# %% ../../nbs/training/33_stage.ipynb #13b3efc9
 class _Bar(TrainerCallback):
     "One progress bar with the loss behind it."
     def __init__(self, name): self.name = name
@@ -360,12 +359,7 @@ class Tuning(Method):
     pooling: Literal['auto', 'first', 'mean'] = 'auto' # of a classification head; auto: the encoder decides
     slot: ClassVar[str] = 'during'
 
-    def __post_init__(self):
-        super().__post_init__()
-        how, colon, lang = self.select.partition(':')
-        if self.select not in ('source', 'last') and not (how == 'oracle' and lang):
-            raise XlnbError(f"{self.name}: select={self.select!r} is unknown: choose 'source', 'last' or 'oracle:' and "
-                            "a language code")
+    def __post_init__(self): super().__post_init__(); _check_select(self)
 
     def reads(self, cell) -> list:
         "Validation rows of the language that an oracle looks at."
@@ -382,6 +376,14 @@ class Tuning(Method):
         args, last = dict(per_device_eval_batch_size=ctx.budget.eval_batch_size), self.select == 'last'
         if not last: args['eval_steps'] = max(1, round(math.ceil(n / self.batch_size) * self.eval_every))
         return dict(schedule=self.schedule(model).part(share), args=args, patience=None if last else self.patience)
+
+# %% ../../nbs/training/33_stage.ipynb #1cd664d5
+def _check_select(m):
+    "Refuse a choice of weights that there is not"
+    how, _, lang = m.select.partition(':')
+    if m.select not in ('source', 'last') and not (how == 'oracle' and lang):
+        raise XlnbError(f"{m.name}: select={m.select!r} is unknown: choose 'source', 'last' or 'oracle:' and "
+                        "a language code")
 
 # %% ../../nbs/training/33_stage.ipynb #cell-54
 def make_encoder(

@@ -251,7 +251,7 @@ _LABELS = {'labels', 'start_positions', 'end_positions'}
 # %% ../../nbs/training/32_trainer.ipynb #0d97e26b
 @torch.no_grad()
 def predict(
-    model,                       # a model with a head
+    model: torch.nn.Module,                       # a model with a head
     features,                    # rows as `featurize` gives them
     collator: Callable,          # list of rows -> batch
     batch_size: int = 64,        # rows per forward pass

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
 import numpy as np, pandas as pd
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import ClassLabel, Dataset, Value
 from fastcore.basics import patch
 from ...core import XlnbError, nearest, some
 
@@ -51,6 +51,7 @@ class Kind:
     name = ''                 # what tasks call it
     columns = ('id',)         # of a canonical row
     text_columns = ()         # those that hold text, or lists of texts
+    marker_columns = ()       # those of them that hold a marker, the same in all languages
     required = ()             # those that must be a text that is not empty
     label_column = 'label'    # the column with what is to be predicted
     group_column = 'id'       # rows that are equal here go to the same part when a split is divided
@@ -59,9 +60,9 @@ class Kind:
     trains = True             # False: a probe, the encoder is asked as it is
     one_label = True          # is there one distribution over labels per instance?
     uses_query = False        # may its inputs have a [QUE]?
+    fills_gap = finds_span = False # is a prediction a candidate for a masked gap? the two ends of a span?
     head = 'classification'   # what `models.heads` builds
-    # what a task may choose: {name: (default, what it may be, function (value) -> is it possible?)}
-    options = {}
+    options = {} # what a task may choose: {name: (default, what it may be, function (value) -> is it possible?)}
 
     def __init__(self, name: str = '', **fields):
         self.name, self.metrics = name or type(self).name, {}
@@ -74,6 +75,11 @@ class Kind:
     def __eq__(self, other): return self.name == (other.name if isinstance(other, Kind) else other)
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #d9fcb601
+@patch(as_prop=True)
+def classifies_text(self: Kind) -> bool:
+    "Is one of the labels of the task given to the whole of the texts?"
+    return self.needs_labels and self.one_label
+
 @patch
 def option(self: Kind,
     task, # its `options` say; the default if they do not
@@ -102,8 +108,7 @@ def types(self: Kind,
 ) -> dict: # {column: type for a `datasets.Dataset`}
     "Types of the columns; text by default."
     label = ClassLabel(names=list(task.labels)) if task.labels else Value('int64')
-    known = dict(choices=List(Value('string'))) | {self.label_column: label}
-    return {c: known.get(c, Value('string')) for c in self.columns}
+    return {c: label if c == self.label_column else Value('string') for c in self.columns}
 
 @patch
 def check(self: Kind,
@@ -148,9 +153,7 @@ def show(self: Kind,
     "How a row is shown."
     write = lambda o: html.escape(excerpt(str(o), width))
     out = {c: write(row[c]) for c in self.columns if c in self.text_columns and isinstance(row[c], str)}
-    if 'choices' in row: out['choices'] = '<br>'.join(f'<mark>{write(o)}</mark>' if i == row['label'] else write(o)
-        for i, o in enumerate(row['choices']))
-    elif self.needs_labels: out[self.label_column] = html.escape(task.labels[row[self.label_column]])
+    if self.needs_labels: out[self.label_column] = html.escape(task.labels[row[self.label_column]])
     return out
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #670f8851
@@ -322,7 +325,7 @@ def gold(self: Kind, task, row: dict):
 @patch
 def labels_of(self: Kind, task, row: dict) -> tuple:
     "Names of the labels of a row."
-    return row['choices'] if 'choices' in self.columns else task.labels
+    return task.labels
 
 @patch
 def written(self: Kind, task, row: dict, value) -> str:

@@ -7,13 +7,14 @@ __all__ = ['CLOZE', 'Cloze', 'features']
 
 # %% ../../../nbs/data/kinds/23_cloze.ipynb #557b3acc
 from ...core import XlnbError
-from .base import (ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, flattened,
+from .base import (ACCURACY, check_choices, checked_label, checked_text, encode_texts, flattened,
     padded, register_kind)
+from .choice import Choosing
 
 # %% ../../../nbs/data/kinds/23_cloze.ipynb #7fd82845
-class Cloze(Kind):
+class Cloze(Choosing):
     "The number of the candidate that fits a gap."
-    name, head, trains = 'cloze', 'masked_lm', False
+    name, head, trains, fills_gap = 'cloze', 'masked_lm', False, True
     columns, text_columns, required = ('id', 'text', 'choices', 'label'), ('text', 'choices'), ('text',)
 
     def check(self, row, task=None):

@@ -24,7 +24,7 @@ from ..words import letter_end, words_of
 # %% ../../../nbs/data/kinds/21_spans.ipynb #8fbeb349
 class Spans(Kind):
     "The answer to a question, as characters of a context."
-    name, head, one_label, uses_query = 'span', 'span', False, True
+    name, head, one_label, uses_query, finds_span = 'span', 'span', False, True, True
     columns, required = ('id', 'question', 'context', 'answers'), ('context', 'question')
     text_columns, label_column, group_column = ('question', 'context'), 'answers', 'context'
     # a predicted answer at most

@@ -40,8 +40,8 @@ class TeacherSelection(Method):
             raise XlnbError(f"{self.name}: teachers={self.teachers!r} is unknown: {nearest(self.teachers, TEACHERS)}"
                             f"choose {some(TEACHERS)} or a list of codes, as in teachers=['en', 'de']")
         if isinstance(self.threshold, str) and not re.fullmatch('mean|top-[1-9][0-9]*', self.threshold):
-            raise XlnbError(f"{self.name}: threshold={self.threshold!r} is unknown: choose 'mean', a number, or 'top-3' "
-                            "for the best three")
+            raise XlnbError(f"{self.name}: threshold={self.threshold!r} is unknown: choose 'mean', a number, or "
+                            "'top-3' for the best three")
 
 TEACHERS = ('vote', 'random', 'source', 'oracle')
 

@@ -16,7 +16,7 @@ from datasets import Dataset, concatenate_datasets
 from fastcore.basics import patch
 
 from ...core import XlnbError, digest, option, some
-from ...data.kinds.base import query_kinds
+from ...data.kinds.base import get_kind, query_kinds
 from ...data.kinds.query import add_query
 from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
 from ...data.parallel import parallel_texts
@@ -208,11 +208,16 @@ def passages(self: CLISM,
     return out
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #40c200e4
+@patch(as_prop=True)
+def points(self: CLISM) -> bool:
+    "Does a kind that gets a [QUE] find its answer with the pointer?"
+    return any(get_kind(k).finds_span for k in self.query_kinds)
+
 @patch
 def prepare(self: CLISM, model, ctx: Context):
     "Vocabulary, embeddings and head; what an encoder has already stays."
     add_query(ctx.tokenizer, model, self.init)
-    pointer, points = getattr(model, 'pointer', None), 'span' in self.query_kinds
+    pointer, points = getattr(model, 'pointer', None), self.points
     give_pointer(model, ctx.tokenizer, self.query_kinds, self.head if points else None, ctx.seed)
     if points and getattr(pointer, 'kind', None) == self.head: model.pointer = pointer
 
@@ -225,7 +230,7 @@ def objective(self: CLISM,
     fresh = lambda: Pointer(model.config.hidden_size, self.head, seed).to(model.device)
     pointer = getattr(model, 'pointer', None) or fresh()
     drop_pointer(model)
-    successor = None if 'span' not in self.query_kinds else 'trained' if self.keep else fresh()
+    successor = None if not self.points else 'trained' if self.keep else fresh()
     return SpanObjective(pointer, self.weights, self.scale, self.gather, successor)
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #2ba39b91

@@ -17,6 +17,7 @@ from datasets import Dataset
 from fastcore.basics import patch
 
 from ...core import XlnbError, option, some
+from ...data.kinds.classify import SENTENCE
 from ...data.pairs import PairCollator, pair_features, sentence_pairs, warn_if_read
 from ...data.parallel import parallel_text, parallel_texts
 from ...lab.worlds import LAB_TASKS, Lab
@@ -80,8 +81,8 @@ def needs(self: MMKD, task) -> list: # of sentences
 
 @lru_cache(4)
 def _lab_pairs(n, langs):
-    kind = SimpleNamespace(kind='sentence')
-    return parallel_text(Lab().parallel(n, list(langs)), kind, origin=f'laboratory, {n} sentences')
+    task = SimpleNamespace(kind=SENTENCE)
+    return parallel_text(Lab().parallel(n, list(langs)), task, origin=f'laboratory, {n} sentences')
 
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #f1c9e5b7
 @patch
