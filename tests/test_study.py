@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from xlnb.core import XlnbError
+from xlnb.evaluation.statistics import score_table
 from xlnb.study.recipe import METHODS, recipe
 from xlnb.study.cell import Cell, rows_read
 from xlnb.study.prefixes import Prefixes
@@ -214,6 +215,9 @@ def test_tables_say_what_is_stale_and_what_was_stopped(small):
     caption = small().table().attrs["caption"]
     assert "*Stale*: 1 of 2 cells" in caption and "changed: core" in caption
     assert "Stopped by a guard" in caption and "1 of 2 runs" in caption
+    direct = score_table(small().items()).attrs["caption"]   # a table of the rows alone says it too
+    assert "stopped early" in direct.lower() and "1 of 2" in direct
+    assert "Stopped by a guard" in small().notes("lab-inference") and not small().notes("lab-spans")
 
 
 def test_what_decides_a_result_is_in_the_key(small, tmp_path):

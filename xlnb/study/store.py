@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from fastcore.basics import patch
 
 from ..core import XlnbError, atomic, plain
-from ..evaluation.statistics import compare, score_table, scores, summary, transfer_summary
+from ..evaluation.statistics import compare, effect, score_table, scores, summary, transfer_summary
 from .cell import Cell, encoder_label
 from .measures import stale_measures
 from .version import changed_modules
@@ -32,7 +32,9 @@ class Results:
 
     def items(self) -> pd.DataFrame:
         "One row per cell, language and test item"
-        return pd.concat([items for items, _ in self.finished()], ignore_index=True)
+        def with_reason(items, info):  # `stopped`: why a guard stopped the run; only such runs have the column
+            return items.assign(stopped='; '.join(info['stopped'])) if info.get('stopped') else items
+        return pd.concat([with_reason(*cell) for cell in self.finished()], ignore_index=True)
 
     def scores(self) -> pd.DataFrame:
         "The score of every seed in every language"
@@ -44,9 +46,11 @@ class Results:
 
 # %% ../../nbs/study/92_store.ipynb #f16450d9
 @patch
-def notes(self: Results) -> str:
+def notes(self: Results,
+    task: str | None = None,  # Of one task; of all, if None
+) -> str:
     "Warnings about the cells: stale ones with the modules that changed, runs that a guard stopped"
-    infos, out = [info for _, info in self.finished()], []
+    infos, out = [i for _, i in self.finished() if task in (None, i['cell']['task']['name'])], []
     stale = {info['key']: changed for info in infos if (changed := changed_modules(info['code']))}
     if stale:
         names = sorted({m for changed in stale.values() for m in changed})
@@ -74,7 +78,8 @@ def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame
     parts = [make(g.dropna(axis=1, how='all'), source=s, **options) for s, g in items.groupby(items.task.map(sources),
         sort=False)]
     table = parts[0] if len(parts) == 1 else type(parts[0])(pd.concat(parts, axis=axis, ignore_index=axis == 0))
-    table.attrs['caption'] = ' '.join(dict.fromkeys(p.attrs.get('caption', '') for p in parts)) + ' ' + self.notes()
+    captions = dict.fromkeys(p.attrs.get('caption', '') for p in parts)
+    table.attrs['caption'] = ' '.join(captions) + ' ' + self.notes(task)
     return table
 
 # %% ../../nbs/study/92_store.ipynb #cell-12
@@ -217,7 +222,7 @@ def curve(self: Results,
     parts = [self.by_source(part(size), **options) for size in sorted(sizes, key=sizes.get)]
     for size, table in zip(sorted(sizes.values()), parts): table.insert(3, 'examples', size)
     out = type(parts[0])(pd.concat(parts, ignore_index=True))
-    out.attrs['caption'] = parts[0].attrs['caption']
+    out.attrs['caption'] = ' '.join(dict.fromkeys(p.attrs['caption'] for p in parts))
     return out
 
 # %% ../../nbs/study/92_store.ipynb #cell-33
@@ -267,8 +272,9 @@ def _in_words(differences: pd.DataFrame) -> str:
     for key, g in differences.groupby(['task', 'encoder', 'recipe'], sort=False):
         mean, counts = g.set_index('lang').loc['mean of targets'], g[g.p_holm.notna()].verdict.value_counts()
         how_many = ', '.join(f"{verdict} {counts.get(verdict, 0)}" for verdict in ('better', 'worse', 'unclear'))
-        effect, different = f'{mean.difference:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}]', (g.p_holm < .05).sum()
-        lines.append(f"- {' / '.join(key)}: mean of targets {effect}, {mean.verdict}. Languages: {how_many}; "
+        points = effect(mean.difference, mean.low, mean.high, int(mean.seeds), int(mean['items']))
+        different = (g.p_holm < .05).sum()
+        lines.append(f"- {' / '.join(key)}: mean of targets {points}, {mean.verdict}. Languages: {how_many}; "
                      f"different after Holm's correction: {different}.")
     return '\n'.join([*lines, '', getattr(differences, 'caption', ''), '', ''])
 
