@@ -66,3 +66,10 @@ def test_what_a_method_does_not_say_has_a_default(tmp_path):
     m = FlatTuning()
     assert (m.slot, m.shared, m.snapshots, m.needs(None), m.fingerprint(None), m.measures()) == ("during", False, 0, [], None, ())
     with pytest.raises(NotImplementedError, match="must define stages"): next(iter(Method().stages(None, None) or ()))
+
+
+def test_plain_recipes_hold_every_method_once():
+    "Baselines of a method are left out; an option that is called like the flag of a class changes nothing"
+    from xlnb.study.recipe import plain_recipes
+    names = {m.name for r in plain_recipes() for m in r.methods}
+    assert {"finetune", "salt", "alsace", "mmkd", "clism", "averaging"} <= names and "pointer" not in names

@@ -170,7 +170,7 @@ def test_emulated_bf16_is_not_taken(monkeypatch):
 def test_steps_belong_to_a_schedule():
     "A budget counts rows and lengths, so few labels never shorten a method before fine-tuning"
     assert "steps" not in Budget.__dataclass_fields__ and "steps" in Schedule.__dataclass_fields__
-    with pytest.raises(TypeError): Budget(steps=3)
+    with pytest.raises(XlnbError, match="steps belong to a method"): Budget(steps=3)
     assert Schedule(steps=9).part(1 / 3).arguments()["max_steps"] == 3
 
 

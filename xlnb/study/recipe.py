@@ -157,5 +157,5 @@ def with_steps(
 def plain_recipes() -> list:
     "One recipe per registered method: alone if it acts during fine-tuning, else around plain fine-tuning"
     shape = dict(before='{}+finetune', during='{}', after='finetune+{}')
-    own = {name: cls for name in METHODS if not getattr(cls := _method_class(name), 'control', False)}
+    own = {name: cls for name in METHODS if not (cls := _method_class(name)).baseline}
     return [recipe(shape[cls.slot].format(name)) for name, cls in own.items()]

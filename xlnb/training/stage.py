@@ -283,7 +283,7 @@ class Method(Schedule):
     slot: ClassVar[str] = 'during'  # 'before', 'during' or 'after' fine-tuning
     shared: ClassVar[bool] = False  # is its encoder the same for every task, so that cells may share it?
     snapshots: ClassVar[int] = 0    # how many of the last weights of fine-tuning it wants to see
-    control: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
+    baseline: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
 
     def needs(self, task) -> list[str]:
         "What must be there for a task and is not: a sentence each."

@@ -30,7 +30,7 @@ class PointerHead(Method):
     name: ClassVar[str] = 'pointer'
     slot: ClassVar[str] = 'before'
     shared: ClassVar[bool] = True
-    control: ClassVar[bool] = True
+    baseline: ClassVar[bool] = True
 
     def prepare(self, model, ctx: Context):
         "As CLISM does."
