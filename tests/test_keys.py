@@ -1,14 +1,15 @@
 "Objects among options: their digests, their names, and recipes that hold them"
 import functools, os, subprocess, sys
-from dataclasses import dataclass, replace
 
 import pytest
 
 from xlnb.core import XlnbError, digest
 from xlnb.data.tasks import get_task
+from xlnb.evaluation.scoring import HeadScorer
 from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
+from xlnb.models.encoders import load_tokenizer
 from xlnb.methods.mmkd.method import MMKD
 from xlnb.study.grid import Study
 from xlnb.study.recipe import Recipe
@@ -56,6 +57,8 @@ def test_a_recipe_names_an_object_without_its_address():
     assert "0x" not in str(with_scorer(Scorer())) and "scorer=Scorer-" in str(with_scorer(Scorer()))
     assert str(with_scorer(Scorer())) == str(with_scorer(Scorer())) != str(with_scorer(Scorer(2)))
     assert "0x" not in str(with_scorer([Scorer()]))
+    head = str(with_scorer(HeadScorer(get_task("lab-inference"), load_tokenizer("lab"))))
+    assert len(head) < 80 and "scorer=HeadScorer-" in head and head.count("\n") == 0
 
 
 def test_recipes_with_objects_and_lists_are_cells_of_a_study(tmp_path):

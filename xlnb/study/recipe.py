@@ -98,9 +98,11 @@ def _default(field):
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 def _spell_value(value) -> str:
-    "An option as one writes it; an object by its class and a digest of what it holds, not by its address"
-    if ' at 0x' not in (text := repr(value)): return text
-    if type(value) in (list, tuple): return f"[{', '.join(map(_spell_value, value))}]"
+    "An option as one writes it; an object by its class and a digest of what it holds, not by its address or at length"
+    text, several = repr(value), type(value) in (list, tuple)
+    readable = ' at 0x' not in text and (several or len(text) <= 80 or isinstance(value, (str, dict)))
+    if readable and '\n' not in text: return text
+    if several: return f"[{', '.join(map(_spell_value, value))}]"
     return f'{type(value).__name__}-{digest(value, 4)}'
 
 def _spell(method) -> str:
