@@ -75,6 +75,7 @@ def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame
         sort=False)]
     table = parts[0] if len(parts) == 1 else type(parts[0])(pd.concat(parts, axis=axis, ignore_index=axis == 0))
     table.attrs['caption'] = ' '.join(dict.fromkeys(p.attrs.get('caption', '') for p in parts)) + ' ' + self.notes()
+    if runs := [r for p in parts for r in p.attrs.get('runs', ())]: table.attrs['runs'] = runs
     return table
 
 # %% ../../nbs/study/92_store.ipynb #cell-12
@@ -218,6 +219,8 @@ def curve(self: Results,
     for size, table in zip(sorted(sizes.values()), parts): table.insert(3, 'examples', size)
     out = type(parts[0])(pd.concat(parts, ignore_index=True))
     out.attrs['caption'] = parts[0].attrs['caption']
+    out.attrs['runs'] = [r | dict(examples=size) for size, p in zip(sorted(sizes.values()), parts)
+                         for r in p.attrs.get('runs', ())]
     return out
 
 # %% ../../nbs/study/92_store.ipynb #cell-33
