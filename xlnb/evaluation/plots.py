@@ -72,6 +72,7 @@ def _drawn(t, runs):
     return "A marker is the mean over seeds" + ", a line its interval" * bool((~_few(t)).any()) + (
         ", a small dot one seed" * (runs is not None)) + f". {_about_few(t)}"
 
+# %% ../../nbs/evaluation/43_plots.ipynb #8f95263d
 def _made(x, make, column, **kw):
     "The table itself, or the one that `make` makes of items"
     if column in x: return x
@@ -109,9 +110,7 @@ def plot_scores(x,            # items, or the table of `summary`
         g = t[label == name].set_index('lang').reindex(langs)
         y = np.arange(len(langs)) + .7 * ((i + .5) / len(names) - .5)
         ax.errorbar(g.score, y, xerr=_arms(g, 'score', 'low', 'high'), label=name, **_marks(m, full, c))
-        if runs is not None:
-            one = runs[_series(runs) == name]
-            _run_dots(ax, one.score, one.lang.map(dict(zip(langs, y))), c, i)
+        if runs is not None: _run_dots(ax, *_one(runs, name, 'score', 'lang', dict(zip(langs, y))), c, i)
     _language_axis(ax, langs, source)
     if chance is not None: ax.axvline(chance, color='.4', ls=':', lw=1, label=f'chance, {chance:.1%}')
     ax.set(title=title, xlabel=f"{_metric(caption)} (%)")
@@ -120,6 +119,11 @@ def plot_scores(x,            # items, or the table of `summary`
     return _finish(fig, f"Score of each language. {_drawn(t, runs)}{order} {caption}".strip())
 
 # %% ../../nbs/evaluation/43_plots.ipynb #beb1f9da
+def _one(runs, name, value, where, at):
+    "Values of the runs of one recipe, and their positions"
+    one = runs[_series(runs) == name]
+    return one[value], one[where].map(at)
+
 def _run_dots(ax, x, y, color, i, zorder=1):
     "A small dot for every run"
     ax.plot(x, y, ls='', marker='.', ms=3, color=color, alpha=.6, zorder=zorder, label=f'_run{i}')
@@ -326,7 +330,7 @@ def plot_curve(table,        # tables of `transfer_summary`, one below the other
     if short := {x, y, f'{y}_low', f'{y}_high'} - set(table):
         raise XlnbError(f"the table has no column {min(short)!r}: put tables of transfer_summary below each other, "
                         f"with {x}= in each")
-    label, sizes = _series(table), sorted(table[x].unique())
+    label = _series(table)
     names, caption, runs = label.unique(), caption or getattr(table, 'caption', ''), _runs_of(table)
     if runs is not None and x not in runs: runs = None  # tables of items that do not say the number of each run
     fig, ax = plt.subplots(figsize=(7.2, 4), layout='constrained')
@@ -335,13 +339,18 @@ def plot_curve(table,        # tables of `transfer_summary`, one below the other
         at = g[x] * 2 ** (.12 * ((i + .5) / len(names) - .5))
         style = dict(fmt=m, ls=['-', '--', '-.', ':'][i % 4], color=c, mfc=c if full else 'white', ms=5, lw=1.1)
         ax.errorbar(at, g[y], yerr=_arms(g, y, f'{y}_low', f'{y}_high'), label=name, **style)
-        if runs is not None:
-            one = runs[_series(runs) == name]
-            _run_dots(ax, one[x].map(dict(zip(g[x], at))), one[y], c, i)
-    ax.set_xscale('log', base=2)
-    ax.set_xticks(sizes, [f'{s:,}' for s in sizes]); ax.minorticks_off()
+        if runs is not None: _run_dots(ax, *_one(runs, name, y, x, dict(zip(g[x], at)))[::-1], c, i)
+    _doubling_axis(ax, table[x])
     ax.set(title=title, xlabel=x, ylabel=f"{_metric(caption)} (%)")
-    ax.yaxis.set_major_formatter(_PERCENT)
-    sns.despine(ax=ax); _legend(fig, ax, names)
+    _legend(fig, ax, names)
     what = 'Mean of the target languages' if y == 'targets' else 'Score in the source'
     return _finish(fig, f"{what}. {_drawn(table, runs)}{caption}".strip())
+
+# %% ../../nbs/evaluation/43_plots.ipynb #80e2b65b
+def _doubling_axis(ax, numbers):
+    "A logarithmic axis below, per cent at the side"
+    sizes = sorted(numbers.unique())
+    ax.set_xscale('log', base=2)
+    ax.set_xticks(sizes, [f'{s:,}' for s in sizes]); ax.minorticks_off()
+    ax.yaxis.set_major_formatter(_PERCENT)
+    sns.despine(ax=ax)

@@ -161,6 +161,13 @@ def _sd(x):
         warnings.simplefilter('ignore', RuntimeWarning)
         return np.nanstd(x, 0, ddof=1) if len(x) > 1 else np.full(x.shape[1], np.nan)
 
+def _transfer_runs(runs, source):
+    "Source and mean of the targets of every run"
+    by, first = [*KEYS, *RUN], runs.lang == source
+    ends = dict(source=runs[first].groupby(by, sort=False).score.mean(),
+                targets=runs[~first].groupby(by, sort=False).score.mean())
+    return pd.DataFrame(ends).rename_axis(by).reset_index().to_dict('records')
+
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-31
 def _simulate(p, seeds, easy, sd_seed, rng):
     "Right or wrong as (seeds, items, langs), given expected scores `p` and how easy each item is"
@@ -328,13 +335,6 @@ def transfer_summary(items: pd.DataFrame, # from one or several cells
     runs = _transfer_runs(scores(items, metric), source) if est.seeds.min() < FEW else ()
     text = f"{caption}{definition} Spread: standard deviation over all languages."
     return _table(_transfer(est, source), text, runs)
-
-def _transfer_runs(runs, source):
-    "Source and mean of the targets of every run"
-    by, first = [*KEYS, *RUN], runs.lang == source
-    ends = dict(source=runs[first].groupby(by, sort=False).score.mean(),
-                targets=runs[~first].groupby(by, sort=False).score.mean())
-    return pd.DataFrame(ends).rename_axis(by).reset_index().to_dict('records')
 
 def _transfer(est, source):
     rows = []
