@@ -138,3 +138,16 @@ def test_below_five_seeds_there_are_dots_and_no_intervals(items):
     assert sum(len(l.get_xdata()) for l in dots) == 3 * 5 * 15       # a dot for every seed
     enough = plot_scores(pd.concat([items.assign(seed=items.seed + 3 * i) for i in range(2)]), draws=20)
     assert "fewer than five" not in enough.caption and drawn(enough) > 60
+
+
+def test_tables_carry_their_runs_into_every_figure(items):
+    "Whether items or a table is given; and the caption says what is drawn"
+    dots = lambda fig: sum(len(l.get_xdata()) for l in fig.axes[0].get_lines() if l.get_label().startswith("_run"))
+    assert dots(plot_scores(summary(items, draws=20))) == 3 * 5 * 15
+    gap = plot_gap(transfer_summary(items, draws=20))
+    assert dots(gap) == 2 * 3 * 5
+    assert "a small dot one seed" in gap.caption and "a line its interval" not in gap.caption
+    bare = summary(items, draws=20)
+    bare.attrs.pop("runs")
+    fig = plot_scores(bare)
+    assert dots(fig) == 0 and "small dot" not in fig.caption and "a line its interval" not in fig.caption

@@ -286,6 +286,7 @@ def _snapshot(name):
     except Exception as e:
         raise XlnbError(f"can't get {name!r} from the Hub: check the spelling and the network, or give a folder") from e
 
+# %% ../../nbs/models/25_encoders.ipynb #69425c40
 def encoder_fingerprint(
     name: str, # Hub id, perhaps with `@revision`; folder, or 'lab'
 ) -> str: # 16 hexadecimal digits

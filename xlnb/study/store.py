@@ -71,7 +71,7 @@ def notes(self: Results,
 @patch
 def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame:
     "`make` of the items of each source of labels, put together"
-    items, sources = self.items(), self.sources()
+    items, sources = self.items().drop(columns='stopped', errors='ignore'), self.sources()  # `notes` names them
     if task not in {None, *items.task}:
         raise XlnbError(f"There are no results of the task {task!r}, only of {', '.join(items.task.unique())}.")
     if task: items = items[items.task == task]
@@ -80,6 +80,7 @@ def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame
     table = parts[0] if len(parts) == 1 else type(parts[0])(pd.concat(parts, axis=axis, ignore_index=axis == 0))
     captions = dict.fromkeys(p.attrs.get('caption', '') for p in parts)
     table.attrs['caption'] = ' '.join(captions) + ' ' + self.notes(task)
+    if runs := [r for p in parts for r in p.attrs.get('runs', ())]: table.attrs['runs'] = runs
     return table
 
 # %% ../../nbs/study/92_store.ipynb #cell-12
@@ -223,6 +224,8 @@ def curve(self: Results,
     for size, table in zip(sorted(sizes.values()), parts): table.insert(3, 'examples', size)
     out = type(parts[0])(pd.concat(parts, ignore_index=True))
     out.attrs['caption'] = ' '.join(dict.fromkeys(p.attrs['caption'] for p in parts))
+    out.attrs['runs'] = [r | dict(examples=size) for size, p in zip(sorted(sizes.values()), parts)
+                         for r in p.attrs.get('runs', ())]
     return out
 
 # %% ../../nbs/study/92_store.ipynb #cell-33
