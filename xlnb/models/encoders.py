@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import (MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
-                          PreTrainedModel,
-    PreTrainedTokenizerFast)
+                          PreTrainedModel, PreTrainedTokenizerFast)
 
 from .. import languages
 from ..core import XlnbError, digest, file_digest
+from .me5 import ME5_SMALL, me5_small
 
 # %% ../../nbs/models/25_encoders.ipynb #c0da38fc
 ASSETS = Path(languages.__file__).parent/'assets'
 
 def located(
-    name: str, # Hub id, perhaps with `@revision`; folder, or 'lab'
+    name: str, # Hub id, perhaps with `@revision`; folder, 'lab' or 'me5-small'
 ) -> tuple: # what `from_pretrained` reads, and the revision; None: that of a folder, or the newest
     "Where an encoder is, without loading it"
     if str(name).partition('@')[0] == 'lab':
@@ -34,6 +34,7 @@ def located(
         if not (ASSETS/'lab_encoder'/'config.json').exists():
             raise XlnbError("the laboratory encoder is missing from this installation: install xlnb again")
         return str(ASSETS/'lab_encoder'), None
+    if str(name) == ME5_SMALL: return me5_small(), None
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path/'config.json').exists():
