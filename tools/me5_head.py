@@ -1,0 +1,175 @@
+"""Make the masked-LM head of me5-small: text, training, measures. Every step goes on where it was interrupted.
+
+    python tools/me5_head.py OUT --data MIRROR --steps 6000                 # constant rate after warm-up
+    python tools/me5_head.py OUT --data MIRROR --steps 6000 --cool 400      # from the newest checkpoint: rate down to zero, measures
+
+OUT gets `text/` (lines, counts of what was removed), `train/` (stage folder), `cool/`, `head/` (the file, its record).
+"""
+import argparse
+import glob
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import AutoTokenizer, BertForMaskedLM, TrainerCallback
+from transformers.utils import logging
+
+from xlnb.core import device, rng, write_json
+from xlnb.models import me5_head as mh
+from xlnb.models.me5 import me5_small
+from xlnb.training.schedule import Schedule
+from xlnb.training.stage import run_stage
+from xlnb.training.trainer import Stage, checkpoints, seeded
+
+HELD_OUT, TEST_LANGS = 200, 'ar bg de el es fr hi ru th tr vi zh'.split()
+
+
+def text_of(out, data, tokenizer):
+    "Clean lines as pieces, by language: {'train': ..., 'held': ...}, pieces that occur, and counts"
+    file = out/'text'/'lines.parquet'
+    if not file.exists():
+        text = mh.open_text(data)
+        lines = text.groupby(['set', 'lang']).size()
+        clean, removed = mh.without(text, mh.evaluation_sentences(data))
+        clean['ids'] = tokenizer(clean.text.tolist(), add_special_tokens=False)['input_ids']
+        clean = clean[clean.ids.map(len) > 1].reset_index(drop=True)
+        clean['held'] = False
+        for lang, part in clean.groupby('lang'):
+            long = part.index[part.ids.map(len) > 7]
+            clean.loc[rng('me5-head', lang).sample(list(long), min(HELD_OUT, len(long) // 5)), 'held'] = True
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = clean.groupby(['set', 'lang']).agg(lines=('text', 'size'), pieces=('ids', lambda v: int(v.map(len).sum())))
+        record = dict(licences={k: v[0] for k, v in mh.OPEN_TEXT.items()}, evaluation_sets=list(mh.EVALUATION_SETS), removed=removed,
+                      found=[dict(set=s, lang=l, lines=int(n)) for (s, l), n in lines.items()],
+                      kept=[dict(set=s, lang=l, lines=int(r.lines), pieces=int(r.pieces)) for (s, l), r in kept.iterrows()])
+        write_json(out/'text'/'record.json', record, 1)
+        clean.to_parquet(file)
+    clean = pd.read_parquet(file)
+    ids = [v.tolist() for v in clean.ids]
+    parts = {k: {l: [ids[i] for i in g.index] for l, g in clean[clean.held == (k == 'held')].groupby('lang')} for k in ('train', 'held')}
+    counts = np.bincount(np.concatenate(clean.ids.to_list()), minlength=len(tokenizer))
+    return parts, counts, json.loads((out/'text'/'record.json').read_text())
+
+
+def plain_model(): return BertForMaskedLM.from_pretrained(me5_small(), dtype=torch.float32)
+
+
+@torch.no_grad()
+def masked_accuracy(model, held, tokenizer, pieces, loss, most=200):
+    "Loss and accuracy per language on held-out lines, alone and with the line shown first"
+    rows, was = [], model.training
+    model.eval()
+    for lang, lines in held.items():
+        for beside in (False, True):
+            masker, total = mh.Masker(tokenizer, pieces, mh.Filling(mask=.15)), np.zeros(3)
+            todo = sorted(lines[:most], key=len)
+            for i in range(0, len(todo), 64):
+                with seeded(i): batch = masker([dict(input_ids=x[:64], beside=beside) for x in todo[i:i+64]])
+                with torch.autocast('cpu', dtype=torch.bfloat16): value, parts = loss(model, batch)
+                n = int((batch['labels'] != -100).sum())
+                total += n * np.array([float(value), float(parts['accuracy']), 1])
+            rows.append(dict(lang=lang, beside=beside, n=int(total[2]), loss=total[0] / total[2], accuracy=total[1] / total[2]))
+    model.train(was)
+    return rows
+
+
+def word_translation(model, tokenizer, data, texts, sentences=60, langs=TEST_LANGS, context='beside'):
+    "Precision of SALT's masked-LM candidates for words of English training sentences, against MUSE"
+    from xlnb.data.words import words_of
+    from xlnb.methods.salt.baselines import read_dictionary
+    from xlnb.methods.salt.candidates import MaskedCandidates
+    from xlnb.methods.salt.vocabulary import Segmenter, vocabularies
+    gold = read_dictionary(Path(data)/'muse', langs)
+    english = pd.concat(pd.read_parquet(f) for f in glob.glob(f'{data}/nli_en/*/train*.parquet'))
+    found = rng('me5-head', 'words').sample(sorted(set(english.premise)), sentences)
+    occurrences = [(t, a, b, tuple(langs)) for t in found for a, b in words_of(t) if b - a > 3 and t[a:b].islower()
+                   and any(t[a:b] in gold[l] for l in langs)]
+    make = MaskedCandidates(model, tokenizer, vocabularies(tokenizer, langs, texts), context=context)
+    with torch.autocast('cpu', dtype=torch.bfloat16): made = make(occurrences)
+    rows = []
+    for lang in langs:
+        hits = []
+        for (t, a, b, _), one in zip(occurrences, made):
+            golds = gold[lang].get(t[a:b])
+            if golds: hits.append([any(w.casefold() in {g.casefold() for g in golds} for w, _ in one.get(lang, [])[:k]) for k in (1, 5)])
+        p1, p5 = np.mean(hits, 0) if hits else (np.nan, np.nan)
+        rows.append(dict(lang=lang, context=context, n=len(hits), p1=float(p1), p5=float(p5)))
+    return rows
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('out', type=Path)
+    p.add_argument('--data', default=os.environ.get('XLNB_DATA'))
+    p.add_argument('--rank', type=int, default=0)
+    p.add_argument('--where', default='all')
+    p.add_argument('--layers', type=int, default=0)
+    p.add_argument('--lr', type=float, default=1e-3)
+    p.add_argument('--steps', type=int, default=6000)
+    p.add_argument('--batch', type=int, default=96)
+    p.add_argument('--warm', type=int, default=100, help='steps in which the rate rises')
+    p.add_argument('--beside', type=float, default=.5)
+    p.add_argument('--minutes', type=float, default=1e9, help='stop after so many core-minutes of this call; the next call goes on')
+    p.add_argument('--cool', type=int, default=0, help='steps in which the rate falls to zero, from the newest checkpoint')
+    p.add_argument('--sentences', type=int, default=60)
+    p.add_argument('--text', type=Path, help='another OUT whose text is used')
+    o = p.parse_args()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    tokenizer = AutoTokenizer.from_pretrained(me5_small())
+    parts, counts, text = text_of(o.text or o.out, o.data, tokenizer)
+    pieces, filling = np.flatnonzero(counts), mh.Filling(beside=o.beside)
+    model = plain_model()
+    start = {k: v.clone() for k, v in model.base_model.state_dict().items() if 'word_embeddings' not in k}
+    mh.start_head(model, tokenizer.mask_token_id, counts, mh.Trained(o.rank, o.where, o.layers))
+    loss, masker = mh.RestrictedLoss(model, pieces), mh.Masker(tokenizer, pieces, filling)
+    stage = lambda name, steps, decay, warmup, seed: Stage(
+        name, mh.LineDraws(parts['train'], steps * o.batch, mh.Filling(beside=o.beside, seed=seed)), masker, loss,
+        Schedule(lr=o.lr, steps=steps, batch_size=o.batch, warmup=warmup, decay=decay, precision='bf16', attention='eager'),
+        args=dict(logging_steps=20), options=dict(rank=o.rank, where=o.where, layers=o.layers, beside=o.beside, pieces=len(pieces)))
+    if not o.cool:
+        result = run_stage(stage('train', o.steps, 'constant', min(.5, o.warm / o.steps), 0), model, o.out/'train', callbacks=[Limit(o.minutes)], save_minutes=6)
+        print('train', result.steps, result.tokens, result.seconds, flush=True)
+        return
+    if found := checkpoints(o.out/'train'): newest = found[-1]/'model.safetensors'
+    else: newest = o.out/'train'/'model'/'model.safetensors'
+    from safetensors.torch import load_file
+    state = json.loads((newest.parent/'trainer_state.json').read_text()) if found else json.loads((o.out/'train'/'result.json').read_text())
+    history = state.get('log_history') or state['history']
+    model.load_state_dict(load_file(newest), strict=False)
+    result = run_stage(stage('cool', o.cool, 'linear', 0., 1), model, o.out/f'cool-{history[-1]["step"]}', save_minutes=6)
+    record = dict(options={k: str(v) for k, v in vars(o).items() if k not in ('out', 'data', 'text')}, text=text, pieces=len(pieces), made=time.strftime('%Y-%m-%d'),
+                  history=[{k: h[k] for k in ('step', 'loss', 'accuracy', 'tokens', 'seconds', 'learning_rate') if k in h} for h in history if 'loss' in h],
+                  cool=[{k: h[k] for k in ('step', 'loss', 'accuracy', 'tokens', 'seconds') if k in h} for h in result.history if 'loss' in h])
+    record['masked'] = masked_accuracy(model, parts['held'], tokenizer, pieces, loss)
+    tensors = mh.head_tensors(model, start, pieces)
+    made = mh.add_head(plain_model(), tensors, tokenizer.mask_token_id)
+    lines = pd.read_parquet((o.text or o.out)/'text'/'lines.parquet', columns=['lang', 'text'])
+    texts = {l: g.text.tolist()[:20000] for l, g in lines.groupby('lang') if l in ('en', *TEST_LANGS)}
+    record['translation'] = [r for c in ('beside', 'masked') for r in word_translation(made, tokenizer, o.data, texts, o.sentences, context=c)]
+    record['bytes'] = sum(v.numel() * v.element_size() for v in tensors.values())
+    mh.save_head(o.out/'head', tensors, record, most=10**9)
+    mean = lambda rows, k, **w: float(np.nanmean([r[k] for r in rows if all(r[a] == b for a, b in w.items())]))
+    print('alone: loss %.3f accuracy %.3f; beside: loss %.3f accuracy %.3f; P@1 beside %.3f masked %.3f; %d bytes' % (
+        mean(record['masked'], 'loss', beside=False), mean(record['masked'], 'accuracy', beside=False), mean(record['masked'], 'loss', beside=True),
+        mean(record['masked'], 'accuracy', beside=True), mean(record['translation'], 'p1', context='beside'),
+        mean(record['translation'], 'p1', context='masked'), record['bytes']), flush=True)
+
+
+class Limit(TrainerCallback):
+    "Stop after so many core-minutes of this process, with a checkpoint"
+    def __init__(self, minutes): self.minutes = minutes
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.process_time() > self.minutes * 60 and not control.should_save:
+            control.should_save = True
+            self.stop = True
+        return control
+    def on_save(self, args, state, control, **kwargs):
+        if getattr(self, 'stop', False): raise SystemExit(f'stopped after {self.minutes} core-minutes at step {state.global_step}; the same call goes on')
+
+
+if __name__ == '__main__': main()
