@@ -19,6 +19,7 @@ from transformers import (MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModel, Au
 from .. import languages
 from ..core import XlnbError, digest, file_digest
 from .me5 import ME5_SMALL, me5_small
+from .me5_head import HEAD_FILE, add_head
 
 # %% ../../nbs/models/25_encoders.ipynb #c0da38fc
 ASSETS = Path(languages.__file__).parent/'assets'
@@ -159,8 +160,10 @@ def load_encoder(
     if lost:
         raise XlnbError(f"{name} lacks weights of the encoder itself ({len(lost)}, such as {lost[0]}): the checkpoint "
                         f"is incomplete, copy it again")
-    if missing and head == 'masked_lm': raise XlnbError(_no_masked_lm(name))
-    if missing: model = model.base_model
+    if missing and head == 'masked_lm':
+        if str(name) != ME5_SMALL or not HEAD_FILE.exists(): raise XlnbError(_no_masked_lm(name))
+        add_head(model, HEAD_FILE)
+    elif missing: model = model.base_model
     if any('pooler' in k for k in info['unexpected_keys']): _keep_pooler(model, name)
     if pooling := _trained_pooling(name, model.config): model.config.pooling = pooling
     if (file := further_file(name, 'pointer.safetensors')):
