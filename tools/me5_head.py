@@ -2,6 +2,9 @@
 
     python tools/me5_head.py OUT --data MIRROR --steps 6000                 # constant rate after warm-up
     python tools/me5_head.py OUT --data MIRROR --steps 6000 --cool 400      # from the newest checkpoint: rate down to zero, measures
+    python tools/me5_head.py OUT --store nbs/models/store/me5_head.json --name run   # what the page reads
+
+With `--minutes` a call stops after so many core-minutes; the same call goes on from there.
 
 OUT gets `text/` (lines, counts of what was removed), `train/` (stage folder), `cool/`, `head/` (the file, its record).
 """
@@ -15,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertForMaskedLM, TrainerCallback
 from transformers.utils import logging
 
-from xlnb.core import device, rng, write_json
+from xlnb.core import rng, write_json
 from xlnb.models import me5_head as mh
 from xlnb.models.me5 import me5_small
 from xlnb.training.schedule import Schedule
@@ -53,6 +57,18 @@ def text_of(out, data, tokenizer):
     parts = {k: {l: [ids[i] for i in g.index] for l, g in clean[clean.held == (k == 'held')].groupby('lang')} for k in ('train', 'held')}
     counts = np.bincount(np.concatenate(clean.ids.to_list()), minlength=len(tokenizer))
     return parts, counts, json.loads((out/'text'/'record.json').read_text())
+
+
+def fitted(out, model, lines, counts, tokenizer, n=3000):
+    "The start of the head, made once"
+    file = out/'text'/'start.safetensors'
+    if not file.exists():
+        chosen = [x[:64] for l, v in lines.items() for x in rng('me5-head', 'fit', l).sample(v, min(n, len(v)))]
+        chosen = sorted(chosen, key=len)
+        pad = lambda rows: tokenizer.pad([dict(input_ids=[0, *x, 2]) for x in rows], return_tensors='pt')
+        mh.fit_head(model.eval(), (dict(pad(chosen[i:i+64])) for i in range(0, len(chosen), 64)), counts, tokenizer.all_special_ids)
+        save_file({k: v.contiguous() for k, v in model.cls.predictions.transform.dense.state_dict().items()}, file)
+    model.cls.predictions.transform.dense.load_state_dict(load_file(file))
 
 
 def plain_model(): return BertForMaskedLM.from_pretrained(me5_small(), dtype=torch.float32)
@@ -101,6 +117,26 @@ def word_translation(model, tokenizer, data, texts, sentences=60, langs=TEST_LAN
     return rows
 
 
+def newest(out):
+    "The newest weights of the training in OUT, its log, and whether it is over"
+    if found := checkpoints(out/'train'): return found[-1]/'model.safetensors', json.loads((found[-1]/'trainer_state.json').read_text())['log_history'], False
+    return out/'train'/'model'/'model.safetensors', json.loads((out/'train'/'result.json').read_text())['history'], True
+
+
+def line(history): return [{k: round(h[k], 4) for k in ('step', 'loss', 'accuracy', 'tokens', 'seconds', 'cpu') if k in h} for h in history if 'loss' in h]
+
+
+def collect(out, store, name):
+    "Put what OUT holds into the file that the page reads"
+    kept = json.loads(store.read_text()) if store.exists() else {}
+    _, history, over = newest(out)
+    record, options = out/'head'/'record.json', json.loads((out/'options.json').read_text())
+    kept.setdefault('runs', {})[name] = dict(options=options, finished=over, history=line(history)) | (json.loads(record.read_text()) if record.exists() else {})
+    kept['text'] = kept['runs'][name].pop('text', None) or kept.get('text')
+    store.parent.mkdir(parents=True, exist_ok=True)
+    write_json(store, kept, 1)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('out', type=Path)
@@ -116,8 +152,12 @@ def main():
     p.add_argument('--minutes', type=float, default=1e9, help='stop after so many core-minutes of this call; the next call goes on')
     p.add_argument('--cool', type=int, default=0, help='steps in which the rate falls to zero, from the newest checkpoint')
     p.add_argument('--sentences', type=int, default=60)
+    p.add_argument('--store', type=Path, help='only write what OUT holds into this file')
+    p.add_argument('--name', default='run')
     p.add_argument('--text', type=Path, help='another OUT whose text is used')
     o = p.parse_args()
+    if o.store: return collect(o.out, o.store, o.name)
+    o.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(me5_small())
@@ -125,6 +165,7 @@ def main():
     pieces, filling = np.flatnonzero(counts), mh.Filling(beside=o.beside)
     model = plain_model()
     start = {k: v.clone() for k, v in model.base_model.state_dict().items() if 'word_embeddings' not in k}
+    fitted(o.text or o.out, model, parts['train'], counts, tokenizer)
     mh.start_head(model, tokenizer.mask_token_id, counts, mh.Trained(o.rank, o.where, o.layers))
     loss, masker = mh.RestrictedLoss(model, pieces), mh.Masker(tokenizer, pieces, filling)
     stage = lambda name, steps, decay, warmup, seed: Stage(
@@ -132,19 +173,14 @@ def main():
         Schedule(lr=o.lr, steps=steps, batch_size=o.batch, warmup=warmup, decay=decay, precision='bf16', attention='eager'),
         args=dict(logging_steps=20), options=dict(rank=o.rank, where=o.where, layers=o.layers, beside=o.beside, pieces=len(pieces)))
     if not o.cool:
+        write_json(o.out/'options.json', {k: getattr(o, k) for k in ('rank', 'where', 'layers', 'lr', 'steps', 'batch', 'warm', 'beside')}, 1)
         result = run_stage(stage('train', o.steps, 'constant', min(.5, o.warm / o.steps), 0), model, o.out/'train', callbacks=[Limit(o.minutes)], save_minutes=6)
         print('train', result.steps, result.tokens, result.seconds, flush=True)
         return
-    if found := checkpoints(o.out/'train'): newest = found[-1]/'model.safetensors'
-    else: newest = o.out/'train'/'model'/'model.safetensors'
-    from safetensors.torch import load_file
-    state = json.loads((newest.parent/'trainer_state.json').read_text()) if found else json.loads((o.out/'train'/'result.json').read_text())
-    history = state.get('log_history') or state['history']
-    model.load_state_dict(load_file(newest), strict=False)
-    result = run_stage(stage('cool', o.cool, 'linear', 0., 1), model, o.out/f'cool-{history[-1]["step"]}', save_minutes=6)
-    record = dict(options={k: str(v) for k, v in vars(o).items() if k not in ('out', 'data', 'text')}, text=text, pieces=len(pieces), made=time.strftime('%Y-%m-%d'),
-                  history=[{k: h[k] for k in ('step', 'loss', 'accuracy', 'tokens', 'seconds', 'learning_rate') if k in h} for h in history if 'loss' in h],
-                  cool=[{k: h[k] for k in ('step', 'loss', 'accuracy', 'tokens', 'seconds') if k in h} for h in result.history if 'loss' in h])
+    weights, history, over = newest(o.out)
+    model.load_state_dict(load_file(weights), strict=False)
+    cool = run_stage(stage('cool', o.cool, 'linear', 0., 1), model, o.out/f'cool-{history[-1]["step"]}', callbacks=[Limit(o.minutes)], save_minutes=6)
+    record = dict(text=text, pieces=len(pieces), made=time.strftime('%Y-%m-%d'), read=history[-1]['tokens'] + cool.tokens, cool=line(cool.history))
     record['masked'] = masked_accuracy(model, parts['held'], tokenizer, pieces, loss)
     tensors = mh.head_tensors(model, start, pieces)
     made = mh.add_head(plain_model(), tensors, tokenizer.mask_token_id)
@@ -161,15 +197,17 @@ def main():
 
 
 class Limit(TrainerCallback):
-    "Stop after so many core-minutes of this process, with a checkpoint"
-    def __init__(self, minutes): self.minutes = minutes
+    "Core-seconds in the log; stop after so many core-minutes of this process, with a checkpoint"
+    def __init__(self, minutes): self.minutes, self.before, self.over = minutes, 0., False
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.before = max((h.get('cpu', 0.) for h in state.log_history), default=0.)
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        state.log_history[-1]['cpu'] = self.before + time.process_time()
     def on_step_end(self, args, state, control, **kwargs):
-        if time.process_time() > self.minutes * 60 and not control.should_save:
-            control.should_save = True
-            self.stop = True
-        return control
+        self.over = time.process_time() > self.minutes * 60
+        control.should_save |= self.over
     def on_save(self, args, state, control, **kwargs):
-        if getattr(self, 'stop', False): raise SystemExit(f'stopped after {self.minutes} core-minutes at step {state.global_step}; the same call goes on')
+        if self.over: raise SystemExit(f'stopped after {self.minutes} core-minutes at step {state.global_step}; the same call goes on')
 
 
 if __name__ == '__main__': main()

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OPEN_TEXT', 'EVALUATION_SETS', 'UNSEEN', 'HEAD_FILE', 'modern_russian', 'open_text', 'letters_of', 'sentences_of',
            'evaluation_sentences', 'without', 'Filling', 'LineDraws', 'Masker', 'RestrictedLoss', 'Adapter', 'MaskRow',
-           'Trained', 'start_head', 'head_tensors', 'add_head', 'save_head']
+           'Trained', 'start_head', 'fit_head', 'head_tensors', 'add_head', 'save_head']
 
-# %% ../../nbs/models/34_me5_head.ipynb #f0533be5
+# %% ../../nbs/models/34_me5_head.ipynb #63797434
 import re, unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .. import languages
 from ..core import XlnbError, atomic, check_options, option, rng, write_json
 
-# %% ../../nbs/models/34_me5_head.ipynb #33f43efa
+# %% ../../nbs/models/34_me5_head.ipynb #b5dcf853
 _ALL = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()
 
 OPEN_TEXT = {  # folder: (licence, column, {config: language})
@@ -40,7 +40,7 @@ def _files(root, folder, config='*'):
     if not found: raise XlnbError(f"{root} has no {folder}/{config}: point XLNB_DATA at a mirror that has it")
     return found
 
-# %% ../../nbs/models/34_me5_head.ipynb #e4eca30e
+# %% ../../nbs/models/34_me5_head.ipynb #8efb1a03
 def modern_russian(
     text: str, # in the spelling before 1918
 ) -> str:
@@ -48,7 +48,7 @@ def modern_russian(
     text = text.translate(str.maketrans('ѣіѳѵѢІѲѴ', 'еифиЕИФИ'))
     return re.sub(r'(?<=\w)[ъЪ](?!\w)', '', text)
 
-# %% ../../nbs/models/34_me5_head.ipynb #4a3c9a86
+# %% ../../nbs/models/34_me5_head.ipynb #1efcd497
 def open_text(
     root,         # folder of the mirror
     sets=None,    # names of `OPEN_TEXT`; all if None
@@ -64,7 +64,7 @@ def open_text(
     found = pd.concat(rows)
     return found[found.text.str.len() > 1].drop_duplicates(['lang', 'text'], ignore_index=True)
 
-# %% ../../nbs/models/34_me5_head.ipynb #9e741157
+# %% ../../nbs/models/34_me5_head.ipynb #b1ef3dea
 def letters_of(
     text: str,
 ) -> str:
@@ -78,7 +78,7 @@ def sentences_of(
     parts = {letters_of(s) for s in re.split(r'(?<=[.!?。？！؟۔।])\s*|\n', text)} if len(text) > 24 else set()
     return {letters_of(text)} | {s for s in parts if len(s) >= 12}
 
-# %% ../../nbs/models/34_me5_head.ipynb #52d1952a
+# %% ../../nbs/models/34_me5_head.ipynb #fd1c75b9
 def evaluation_sentences(
     root,                 # folder of the mirror
     sets=EVALUATION_SETS, # names of folders
@@ -106,7 +106,7 @@ def without(
         counts[name], keep = int(hit.sum()), keep & ~hit
     return text[keep].reset_index(drop=True), counts
 
-# %% ../../nbs/models/34_me5_head.ipynb #45494c08
+# %% ../../nbs/models/34_me5_head.ipynb #93711c0e
 @dataclass(frozen=True)
 class Filling:
     "How text becomes rows with masks."
@@ -119,7 +119,7 @@ class Filling:
 
     def __post_init__(self): check_options(self)
 
-# %% ../../nbs/models/34_me5_head.ipynb #15ce54a9
+# %% ../../nbs/models/34_me5_head.ipynb #9e65a739
 class LineDraws:
     "Draw number i -> pieces of a line, its length as an input, and whether it is shown first"
     column_names = 'input_ids', 'length', 'beside'
@@ -146,7 +146,7 @@ class LineDraws:
         ids = self.lists[l][r][:self.o.longest]
         return dict(input_ids=ids, length=(len(ids) + 2) * (1 + beside), beside=beside)
 
-# %% ../../nbs/models/34_me5_head.ipynb #80cbae68
+# %% ../../nbs/models/34_me5_head.ipynb #774312ce
 class Masker:
     "A collator: rows of `LineDraws` -> a batch with masks; labels are positions in `pieces`"
     def __init__(self,
@@ -178,7 +178,7 @@ class Masker:
         x, y = pad([x for x, _ in made], self.tok.pad_token_id), pad([y for _, y in made], -100)
         return dict(input_ids=x, attention_mask=(x != self.tok.pad_token_id).long(), labels=y)
 
-# %% ../../nbs/models/34_me5_head.ipynb #e696c532
+# %% ../../nbs/models/34_me5_head.ipynb #b4fc0e68
 class RestrictedLoss:
     "The loss of a batch of `Masker`: cross-entropy over the pieces that occur"
     def __init__(self,
@@ -199,7 +199,7 @@ class RestrictedLoss:
         loss = F.cross_entropy(logits, wanted)
         return loss, dict(mlm=loss, accuracy=(logits.detach().argmax(-1) == wanted).float().mean())
 
-# %% ../../nbs/models/34_me5_head.ipynb #538a91cf
+# %% ../../nbs/models/34_me5_head.ipynb #9b24b31c
 class Adapter(nn.Linear):
     "A linear layer that stays, plus a low-rank one that trains"
     def __init__(self,
@@ -227,7 +227,7 @@ class MaskRow(nn.Embedding):
 
     def forward(self, ids): return super().forward(ids) + (ids == self.row)[..., None] * self.change
 
-# %% ../../nbs/models/34_me5_head.ipynb #606b9fca
+# %% ../../nbs/models/34_me5_head.ipynb #21db6b61
 UNSEEN = -30. # bias of a piece that never occurred
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _adapted(where):
     names = 'query', 'value'
     return names if where == 'query-value' else (*names, 'key', 'dense')
 
-# %% ../../nbs/models/34_me5_head.ipynb #963c7d73
+# %% ../../nbs/models/34_me5_head.ipynb #9e7c9ef3
 def start_head(
     model,             # a `BertForMaskedLM`
     mask_id: int,      # id of `<mask>`
@@ -256,8 +256,7 @@ def start_head(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if parts.rank: _add_adapters(model, mask_id, parts)
-        head = model.cls.predictions
-        nn.init.eye_(head.transform.dense.weight)
+    head = model.cls.predictions
     with torch.no_grad():
         head.bias.fill_(UNSEEN)
         head.bias[:len(counts)] = torch.from_numpy(np.log((counts + .01) / counts.sum())).float()
@@ -280,7 +279,33 @@ def _add_adapters(model, mask_id, parts):
         e = model.base_model.embeddings
         e.word_embeddings = MaskRow(e.word_embeddings, mask_id)
 
-# %% ../../nbs/models/34_me5_head.ipynb #69056c99
+# %% ../../nbs/models/34_me5_head.ipynb #1409c105
+@torch.no_grad()
+def fit_head(
+    model,              # a `BertForMaskedLM`, without masks yet
+    batches,            # dicts with `input_ids` and `attention_mask`
+    counts: np.ndarray, # of every piece in the text
+    special,            # ids that are no words
+    ridge: float = 1e-3,# relative to the mean square of a state
+): # the same model
+    "Start the head as the linear map from a state to the embedding of the piece that is there."
+    words, dense, n = model.get_input_embeddings().weight, model.cls.predictions.transform.dense, model.config.hidden_size
+    share = torch.from_numpy(counts / counts.sum()).float()
+    mean = (share.sqrt()[:, None] * words[:len(share)]).sum(0) / share.sqrt().sum()
+    xx, xy = torch.zeros(n + 1, n + 1, dtype=torch.double), torch.zeros(n + 1, n, dtype=torch.double)
+    for batch in batches:
+        with torch.autocast(words.device.type, dtype=torch.bfloat16): h = model.base_model(**batch).last_hidden_state.float()
+        keep = (batch['attention_mask'] == 1) & ~torch.isin(batch['input_ids'], torch.tensor(special))
+        ids, x = batch['input_ids'][keep], F.pad(h[keep], (0, 1), value=1.)
+        w = x / share[ids].sqrt()[:, None]
+        xx, xy = xx + (w.T @ x).double(), xy + (w.T @ (words[ids] - mean)).double()
+    found = torch.linalg.solve(xx + ridge * xx.diagonal()[:n].mean() * torch.eye(n + 1), xy).float()
+    size = (x @ found).std()
+    dense.weight.copy_(found[:n].T / size)
+    dense.bias.copy_(found[n] / size + 5.)  # gelu(5 + z) is 5 + z up to z = -3
+    return model
+
+# %% ../../nbs/models/34_me5_head.ipynb #c464986c
 HEAD_FILE = Path(languages.__file__).parent/'assets'/'me5_head'/'head.safetensors'
 
 def head_tensors(
@@ -299,7 +324,7 @@ def head_tensors(
         if p.requires_grad and name in start: out[f'change.{name}'] = p.detach() - start[name]
     return {k: v.contiguous() if k == 'pieces' else v.half().contiguous() for k, v in out.items()}
 
-# %% ../../nbs/models/34_me5_head.ipynb #43236070
+# %% ../../nbs/models/34_me5_head.ipynb #df314350
 @torch.no_grad()
 def add_head(
     model,        # a `BertForMaskedLM` with the body that the head was made for
