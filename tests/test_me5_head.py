@@ -6,6 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from xlnb.core import XlnbError
+from xlnb.data import open_text as ot
 from xlnb.models import encoders, me5_head as mh
 from xlnb.training.schedule import Schedule
 from xlnb.training.stage import run_stage
@@ -40,7 +41,7 @@ def mirror(tmp_path):
     def put(folder, config, **columns):
         (tmp_path / folder / config).mkdir(parents=True)
         pd.DataFrame(columns).to_parquet(tmp_path / folder / config / "train-00000-of-00001.parquet")
-    for name, (_, column, configs) in mh.OPEN_TEXT.items():
+    for name, (_, column, configs) in ot.OPEN_TEXT.items():
         for config in configs: put(name, config, **{column: [f"A line of {name} in {config}.", "Twice here", "Twice  here "]})
     put("bible_nt", "fra_geneve1669", text=["left out"])
     put("xnli", "en", premise=["twice HERE!"], label=[1])
@@ -50,13 +51,13 @@ def mirror(tmp_path):
 
 
 def test_open_text_has_every_line_once_and_no_sentence_of_an_evaluation_set(mirror):
-    text = mh.open_text(mirror)
+    text = ot.open_text(mirror)
     assert not text.text.eq("left out").any() and not text.duplicated(["lang", "text"]).any()
     assert set(text.lang) == {"ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"}
-    left, removed = mh.without(text, mh.evaluation_sentences(mirror, ["xnli", "xquad", "wikiann"]))
+    left, removed = ot.without(text, ot.evaluation_sentences(mirror, ["xnli", "xquad", "wikiann"]))
     assert removed == {"xnli": 15, "xquad": 1, "wikiann": 1} and len(left) == len(text) - 17
     assert not left.text.isin(["Twice here", "A line of udhr in de.", "A line of tico19 in en-sw."]).any()
-    with pytest.raises(XlnbError, match="mirror"): list(mh.evaluation_sentences(mirror, ["pud"]))
+    with pytest.raises(XlnbError, match="mirror"): list(ot.evaluation_sentences(mirror, ["pud"]))
 
 
 def test_small_languages_are_drawn_more_often_than_they_are_large():
@@ -89,6 +90,8 @@ def test_the_restricted_loss_is_the_softmax_over_the_pieces_that_occur():
     with torch.no_grad(): model.cls.predictions.bias.normal_()
     batch = mh.Masker(Toy(), pieces, mh.Filling())([dict(input_ids=v, beside=False) for v in lines()["de"]])
     loss, parts = mh.RestrictedLoss(model, pieces)(model, batch)
+    assert list(parts) == ["mlm"] and loss.requires_grad
+    with torch.no_grad(): loss, parts = mh.RestrictedLoss(model, pieces)(model, batch)
     logits, hit = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[..., 4:30], batch["labels"] != -100
     assert torch.isclose(loss, torch.nn.functional.cross_entropy(logits[hit], batch["labels"][hit]), rtol=2e-2) and 0 <= parts["accuracy"] <= 1
 

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, TrainerCallback
 from transformers.utils import logging
 
 from xlnb.core import rng, write_json
+from xlnb.data import open_text as ot
 from xlnb.models import me5_head as mh
 from xlnb.models.me5 import me5_small
 from xlnb.training.schedule import Schedule
@@ -36,9 +37,9 @@ def text_of(out, data, tokenizer):
     "Clean lines as pieces, by language: {'train': ..., 'held': ...}, pieces that occur, and counts"
     file = out/'text'/'lines.parquet'
     if not file.exists():
-        text = mh.open_text(data)
+        text = ot.open_text(data)
         lines = text.groupby(['set', 'lang']).size()
-        clean, removed = mh.without(text, mh.evaluation_sentences(data))
+        clean, removed = ot.without(text, ot.evaluation_sentences(data))
         clean['ids'] = tokenizer(clean.text.tolist(), add_special_tokens=False)['input_ids']
         clean = clean[clean.ids.map(len) > 1].reset_index(drop=True)
         clean['held'] = False
@@ -47,7 +48,7 @@ def text_of(out, data, tokenizer):
             clean.loc[rng('me5-head', lang).sample(list(long), min(HELD_OUT, len(long) // 5)), 'held'] = True
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = clean.groupby(['set', 'lang']).agg(lines=('text', 'size'), pieces=('ids', lambda v: int(v.map(len).sum())))
-        record = dict(licences={k: v[0] for k, v in mh.OPEN_TEXT.items()}, evaluation_sets=list(mh.EVALUATION_SETS), removed=removed,
+        record = dict(licences={k: v[0] for k, v in ot.OPEN_TEXT.items()}, evaluation_sets=list(ot.EVALUATION_SETS), removed=removed,
                       found=[dict(set=s, lang=l, lines=int(n)) for (s, l), n in lines.items()],
                       kept=[dict(set=s, lang=l, lines=int(r.lines), pieces=int(r.pieces)) for (s, l), r in kept.iterrows()])
         write_json(out/'text'/'record.json', record, 1)
