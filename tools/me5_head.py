@@ -149,6 +149,7 @@ def main():
     p.add_argument('--steps', type=int, default=6000)
     p.add_argument('--batch', type=int, default=96)
     p.add_argument('--warm', type=int, default=100, help='steps in which the rate rises')
+    p.add_argument('--longest', type=int, default=40, help='pieces of a line')
     p.add_argument('--beside', type=float, default=.5)
     p.add_argument('--minutes', type=float, default=1e9, help='stop after so many core-minutes of this call; the next call goes on')
     p.add_argument('--cool', type=int, default=0, help='steps in which the rate falls to zero, from the newest checkpoint')
@@ -170,11 +171,11 @@ def main():
     mh.start_head(model, tokenizer.mask_token_id, counts, mh.Trained(o.rank, o.where, o.layers))
     loss, masker = mh.RestrictedLoss(model, pieces), mh.Masker(tokenizer, pieces, filling)
     stage = lambda name, steps, decay, warmup, seed: Stage(
-        name, mh.LineDraws(parts['train'], steps * o.batch, mh.Filling(beside=o.beside, seed=seed)), masker, loss,
+        name, mh.LineDraws(parts['train'], steps * o.batch, mh.Filling(beside=o.beside, longest=o.longest, seed=seed)), masker, loss,
         Schedule(lr=o.lr, steps=steps, batch_size=o.batch, warmup=warmup, decay=decay, precision='bf16', attention='eager'),
         args=dict(logging_steps=20), options=dict(rank=o.rank, where=o.where, layers=o.layers, beside=o.beside, pieces=len(pieces)))
     if not o.cool:
-        write_json(o.out/'options.json', {k: getattr(o, k) for k in ('rank', 'where', 'layers', 'lr', 'steps', 'batch', 'warm', 'beside')}, 1)
+        write_json(o.out/'options.json', {k: getattr(o, k) for k in ('rank', 'where', 'layers', 'lr', 'steps', 'batch', 'warm', 'longest', 'beside')}, 1)
         result = run_stage(stage('train', o.steps, 'constant', min(.5, o.warm / o.steps), 0), model, o.out/'train', callbacks=[Limit(o.minutes)], save_minutes=6)
         print('train', result.steps, result.tokens, result.seconds, flush=True)
         return
