@@ -121,6 +121,7 @@ def word_translation(model, tokenizer, data, texts, sentences=60, langs=TEST_LAN
 def newest(out):
     "The newest weights of the training in OUT, its log, and whether it is over"
     if found := checkpoints(out/'train'): return found[-1]/'model.safetensors', json.loads((found[-1]/'trainer_state.json').read_text())['log_history'], False
+    if not (out/'train'/'result.json').exists(): return None, [], False
     return out/'train'/'model'/'model.safetensors', json.loads((out/'train'/'result.json').read_text())['history'], True
 
 
@@ -133,7 +134,8 @@ def collect(out, store, name):
     _, history, over = newest(out)
     record, options = out/'head'/'record.json', json.loads((out/'options.json').read_text())
     kept.setdefault('runs', {})[name] = dict(options=options, finished=over, history=line(history)) | (json.loads(record.read_text()) if record.exists() else {})
-    kept['text'] = kept['runs'][name].pop('text', None) or kept.get('text')
+    kept['runs'][name].pop('text', None)
+    if (text := out/'text'/'record.json').exists(): kept['text'] = json.loads(text.read_text())
     store.parent.mkdir(parents=True, exist_ok=True)
     write_json(store, kept, 1)
 
@@ -153,7 +155,8 @@ def main():
     p.add_argument('--beside', type=float, default=.5)
     p.add_argument('--minutes', type=float, default=1e9, help='stop after so many core-minutes of this call; the next call goes on')
     p.add_argument('--cool', type=int, default=0, help='steps in which the rate falls to zero, from the newest checkpoint')
-    p.add_argument('--sentences', type=int, default=60)
+    p.add_argument('--sentences', type=int, default=60, help='whose words are translated')
+    p.add_argument('--held', type=int, default=HELD_OUT, help='held-out lines a language')
     p.add_argument('--store', type=Path, help='only write what OUT holds into this file')
     p.add_argument('--name', default='run')
     p.add_argument('--text', type=Path, help='another OUT whose text is used')
@@ -183,19 +186,17 @@ def main():
     model.load_state_dict(load_file(weights), strict=False)
     cool = run_stage(stage('cool', o.cool, 'linear', 0., 1), model, o.out/f'cool-{history[-1]["step"]}', callbacks=[Limit(o.minutes)], save_minutes=6)
     record = dict(text=text, pieces=len(pieces), made=time.strftime('%Y-%m-%d'), read=history[-1]['tokens'] + cool.tokens, cool=line(cool.history))
-    record['masked'] = masked_accuracy(model, parts['held'], tokenizer, pieces, loss)
+    record['masked'] = masked_accuracy(model, parts['held'], tokenizer, pieces, loss, o.held)
     tensors = mh.head_tensors(model, start, pieces)
-    made = mh.add_head(plain_model(), tensors, tokenizer.mask_token_id)
-    lines = pd.read_parquet((o.text or o.out)/'text'/'lines.parquet', columns=['lang', 'text'])
-    texts = {l: g.text.tolist()[:20000] for l, g in lines.groupby('lang') if l in ('en', *TEST_LANGS)}
-    record['translation'] = [r for c in ('beside', 'masked') for r in word_translation(made, tokenizer, o.data, texts, o.sentences, context=c)]
+    if o.sentences:
+        made = mh.add_head(plain_model(), tensors, tokenizer.mask_token_id)
+        lines = pd.read_parquet((o.text or o.out)/'text'/'lines.parquet', columns=['lang', 'text'])
+        texts = {l: g.text.tolist()[:20000] for l, g in lines.groupby('lang') if l in ('en', *TEST_LANGS)}
+        record['translation'] = [r for c in ('beside', 'masked') for r in word_translation(made, tokenizer, o.data, texts, o.sentences, context=c)]
     record['bytes'] = sum(v.numel() * v.element_size() for v in tensors.values())
     mh.save_head(o.out/'head', tensors, record, most=10**9)
-    mean = lambda rows, k, **w: float(np.nanmean([r[k] for r in rows if all(r[a] == b for a, b in w.items())]))
-    print('alone: loss %.3f accuracy %.3f; beside: loss %.3f accuracy %.3f; P@1 beside %.3f masked %.3f; %d bytes' % (
-        mean(record['masked'], 'loss', beside=False), mean(record['masked'], 'accuracy', beside=False), mean(record['masked'], 'loss', beside=True),
-        mean(record['masked'], 'accuracy', beside=True), mean(record['translation'], 'p1', context='beside'),
-        mean(record['translation'], 'p1', context='masked'), record['bytes']), flush=True)
+    print(pd.DataFrame(record['masked']).groupby('beside')[['loss', 'accuracy']].mean(), flush=True)
+    if o.sentences: print(pd.DataFrame(record['translation']).groupby('context')[['p1', 'p5']].mean(), flush=True)
 
 
 class Limit(TrainerCallback):
