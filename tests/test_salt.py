@@ -515,3 +515,30 @@ def test_two_halves_of_a_batch_weigh_as_the_whole(lab, name, mixup):
         model = with_head(mlm, task)
         shares = step_shares([counted(h) for h in halves])
         assert sum(w * loss(model, h)[0].item() for w, h in zip(shares, halves)) / 2 == pytest.approx(loss(model, whole)[0].item(), rel=1e-5)
+
+
+# --- names of options, and one table for all seeds ------------------------------------------------------------------------
+def test_options_have_standard_names():
+    names = {f.name for f in dataclasses.fields(SALT)}
+    assert {"tokens", "source_tokens", "masks_per_pass", "plain_share"} <= names
+    assert not {"pieces", "source_pieces", "together", "warm"} & names
+    assert SALT(context="pair").context == SALT().context == "pair"
+
+
+def test_one_table_serves_all_seeds(lab, tmp_path):
+    ctx = dataclasses.replace(context(lab, "lab-inference", train_examples=12), shared=tmp_path)
+    tables = [make_table(SALT(**more), None, dataclasses.replace(ctx, seed=seed)).to_list()
+              for seed in (0, 1, 7) for more in ({}, dict(mixup="hard", consistency=1.0))]
+    assert all(t == tables[0] for t in tables) and len(list(tmp_path.glob("switches/*/table.json"))) == 1
+    assert make_table(SALT(table_seed=1), None, ctx).to_list() != tables[0]
+    random = [make_table(SALT(candidates="random"), None, dataclasses.replace(ctx, seed=seed)).to_list() for seed in (0, 1)]
+    assert random[0] == random[1], "baselines share theirs too"
+
+
+def test_the_copy_of_a_visit_follows_the_seed_of_the_run(lab):
+    losses = []
+    for seed in (0, 1):
+        ctx = dataclasses.replace(context(lab, "lab-inference"), seed=seed)
+        run = run_method(SALT(steps=3), with_head(lab[1], ctx.task, 0), ctx)
+        losses.append([h["loss"] for h in run[-1].history if "loss" in h])
+    assert losses[0] != losses[1]
