@@ -175,6 +175,7 @@ def _weigh(self: StageTrainer, batches):
     total = {k: sum(c[k] for c in every) for k in keys} if keys else sum(every)
     return step_shares(counts, total, len(every))
 
+# %% ../../nbs/training/32_trainer.ipynb #9aef3557
 @patch
 def get_decay_parameter_names(self: StageTrainer, model):
     "Weight decay would move the rows of a weight that is frozen in part"
