@@ -25,7 +25,7 @@ from transformers.utils import logging as hf_logging
 
 from ..core import XlnbError, seal, sealed
 from .losses import Objective, step_shares, counted, task_loss, weighted
-from .schedule import Schedule, best_precision
+from .schedule import Schedule, best_precision, partly_frozen
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-09
 @dataclass
@@ -174,6 +174,13 @@ def _weigh(self: StageTrainer, batches):
     keys = list(counts[0]) if isinstance(counts[0], dict) else None
     total = {k: sum(c[k] for c in every) for k in keys} if keys else sum(every)
     return step_shares(counts, total, len(every))
+
+@patch
+def get_decay_parameter_names(self: StageTrainer, model):
+    "Weight decay would move the rows of a weight that is frozen in part"
+    partly = partly_frozen(self.bare, self.stage.schedule.frozen) if self.stage.schedule else None
+    still = {name for name, p in model.named_parameters() if p is partly}
+    return [name for name in Trainer.get_decay_parameter_names(self, model) if name not in still]
 
 # %% ../../nbs/training/32_trainer.ipynb #b51e71ae
 @patch
