@@ -310,3 +310,13 @@ def test_no_new_head_is_advised_for_what_takes_none(task, tok, tmp_path):
     for load in (load_finetuned, with_head):
         with pytest.raises(XlnbError, match='gpt2.*left to right'): load(gpt, task)
         with pytest.raises(XlnbError, match='outside of a Study, use load_seq2seq with Seq2SeqScorer'): load(t5, task)
+
+
+def test_an_encoder_without_a_masked_lm_head_is_loaded_without_a_report(tok, tmp_path, caplog):
+    from transformers import BertConfig, BertModel
+    from transformers.utils import logging
+    folder, shown = saved(BertModel(BertConfig(**TINY | dict(vocab_size=len(tok)))), tok, tmp_path/'body'), logging.get_verbosity()
+    logging.enable_propagation()
+    try: assert type(load_encoder(folder)).__name__ == 'BertModel'
+    finally: logging.disable_propagation()
+    assert not caplog.records and logging.get_verbosity() == shown
