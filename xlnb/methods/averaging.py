@@ -91,7 +91,7 @@ def oracle_snapshots_measure(
 ) -> list[dict]: # {'measure': 'oracle' or 'oracle snapshot', 'lang', 'value'}: score of the test; 1: oldest, 3: newest
     "Oracle: for each language the snapshot that is best on validation rows of this language, and its test score."
     cell, budget = run.cell, run.ctx.budget
-    if not cell.task.kind.trains: raise XlnbError("a probe is not trained, so it has no snapshots: leave this measure out")
+    if not cell.task.kind.trains: raise XlnbError("a probe has no snapshots, since it is not trained: leave this out")
     model, states = run.fresh(run.trained), [*run.snapshots(ORACLE['snapshots'])]
     def tested(state, langs, split, budget):
         model.load_state_dict(state)

@@ -21,7 +21,7 @@ from .. import languages
 from ..core import XlnbError, digest, file_digest
 from .me5 import ME5_SMALL, me5_small
 
-# %% ../../nbs/models/25_encoders.ipynb #c0da38fc
+# %% ../../nbs/models/25_encoders.ipynb #3fbc4940
 ASSETS, RANDOM = Path(languages.__file__).parent/'assets', 'random:'
 
 def trained_name(
@@ -30,6 +30,7 @@ def trained_name(
     "The encoder whose shape, tokenizer and pooling another one has, whose weights are drawn at random"
     return str(name).removeprefix(RANDOM)
 
+# %% ../../nbs/models/25_encoders.ipynb #c0da38fc
 def located(
     name: str, # Hub id, perhaps with `@revision`; folder, 'lab' or 'me5-small'; after 'random:' as without it
 ) -> tuple: # what `from_pretrained` reads, and the revision; None: that of a folder, or the newest
@@ -180,7 +181,7 @@ def load_encoder(
 def _at_random(model: PreTrainedModel) -> PreTrainedModel:
     "A new model of the same class and configuration"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(1_000_003)  # a seed that no checkpoint begins with
         return type(model)(model.config)
 
 # %% ../../nbs/models/25_encoders.ipynb #e214dd78

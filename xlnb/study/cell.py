@@ -116,6 +116,7 @@ def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
                 if reads else None,
                 budget=plain(self.budget), seed=self.seed)
 
+# %% ../../nbs/study/91_cell.ipynb #75d5f55c
 @patch
 def uses_lab(self: Cell) -> bool:
     "Does the laboratory make rows, encoder or text of this cell?"
@@ -284,9 +285,10 @@ def run_cell(
     keep=None,  # Folder to leave the final model in
 ) -> tuple[pd.DataFrame, dict]:  # One row per test item and language; what was recorded on the way
     "Train and test one cell"
-    start, needs = time.time(), [m for m in cell.recipe.after if getattr(m, 'snapshots', 0) or getattr(m, 'runs', None)]
-    if prefixes is None and (needs or snapshots_wanted(measures)): prefixes = Prefixes(Path(out)/'prefixes')  # such methods read what was kept
-    run = CellRun(cell, out, progress, prefixes, max(snapshots, snapshots_wanted(measures)))
+    start, asked = time.time(), snapshots_wanted(measures)
+    needs = asked or any(getattr(m, 'snapshots', 0) or getattr(m, 'runs', None) for m in cell.recipe.after)
+    if prefixes is None and needs: prefixes = Prefixes(Path(out)/'prefixes')  # they read what was kept
+    run = CellRun(cell, out, progress, prefixes, max(snapshots, asked))
     run.finish()
     trained = time.time()
     if device() != 'cpu': run.model.to(device())

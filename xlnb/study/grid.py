@@ -93,15 +93,7 @@ def _laid_out(self: Study, langs) -> list:
                         "them.")
     self._keys = {}  # key and identity of each cell, once they are asked for
     for name in self.measures: get_measure(name)
-    closest = min((b - a for a, b in zip(sorted(self.seeds), sorted(self.seeds)[1:])), default=None)
-    for r in self.recipes:
-        runs = max((getattr(m, 'runs', None) or 0 for m in r.after), default=0)
-        if any(getattr(m, 'leave_out', False) for m in r.after):
-            warnings.warn(f"The cells of {r} leave out one of {runs} runs each and share the others: their spread is "
-                          f"about {runs - 1} times smaller than that of single runs, and no measure of chance.")
-        elif closest and runs > closest:
-            warnings.warn(f"The cells of {r} share runs: for repetitions that are independent give seeds {runs} apart, "
-                          f"such as range(0, {3 * runs}, {runs}).")
+    for r in self.recipes: _warn_of_shared_runs(r, self.seeds)
     return list(dict.fromkeys(Cell(t, e, r, s, b, _languages_of(t, langs), self.data) for t in self.tasks
                 for e in self.encoders for r in self.recipes for b in self.budgets for s in self.seeds))
 
@@ -115,6 +107,18 @@ def __repr__(self: Study):
 def sources(self: Study) -> dict:
     "The language with labels, by task"
     return {t.name: t.source for t in self.tasks}
+
+# %% ../../nbs/study/93_grid.ipynb #2ca554ee
+def _warn_of_shared_runs(r: Recipe, seeds: list):
+    "Say where the cells of a recipe are no independent repetitions"
+    closest = min((b - a for a, b in zip(sorted(seeds), sorted(seeds)[1:])), default=None)
+    runs = max((getattr(m, 'runs', None) or 0 for m in r.after), default=0)
+    if any(getattr(m, 'leave_out', False) for m in r.after):
+        warnings.warn(f"The cells of {r} leave out one of {runs} runs each and share the others: their spread is "
+                      f"about {runs - 1} times smaller than that of single runs, and no measure of chance.")
+    elif closest and runs > closest:
+        warnings.warn(f"The cells of {r} share runs: for repetitions that are independent give seeds {runs} apart, "
+                      f"such as range(0, {3 * runs}, {runs}).")
 
 # %% ../../nbs/study/93_grid.ipynb #74c3fe38
 def _checked(budgets: list, prefixes, unknown: dict) -> list:
