@@ -258,6 +258,7 @@ def test_a_new_kind(tmp_path, monkeypatch):
         assert get_kind('stars') is kind and kind.metric().name == 'close'
         with pytest.raises(XlnbError, match='already'): register_kind(Stars('stars'), [close])
         with pytest.raises(XlnbError, match='no metric'): register_kind(Stars('planets'))
+        assert 'planets' not in KINDS
         rows = lambda lang, n: [dict(id=f'{i}', review=f"{'good' if i % 2 else 'bad'} {dict(en='dog', sw='mbwa')[lang]} {i}", stars='ab'[i % 2] * (1 + i % 2)) for i in range(n)]
         task = own_task('reviews', 'stars', {'en': dict(train=rows('en', 24), validation=rows('en', 6), test=rows('en', 6)), 'sw': dict(test=rows('sw', 6))}, labels=('a', 'bb', 'ccc'))
         items, _ = run_cell(Cell(task, 'lab', recipe('finetune(epochs=1)'), 0, Budget(max_length=32), ('en', 'sw')), tmp_path)
