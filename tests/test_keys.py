@@ -9,7 +9,7 @@ from xlnb.evaluation.scoring import HeadScorer
 from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
-from xlnb.models.encoders import load_tokenizer
+from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.methods.mmkd.method import MMKD
 from xlnb.study.grid import Study
 from xlnb.study.recipe import Recipe
@@ -83,7 +83,9 @@ def test_a_tokenizer_and_a_model_are_their_content(tmp_path):
     import copy, torch
     one = load_tokenizer("lab")
     before = digest(one)
-    for name in "here", "there": one.save_pretrained(tmp_path / name)
+    for name in "here", "there":
+        one.save_pretrained(tmp_path / name)
+        load_encoder("lab").config.save_pretrained(tmp_path / name)
     a, b = (load_tokenizer(str(tmp_path / name)) for name in ("here", "there"))
     assert a.name_or_path != b.name_or_path and digest(a) == digest(b) == before
     a(["a b", "c"], padding=True, truncation=True, max_length=3)    # what a call has asked for stays in the tokenizer

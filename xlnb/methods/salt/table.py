@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, claim, digest, rng
+from ...core import XlnbError, claim, digest, rng, write_parquet
 from ...data.kinds.base import kind_of
 from ...data.words import names_in, words_of
 from .candidates import Occurrence
@@ -167,7 +167,7 @@ def switch_table(
         file = out and out/f'part-{i // part:05}.parquet'
         if file and file.exists(): parts.append(pq.read_table(file)); continue
         parts.append(as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table)
-        if file: _write(parts[-1], file)
+        if file: write_parquet(file, parts[-1])
     return _joined(parts)
 
 # %% ../../../nbs/methods/salt/54_table.ipynb #cell-20
@@ -180,10 +180,6 @@ def table_mark(
 ) -> dict: # what a table depends on, by name
     "What a folder with a table belongs to."
     return dict(plan=plan, rows=digest(rows), names=digest(sorted(names)), candidates=find.fingerprint, part=part)
-
-def _write(table, file):
-    "A part in one go"
-    with atomic(file) as whole: pq.write_table(table, whole)
 
 def _joined(parts):
     "Parts of a table as one"
