@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import (MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
                           PreTrainedModel, PreTrainedTokenizerFast)
+from transformers.utils import logging as hf_logging
 
 from .. import languages
 from ..core import XlnbError, digest, file_digest
@@ -101,7 +102,7 @@ def load_tokenizer(
         raise XlnbError(f"{name} has no fast tokenizer, which knows where tokens are: choose a checkpoint with a "
                         f"tokenizer.json")
     if len(tok) > (size := getattr(config, 'vocab_size', None) or len(tok)):
-        raise XlnbError(f"the tokenizer of {name} knows {len(tok):,} pieces and the encoder has embeddings of "
+        raise XlnbError(f"the tokenizer of {name} knows {len(tok):,} tokens and the encoder has embeddings of "
                         f"{size:,}: "
                         "take the tokenizer that it was trained with, or add rows by resize_token_embeddings")
     return tok
@@ -185,7 +186,14 @@ def check_readable(
 
 # %% ../../nbs/models/25_encoders.ipynb #d80d2334
 def _masked_lm(name):
-    "The masked language model of a checkpoint, and what was missing"
+    "The masked language model of a checkpoint, and what was missing; the library's own report of it is not shown"
+    shown = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try: return _read_masked_lm(name)
+    finally: hf_logging.set_verbosity(shown)
+
+def _read_masked_lm(name):
+    "Read it, in either spelling of its head"
     read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
                                         dtype=torch.float32, **kw)
     model, info = read()

@@ -289,7 +289,8 @@ def stopped(stages: list) -> list:
 def cell_items(run: CellRun) -> pd.DataFrame:
     "Test the model of a run in every language: a row per item, with the columns that tables are keyed by"
     cell, budget = run.cell, run.ctx.budget
-    items = evaluate_model(cell.task, run.model, run.tokenizer, cell.langs, budget=budget, data=cell.data)
+    items = evaluate_model(cell.task, run.model, run.tokenizer, cell.langs, budget=budget, data=cell.data,
+                           precision=getattr(cell.recipe.during, 'precision', 'auto'))
     names = dict(task=cell.task.name, encoder=encoder_label(cell.encoder), recipe=str(cell.recipe),
                  budget=cell.budget.label, sample=cell.budget.sample, seed=cell.seed)
     items = items.drop(columns=[c for c in names if c in items]).reset_index(drop=True)

@@ -65,7 +65,7 @@ class Study(Results):
         seeds=3,  # How many seeds, or which
         budget=None,  # A `Budget`, or several; everything there is, if None
         langs=None,  # Languages to test in any code form, or 'all'; if None those that each task names (`Task.tested`)
-        store='runs/study',  # Folder of the results, or a `Store`
+        store='runs/study',  # Folder of the results, a packed store (.zip) to read, or a `Store`
         data=None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
         keep_stale=False,  # Take stored results that an earlier version of the code computed
         *, budgets=None,  # The same as `budget`, for an axis of several
@@ -291,9 +291,8 @@ def run(self: Study,
     "Compute every cell that the store does not have, or has from other code"
     self._check_needs()
     keys, self.failed, root = self.keys(again=True), {}, self.store.root.resolve()
-    try: root.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise XlnbError(f"Cannot write results to {root} ({e.strerror}): choose another folder.") from None
+    if self.store.packed: return self._check_packed()
+    _make_folder(root)
     jobs, stored = self.jobs(root), self.stored()
     todo = [j for j in jobs if j.cell not in stored or not j.done(stored[j.cell])
             or not self.store.read(root/stored[j.cell]['file'])]
@@ -346,7 +345,23 @@ def _say_what_lacks(self: Study):
     for (name, reason), keys in why.items():
         warnings.warn(f"the measure {name!r} is not recorded with {len(keys)} stored cells: {reason}")
 
+@patch
+def _check_packed(self: Study) -> Study:
+    "A packed store is read only: refuse where something would have to be computed"
+    stored, name = self.stored(), self.store.root.name
+    todo = [j.cell.label for j in self.jobs(self.store.root) if j.cell not in stored or not j.done(stored[j.cell])]
+    if todo:
+        raise XlnbError(f"{name} is packed, and {len(todo)} of {len(self.grid)} cells would have to be computed, such "
+                        f"as "
+                        f"{todo[0]}: unpack it, Store({name!r}).unpack('runs/again'), and give the study that folder.")
+    return self
+
 # %% ../../nbs/study/93_grid.ipynb #cell-21
+def _make_folder(root: Path):
+    try: root.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise XlnbError(f"Cannot write results to {root} ({e.strerror}): choose another folder.") from None
+
 @contextmanager
 def _no_bars():
     "Without the bars that loading a model shows"

@@ -249,11 +249,10 @@ def _result(stage, trainer, chosen, stopped):
     history = [h for h in state.log_history if 'train_runtime' not in h]
     selection = 'last' if stage.eval_data is None else f'oracle:{stage.oracle}' if stage.oracle else 'source'
     seconds += time.perf_counter() - trainer._start
-    precision = next((k for k in ('bf16', 'fp16') if getattr(trainer.args, k)), 'fp32')
     attention = getattr(model.config, '_attn_implementation', None) or ''
     return StageResult(stage.name, model, history, state.global_step, seconds, tokens, _memory(), selection,
                        state.best_metric,
-                       state.best_global_step, precision, attention, stopped, stage.extra)
+                       state.best_global_step, trainer.precision, attention, stopped, stage.extra)
 
 # %% ../../nbs/training/33_stage.ipynb #ebd41a4c
 def _close(out, trainer, res):

@@ -31,7 +31,7 @@ class Teacher:
         model,                 # Hub id, folder, or an encoder in memory; of a masked language model the body is taken
         tokenizer=None,        # its fast tokenizer; needed for a model in memory
         pooling: str = 'first', # of sentence vectors: 'first' or 'mean'
-        max_length: int = 128, # of a sentence, in pieces
+        max_length: int = 128, # of a sentence, in tokens
         dropout: bool = False, # leave dropout on, as the authors' release does; then nothing can be cached
         words: str = 'spaces', # what counts as a word, see `word_spans`
     ):
@@ -42,7 +42,7 @@ class Teacher:
         if self.name: model, tokenizer = load_encoder(model).base_model, load_tokenizer(model)
         else: model = copy.deepcopy(getattr(model, model.base_model_prefix, model))
         if tokenizer is None or not tokenizer.is_fast:
-            raise XlnbError("a teacher needs a fast tokenizer, which knows the words of its pieces: give tokenizer=")
+            raise XlnbError("a teacher needs a fast tokenizer, which knows the words of its tokens: give tokenizer=")
         self.model, self.tokenizer = model.requires_grad_(False).train(dropout), tokenizer
 
     @property

@@ -22,7 +22,7 @@ from .vocabulary import Segmenter, Vocabulary, piece_roles
 from ...models.encoders import body, longest_input, masked_logits
 
 # %% ../../../nbs/methods/salt/53_candidates.ipynb #cell-07
-CONTEXTS = 'beside', 'masked', 'prompt'     # what the encoder is shown of a text
+CONTEXTS = 'pair', 'masked', 'prompt'     # what the encoder is shown of a text
 CONTROLS = 'vocabulary', 'prompt', 'none'   # how the language of a guess is controlled
 
 class Occurrence(NamedTuple):
@@ -48,7 +48,7 @@ PROMPT = '"{word}" in {language}: "{mask}".' # of context='prompt'
 
 class Prompts:
     "What is said around a mask: the language, and the word where the context is a prompt"
-    def __init__(self, tokenizer, context='beside', prompt=PROMPT):
+    def __init__(self, tokenizer, context='pair', prompt=PROMPT):
         self.tok, self.context, self.prompt, self._seen = tokenizer, context, prompt, {}
 
     def ids(self, text):
@@ -72,7 +72,7 @@ class Prompts:
 # %% ../../../nbs/methods/salt/53_candidates.ipynb #cell-10
 class MaskedInputs:
     "Turns occurrences of words into inputs with masks, at most `limit` tokens long"
-    def __init__(self, segmenter, limit, context='beside', prompt=PROMPT):
+    def __init__(self, segmenter, limit, context='pair', prompt=PROMPT):
         self.seg, self.tok, self.limit, self.context = segmenter, segmenter.tok, limit, context
         self.single, self.pair = special_frame(self.tok, False), special_frame(self.tok, True)
         self.fixed, self.prompts = sum(map(len, self.pair)), Prompts(self.tok, context, prompt)
@@ -87,12 +87,12 @@ class MaskedInputs:
         "The input that asks for m pieces in `lang`; None: whatever the language."
         (ids, _), (first, last) = self.seg.pieces([w.text])[0], touched(self.seg, w)
         before, after = self.prompts(lang, w.text[w.start:w.end])
-        masks, beside = [self.tok.mask_token_id] * m, self.context == 'beside'
+        masks, pair = [self.tok.mask_token_id] * m, self.context == 'pair'
         room = self.limit - self.fixed - len(before) - len(after) - m
-        a, b = centred(len(ids), first, last, max(room // 2 if beside else room, last - first + 1))
+        a, b = centred(len(ids), first, last, max(room // 2 if pair else room, last - first + 1))
         if self.context == 'prompt': left, right = ids[a:b] + before, after
         else: left, right = before + ids[a:first], ids[last:b]
-        x, skip = self.framed(left + masks + right, ids[a:b] if beside else None)
+        x, skip = self.framed(left + masks + right, ids[a:b] if pair else None)
         return x, skip + len(left)
 
 # %% ../../../nbs/methods/salt/53_candidates.ipynb #cell-11
@@ -112,7 +112,7 @@ def fits(
 ) -> bool:
     "Is a text short enough for its words to share an input?"
     pieces = len(inputs.seg.pieces([text])[0][0])
-    return pieces * (1 + (inputs.context == 'beside')) + inputs.fixed <= inputs.limit
+    return pieces * (1 + (inputs.context == 'pair')) + inputs.fixed <= inputs.limit
 
 def many_masks(
     inputs: MaskedInputs,
@@ -126,7 +126,7 @@ def many_masks(
         at.append(len(copy))
         copy.append(inputs.tok.mask_token_id)
         done = last
-    x, skip = inputs.framed(copy + ids[done:], ids if inputs.context == 'beside' else None)
+    x, skip = inputs.framed(copy + ids[done:], ids if inputs.context == 'pair' else None)
     return x, tuple(skip + i for i in at)
 
 # %% ../../../nbs/methods/salt/53_candidates.ipynb #cell-18
@@ -247,7 +247,7 @@ class Ask(NamedTuple):
 
 def shared_masks(
     words: list, # of `Occurrence`
-    together: int, # masks of one input at most
+    masks_per_pass: int, # masks of one input at most
     fits,        # function (text): may its words share an input?
 ) -> list: # lists of numbers of occurrences
     "Occurrences whose masks share one input: of one text, as far apart as can be."
@@ -256,15 +256,16 @@ def shared_masks(
     for text, idx in by.items():
         idx = sorted(idx, key=lambda i: words[i].start)
         overlap = any(words[i].end > words[j].start for i, j in zip(idx, idx[1:]))
-        n = len(idx) if together == 1 or overlap or not fits(text) else -(-len(idx) // together)
+        alone = masks_per_pass == 1 or overlap or not fits(text)
+        n = len(idx) if alone else -(-len(idx) // masks_per_pass)
         out += [idx[k::n] for k in range(n)]
     return out
 
 # %% ../../../nbs/methods/salt/53_candidates.ipynb #cell-34
 class Search:
     "Guesses of one to three pieces for many words at once"
-    def __init__(self, mlm, inputs, words, pieces=1, together=1, wide=9, narrow=5, batch_tokens=4096, named=False):
-        self.mlm, self.inputs, self.words, self.pieces, self.together = mlm, inputs, words, pieces, together
+    def __init__(self, mlm, inputs, words, tokens=1, masks_per_pass=1, wide=9, narrow=5, batch_tokens=4096, named=False):
+        self.mlm, self.inputs, self.words, self.tokens, self.masks_per_pass = mlm, inputs, words, tokens, masks_per_pass
         self.wide, self.narrow, self.batch_tokens = wide, narrow, batch_tokens
         self.named = named # does the input name the language?
 
@@ -272,7 +273,7 @@ class Search:
         "Mean log-probabilities and pieces of the best guesses."
         bar = tqdm(total=None, desc='candidates', leave=False, disable=not progress)
         found, alive, pad = {}, list(first_asks(self, occurrences)), self.inputs.tok.pad_token_id
-        for step in range(self.pieces):
+        for step in range(self.tokens):
             k, reads, beams = self.narrow if step else self.wide, [a.read for a in alive], {}
             best = best_guesses(self.mlm, reads, self.words.sets, k, pad, self.batch_tokens, bar)
             for ask, res in zip(alive, best): sort_guesses(ask, res, found, beams)
@@ -285,9 +286,9 @@ def first_asks(search: Search, occurrences: list): # iterator of `Ask`
     "What is asked before anything is found."
     alone = [[i] for i in range(len(occurrences))]
     joint = not search.named and search.inputs.context != 'prompt'
-    for m in range(1, search.pieces + 1):
+    for m in range(1, search.tokens + 1):
         share = joint and m == 1
-        groups = shared_masks(occurrences, search.together, lambda t: fits(search.inputs, t)) if share else alone
+        groups = shared_masks(occurrences, search.masks_per_pass, lambda t: fits(search.inputs, t)) if share else alone
         for group in groups: yield from _asks_of(search, occurrences, group, m)
 
 # %% ../../../nbs/methods/salt/53_candidates.ipynb #cell-36
@@ -331,24 +332,24 @@ def _filled(read, piece, key):
 @dataclass(frozen=True)
 class Generation:
     "How candidates are found"
-    context: str = 'beside'       # one of `CONTEXTS`
+    context: str = 'pair'       # one of `CONTEXTS`
     control: str = 'vocabulary'   # one of `CONTROLS`
     prompt: str = PROMPT          # of context='prompt'; {language} is 'other words' unless control='prompt'
     top_k: int = 5                # candidates at most
     top_p: float | None = None    # the fewest candidates with that much probability
     floor: float = 0.             # least probability of a candidate
-    pieces: int = 1               # longest candidate, in pieces
+    tokens: int = 1               # longest candidate, in tokens
     identity: bool = False        # keep candidates that are the word itself?
     names: bool = False           # may a word in small letters get a capitalised candidate?
-    together: int = 1             # words of a text that are masked in one pass, at most
+    masks_per_pass: int = 1       # words of a text that are masked at once, at most
     max_length: int | None = None # longest input; that of the model if None
 
     def __post_init__(self):
         for k, known in (('context', CONTEXTS), ('control', CONTROLS)):
             if (v := getattr(self, k)) not in known:
                 raise XlnbError(f"{k}={v!r} is unknown: choose {', '.join(map(repr, known))}")
-        if min(self.top_k, self.together) < 1 or not 1 <= self.pieces <= 3:
-            raise XlnbError("candidates need top_k and together >= 1 and pieces from 1 to 3")
+        if min(self.top_k, self.masks_per_pass) < 1 or not 1 <= self.tokens <= 3:
+            raise XlnbError("candidates need top_k and masks_per_pass >= 1 and tokens from 1 to 3")
         if not 0 <= self.floor < 1 or not 0 < (self.top_p or 1) <= 1:
             raise XlnbError("candidates need 0 <= floor < 1 and 0 < top_p <= 1")
 
@@ -367,7 +368,8 @@ class MaskedCandidates:
         self.filter = Filter(o.top_k, o.top_p, o.floor, o.identity)
         self.inputs = MaskedInputs(self.seg, min(o.max_length or limit, limit), o.context, o.prompt)
         wide = (o.top_k if o.top_p is None else max(o.top_k, 50)) + 4 # room for what the filter removes
-        self.search = Search(mlm, self.inputs, Vocabularies(self.seg, vocabs, o.control, o.names), o.pieces, o.together,
+        self.search = Search(mlm, self.inputs, Vocabularies(self.seg, vocabs, o.control, o.names), o.tokens,
+                             o.masks_per_pass,
                              wide, o.top_k, batch_tokens, o.control == 'prompt')
 
     @property

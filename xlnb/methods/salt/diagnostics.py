@@ -74,9 +74,9 @@ def candidate_precision_measure(
     m, ctx = run.cell.recipe.during, run.ctx
     if not hasattr(m, 'candidates'): raise XlnbError(f"{m.name} switches no words: measure candidate_precision of salt")
     now = m.generator == 'current' and m.candidates in ('encoder', 'english')
-    if now and (m.warm or run.cell.recipe.after):
+    if now and (m.plain_share or run.cell.recipe.after):
         raise XlnbError("the encoder that made the candidates is gone: measure candidate_precision of "
-                        "generator='pretrained', or of a recipe that ends with salt(warm=0)")
+                        "generator='pretrained', or of a recipe that ends with salt(plain_share=0)")
     table = make_table(m, run.start() if now else None, ctx)
     if not len(table): return []
     found = candidate_precision(table, gold_dictionary(ctx, sorted(set(table['language'][:])), m.dictionary))

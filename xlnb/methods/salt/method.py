@@ -36,8 +36,8 @@ class Generating(Tuning):
     candidates: Literal['encoder', 'random', 'english', 'dictionary'] = 'encoder' # the last three are baselines
     dictionary: str|None = None  # of candidates='dictionary': a folder of MUSE pairs, or 'lab'
     generator: Literal['pretrained', 'current'] = 'pretrained' # 'current': the encoder now, with the checkpoint's head
-    warm: float = option(0., least=0, below=1) # share of the training that is plain, before candidates are made
-    context: Literal['beside', 'masked', 'prompt'] = 'beside' # what the generator sees
+    plain_share: float = option(0., least=0, below=1) # of the training, before candidates are made
+    context: Literal['pair', 'masked', 'prompt'] = 'pair' # what the generator reads
     control: Literal['vocabulary', 'prompt', 'none'] = 'vocabulary' # of the language
     vocabulary: Literal['both', 'statistics', 'script'] = 'both' # known by unlabelled text, by script, or both
     contrast: float = option(5., above=0) # how many times commoner than in English a word of a language is
@@ -45,8 +45,8 @@ class Generating(Tuning):
     top_k: int = option(5, above=0) # candidates at most
     top_p: float|None = option(None, above=0, most=1) # the fewest candidates with that much probability
     floor: float = option(0., least=0, below=1) # least probability of a candidate
-    pieces: int = option(1, least=1, most=3)    # longest candidate, in pieces
-    together: int = option(2, above=0) # words of a text masked in one pass: faster, and no worse up to two
+    tokens: int = option(1, least=1, most=3)    # longest candidate, in tokens
+    masks_per_pass: int = option(2, above=0) # words of a text that are masked at once: faster, and no worse up to two
 
     @property
     def needs_text(self) -> bool:
@@ -55,22 +55,23 @@ class Generating(Tuning):
         return self.candidates != 'dictionary' and self.vocabulary != 'script' and known
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-22
+_PLAN = 'rate', 'copies', 'per', 'names', 'source_tokens' # of the switch table
+
 @dataclass(frozen=True)
 class Switching(Generating):
     "Which words of a row are switched"
-    source_pieces: int = option(3, above=0) # longest word that is switched, in pieces
+    source_tokens: int = option(3, above=0) # longest word that is switched, in tokens
     names: bool = False         # switch names too?
     rate: float = option(.3, least=0, most=1) # probability that a word is switched (xTune's on XNLI)
     copies: int = option(3, above=0)  # switched copies of a row; one is drawn at every visit (Robust-XLT's on XNLI)
     per: Literal['word', 'text', 'row'] = 'word' # what a language is drawn for
     langs: tuple[str, ...] = () # target languages; those that are evaluated if empty
     resample: bool = False      # draw among the candidates at every visit?
-    table_seed: int|None = option(None, least=0) # of the draw of words; None: that of the run
+    table_seed: int = option(0, least=0) # of the draw of words; the seed of the run draws among the copies
 
     def plan(self, ctx: Context) -> dict:
         "Options of the switch table."
-        seed = ctx.seed if self.table_seed is None else self.table_seed
-        return dict(seed=seed) | {k: getattr(self, k) for k in ('rate', 'copies', 'per', 'names', 'source_pieces')}
+        return dict(seed=self.table_seed) | {k: getattr(self, k) for k in _PLAN}
 
     def targets(self, ctx: Context) -> tuple:
         "Languages to switch into."
@@ -144,7 +145,7 @@ def candidate_source(
                               contrast=m.contrast, rivals=m.rivals)
     if m.candidates == 'random': return RandomCandidates(ctx.tokenizer, vocabs, m.top_k, plan['seed'])
     options = dict(context=m.context, control='vocabulary' if english else m.control, top_k=m.top_k, top_p=m.top_p,
-                   floor=m.floor, pieces=m.pieces, together=m.together)
+                   floor=m.floor, tokens=m.tokens, masks_per_pass=m.masks_per_pass)
     return MaskedCandidates(generator_of(m, model, ctx), ctx.tokenizer, vocabs, **options)
 
 # %% ../../../nbs/methods/salt/51_method.ipynb #cell-30
@@ -169,14 +170,14 @@ def stages(m: SALT, model, ctx: Context) -> Iterator[Stage]:
     if not kind_of(ctx.task).trains: return # a probe asks the encoder as it is
     task, rows, n = ctx.task, ctx.rows('train'), ctx.budget.max_length
     data, choose = featurize(task, rows, ctx.tokenizer, n, train=True), validation(ctx, m.select)
-    if m.warm: yield Stage('warm', data, collator(task, ctx.tokenizer), task_loss,
-                           **m.training(model, ctx, len(data), m.warm), **choose)
+    if m.plain_share: yield Stage('plain', data, collator(task, ctx.tokenizer), task_loss,
+                           **m.training(model, ctx, len(data), m.plain_share), **choose)
     table = make_table(m, model, ctx, rows, progress=len(rows) > 20_000)
     weight = m.weight, m.weight_value, m.weight_per
     collate = SwitchedCollator(task, ctx.tokenizer, rows.to_list(), table, n, m.mixup, weight, m.resample)
     yield Stage('salt', data.add_column('switches', [True] * len(data)), collate,
                 switched_loss(kind_of(task), m.layer, m.augmented, m.consistency),
-                **m.training(model, ctx, len(data), 1 - m.warm), **choose, extra=switch_record(m, table, ctx, rows))
+                **m.training(model, ctx, len(data), 1 - m.plain_share), **choose, extra=switch_record(m, table, ctx, rows))
 
 def switch_record(m: SALT, table: Dataset, ctx: Context, rows: Dataset) -> dict: # for JSON
     "What is recorded of the switches of a run."

@@ -103,12 +103,12 @@ def switchable(
     text: str,              # one text
     units: list,            # its `Unit`s
     names=(),               # words that stay, see `names_in`
-    source_pieces: int = 3, # longer words stay
+    source_tokens: int = 3, # longer words stay
     digits: bool = False,   # switch words with digits?
 ) -> list: # of `Unit`
     "Words that may be switched: letters in them, no digits, no name, not too many pieces."
     def ok(w): return w not in names and any(c.isalpha() for c in w) and (digits or not any(c.isdigit() for c in w))
-    return [u for u in units if 0 < u.n <= source_pieces and ok(text[u.start:u.end])]
+    return [u for u in units if 0 < u.n <= source_tokens and ok(text[u.start:u.end])]
 
 # %% ../../../nbs/methods/salt/52_vocabulary.ipynb #cell-19
 class Vocabulary(NamedTuple):
