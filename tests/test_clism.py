@@ -53,7 +53,7 @@ def one_thread(): torch.set_num_threads(1)
 def lab(): return Lab()
 
 
-SENTENCES = {  # an English sentence, its translation with the places of two names, in scripts that pieces treat differently
+SENTENCES = {  # an English sentence, its translation with the positions of two names, in scripts that pieces treat differently
     "ar": ("Ana Lind saw Cairo.", "رأت آنا ليند القاهرة.", ("آنا ليند", "القاهرة")), "hi": ("Ana Lind saw Delhi.", "आना लिंड ने दिल्ली देखी।", ("आना लिंड", "दिल्ली")),
     "zh": ("Ana Lind saw Beijing.", "安娜·林德看见了北京。", ("安娜·林德", "北京")), "th": ("Ana Lind saw Bangkok.", "อานา ลินด์เห็นกรุงเทพ", ("อานา ลินด์", "กรุงเทพ")),
     "ru": ("Ana Lind saw Moscow.", "Ана Линд увидела Москву.", ("Ана Линд", "Москву")), "el": ("Ana Lind saw Athens.", "Η Άνα Λιντ είδε την Αθήνα.", ("Άνα Λιντ", "Αθήνα")),
@@ -80,8 +80,8 @@ def tokenizer_of(name, wordpiece): return load_tokenizer("lab") if name == "lab"
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
-def said(tok, spans, f, s, e):
-    "The characters of the translation that pieces s to e stand for"
+def characters(tok, spans, f, s, e):
+    "The characters of the translation of tokens s to e"
     text = spans[f["row"]]["target"]
     offs = tok(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return text[offs[s - f["target"][0]][0]:offs[e - f["target"][0]][1]].strip()
@@ -95,8 +95,8 @@ def test_gold_positions_survive_tokenization_in_every_script(name, wordpiece, la
     for code, (source, target, answers) in SENTENCES.items():
         sw, tw = split_words(source), split_words(target)
         words = lambda part: [k for k, (a, b) in enumerate(tw) if a < target.index(part) + len(part) and b > target.index(part)]
-        links = [[i, j] for i in (0, 1) for j in words(answers[0])] + [[3, j] for j in words(answers[1])]
-        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], alignments=links,
+        aligned = [[i, j] for i in (0, 1) for j in words(answers[0])] + [[3, j] for j in words(answers[1])]
+        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], alignments=aligned,
                          entities=[dict(start=0, end=8, label="PER"), dict(start=13, end=len(source) - 1, label="LOC")]))
     sets = [(Dataset.from_list(rows), 60)] + [(lab_pairs(lab, l, 30), 40) for l in lab.langs[1:]]
     for pairs, most in sets:
@@ -105,7 +105,7 @@ def test_gold_positions_survive_tokenization_in_every_script(name, wordpiece, la
             asked = spans[f["row"]]["questions"]
             assert len(f["queries"]) == len(asked) and [f["input_ids"][p] for p in f["queries"]] == [q] * len(asked)
             for s, e, question in zip(f["starts"], f["ends"], asked):
-                got = said(tok, spans, f, s, e)
+                got = characters(tok, spans, f, s, e)
                 assert question["answer"] in got and len(got) <= len(question["answer"]) + (name == "real") * 3, (got, question["answer"])  # a piece may hold a neighbour's mark
                 checked += 1
     assert checked > 200
@@ -123,7 +123,7 @@ def test_queries_side_by_side_ask_each_for_its_own():
     spans = span_pairs(Dataset.from_list([row]), tok)
     assert spans[0]["masked"] == "[QUE] [QUE] [QUE] sings"
     f, = span_inputs(spans, tok)
-    assert [said(tok, spans, f, s, e) for s, e in zip(f["starts"], f["ends"])] == ["Ana", "Lind", "Oslo"]
+    assert [characters(tok, spans, f, s, e) for s, e in zip(f["starts"], f["ends"])] == ["Ana", "Lind", "Oslo"]
     batch = SpanCollator(tok, mask=0)([f])
     assert batch["rows"].tolist() == [0, 0, 0] and batch["pair_input_ids"][0, batch["positions"]].tolist() == [q] * 3
     h = model.base_model(input_ids=batch["pair_input_ids"]).last_hidden_state
@@ -446,7 +446,7 @@ def test_command_line(tmp_path):
 
 
 def test_two_processes_equal_one(tmp_path):
-    "Questions and hidden pieces are counted over both, negatives gathered from both"
+    "Questions and masked tokens are counted over both, negatives gathered from both"
     model = encoder()
     stages, stage = shared_stage(model)
     one = run_stage(stage, model, seed=0)

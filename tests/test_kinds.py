@@ -196,7 +196,7 @@ def test_label_words_are_english_unless_asked_for():
     with pytest.raises(XlnbError, match='inference'): verbaliser('inferense')
 
 
-def test_pieces_of_a_label_word_are_summed_or_averaged(lab):
+def test_tokens_of_a_label_word_are_summed_or_averaged(lab):
     "A sum favours short words; the mean is an option"
     import torch
     from xlnb.evaluation.scoring import ClozeScorer, Verbaliser
@@ -204,13 +204,13 @@ def test_pieces_of_a_label_word_are_summed_or_averaged(lab):
     task = Task('t', 'pair', ('a', 'b'))
     ds, model = Dataset.from_list([dict(id='1', text_a='the dog sleeps', text_b='the cat eats', label=0)]), load_encoder('lab')
     got = {}
-    for pieces in ('sum', 'mean'):
-        scorer = ClozeScorer(task, lab, Verbaliser('{text_a} ? {mask} , {text_b}', ('dog', 'the old dog')), pieces=pieces)
+    for tokens in ('sum', 'mean'):
+        scorer = ClozeScorer(task, lab, Verbaliser('{text_a} ? {mask} , {text_b}', ('dog', 'the old dog')), tokens=tokens)
         features = scorer.features(ds)
-        with torch.no_grad(): got[pieces] = scorer.prepare(model)(**{k: v for k, v in scorer.collate(features).items() if k != 'labels'}).logits[0]
-    n = [len(p) for p in features[0]['pieces']]
+        with torch.no_grad(): got[tokens] = scorer.prepare(model)(**{k: v for k, v in scorer.collate(features).items() if k != 'labels'}).logits[0]
+    n = [len(p) for p in features[0]['tokens']]
     assert n[1] > n[0] and torch.allclose(got['sum'] / torch.tensor(n), got['mean'], atol=1e-5)
-    with pytest.raises(XlnbError, match="pieces='max'"): ClozeScorer(task, lab, Verbaliser('{mask}', ('a', 'b')), pieces='max')
+    with pytest.raises(XlnbError, match="tokens='max'"): ClozeScorer(task, lab, Verbaliser('{mask}', ('a', 'b')), tokens='max')
 
 
 # ---------------------------------------------------------------- a new metric is one entry, a new kind one class

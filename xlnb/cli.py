@@ -326,7 +326,7 @@ def _pretrain_options(p):
     p.add_argument('--init', metavar='NAME', help='keep the layers of this encoder and learn new embeddings under them')
     for name, default, text in [('steps', 1000, 'training steps'), ('batch-size', 32, 'blocks per step'),
                                 ('block-size', 128, 'tokens per block'),
-                                ('vocab-size', 16000, 'pieces of the tokenizer'), ('layers', 4, 'layers'),
+                                ('vocab-size', 16000, 'tokens of the tokenizer'), ('layers', 4, 'layers'),
                                 ('hidden', 256, 'width')]:
         p.add_argument(f'--{name}', type=_count, default=default, metavar='N', help=f'{text} ({default})')
     p.add_argument('--lr', type=float, default=5e-4, metavar='X', help='learning rate (5e-4)')
@@ -399,10 +399,10 @@ def _on_stores(command):
 # %% ../nbs/98_cli.ipynb #cell-26
 def _teller():
     "What shows a warning as one line, and each only once"
-    told = set()
+    printed = set()
     def tell(message, category, filename, lineno, file=None, line=None):
-        if str(message) not in told: print(f'xlnb: {message}', file=sys.stderr)
-        told.add(str(message))
+        if str(message) not in printed: print(f'xlnb: {message}', file=sys.stderr)
+        printed.add(str(message))
     return tell
 
 def _quiet(debug: bool):

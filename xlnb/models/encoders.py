@@ -102,7 +102,7 @@ def load_tokenizer(
         raise XlnbError(f"{name} has no fast tokenizer, which knows where tokens are: choose a checkpoint with a "
                         f"tokenizer.json")
     if len(tok) > (size := getattr(config, 'vocab_size', None) or len(tok)):
-        raise XlnbError(f"the tokenizer of {name} knows {len(tok):,} pieces and the encoder has embeddings of "
+        raise XlnbError(f"the tokenizer of {name} knows {len(tok):,} tokens and the encoder has embeddings of "
                         f"{size:,}: "
                         "take the tokenizer that it was trained with, or add rows by resize_token_embeddings")
     return tok

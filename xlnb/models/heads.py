@@ -243,10 +243,10 @@ class _Pointing:
         del self.qa_outputs
         self.pointer = Pointer(config.hidden_size, config.pointer)
 
-    def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None, query_places=None,
-                **inputs):
+    def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None,
+                query_positions=None, **inputs):
         # where inputs are embeddings, the positions of [QUE] are to be given
-        at = last_query(input_ids, self.config.query_token_id) if query_places is None else query_places
+        at = last_query(input_ids, self.config.query_token_id) if query_positions is None else query_positions
         out = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
         states = out.last_hidden_state
         mask = torch.ones_like(states[..., 0]) if attention_mask is None else attention_mask

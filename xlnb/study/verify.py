@@ -167,8 +167,8 @@ def _verified(cell, items, info, finished, progress) -> dict:
     others = [i['measures'] for _, i in finished if _arm(i) == _arm(info)]
     found = {n: compared_measure(info['measures'][n], made['measures'].get(n, []), bits,
                                  [o[n] for o in others if n in o]) for n in names}
-    said = ', '.join(f'{n} {o}' for n, o in found.items() if o != 'equal')
-    return row | dict(outcome=max([outcome, *found.values()], key=_WORST.index), largest=largest, measures=said)
+    outcomes = ', '.join(f'{n} {o}' for n, o in found.items() if o != 'equal')
+    return row | dict(outcome=max([outcome, *found.values()], key=_WORST.index), largest=largest, measures=outcomes)
 
 # %% ../../nbs/study/95_verify.ipynb #97f74989
 def _summed_up(table, finished, stamped: int) -> str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACCURACY', 'KINDS', 'METRICS', 'Metric', 'Kind', 'is_blank', 'check_choices', 'excerpt', 'checked_text',
            'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'words_at',
-           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_places', 'register_metric',
+           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_positions', 'register_metric',
            'register_kind', 'get_kind', 'query_kinds', 'kind_of', 'featurize', 'collator']
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #78d3340e
@@ -232,7 +232,7 @@ def window_room(
     "How much of a text fits into a window."
     room, overlap = max_length - taken, max_length // 3 if stride is None else stride
     if room < 2 or overlap < 0:
-        raise XlnbError(f"max_length={max_length} leaves {room} pieces for the text and stride={stride} are to be "
+        raise XlnbError(f"max_length={max_length} leaves {room} tokens for the text and stride={stride} are to be "
                         f"shared: raise max_length, and take a stride of 0 or more")
     return room, min(overlap, room // 2)
 
@@ -400,7 +400,7 @@ def edit(self: Kind,
     return out
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #cae66578
-def token_places(
+def token_positions(
     enc,          # what a fast tokenizer returned
     i: int,       # which of its inputs
     fields,       # name of each of its texts
@@ -423,7 +423,7 @@ def token_map(self: Kind,
     texts = ([r[c] for r in rows] for c in self.text_columns)
     enc = tokenizer(*texts, max_length=max_length, truncation='longest_first', return_offsets_mapping=True,
                     verbose=False)
-    return [[token_places(enc, i, self.text_columns)] for i in range(len(rows))]
+    return [[token_positions(enc, i, self.text_columns)] for i in range(len(rows))]
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #c1b72ddb
 @patch

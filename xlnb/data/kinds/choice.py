@@ -10,7 +10,7 @@ import html
 from datasets import List, Value
 from ...core import XlnbError
 from .base import (ACCURACY, Kind, check_choices, checked_label, checked_text, encode_texts, excerpt,
-    flattened, padded, register_kind, token_places)
+    flattened, padded, register_kind, token_positions)
 
 # %% ../../../nbs/data/kinds/20_choice.ipynb #54fdd071
 class Choosing(Kind):
@@ -80,9 +80,9 @@ def token_map(self, task, rows, tokenizer, max_length=128) -> list:
     sides = [(self.with_question(task, r['premise'], r['question']), c) for r in rows for c in r['choices']]
     enc = tokenizer(*map(list, zip(*sides)), truncation='longest_first', max_length=max_length,
                     return_offsets_mapping=True, verbose=False)
-    places = iter(token_places(enc, i, ('premise', f'choices.{j}'), premise=len(r['premise']))
+    positions = iter(token_positions(enc, i, ('premise', f'choices.{j}'), premise=len(r['premise']))
                   for i, (r, j) in enumerate((r, j) for r in rows for j in range(len(r['choices']))))
-    return [[next(places) for _ in r['choices']] for r in rows]
+    return [[next(positions) for _ in r['choices']] for r in rows]
 
 Choice.features, Choice.collate, Choice.token_map = features, collate, token_map
 CHOICE = register_kind(Choice(), [ACCURACY], replace=True)

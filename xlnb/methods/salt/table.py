@@ -19,7 +19,7 @@ from datasets import Dataset, Features, List, Value
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, claim, digest, file_digest, rng
+from ...core import XlnbError, claim, digest, file_digest, rng, write_parquet
 from ...data.kinds.base import kind_of
 from ...data.words import names_in, words_of
 from .candidates import Occurrence
@@ -195,7 +195,7 @@ def make_parts(
             try:
                 with FileLock(f'{file}.lock', timeout=wait):
                     if file.exists(): continue
-                    with atomic(file) as whole: pq.write_table(made(files[file]), whole)
+                    write_parquet(file, made(files[file]))
             except Timeout: busy.append(file)
         missing = busy
     return list(files)
