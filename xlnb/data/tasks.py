@@ -7,15 +7,16 @@ __all__ = ['TASKS', 'Description', 'Location', 'Task', 'lab_task', 'register_tas
            'data_revisions', 'show_batch', 'own_task']
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-03
-import functools, hashlib, json, os, re
+import functools, json, os, re
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 import datasets, pandas as pd
 from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
 from ..lab.grammar import FAMILY
 from ..lab.worlds import LAB_TASKS, Lab
 from ..languages import Language, language
-from ..core import XlnbError, drawn, nearest, some
+from ..core import XlnbError, drawn, drawn_number, nearest, some, stream_digest
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind, same_form
 from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
@@ -298,7 +299,7 @@ def _rows(task: Task, lang: Language, split: str, data) -> Dataset:
         return get_task(other).load(lang.code, split, data).select_columns(list(task.kind.columns))
     ds = canonical_rows(task, _read(task, lang, split, data), f"'{task.name}' ({lang.code}, {split})")
     if split == 'test' or task.splits.get('train') != task.splits.get('validation'): return ds
-    held = [hashlib.blake2b(o.encode(), digest_size=1).digest()[0] < 16 for o in ds[task.kind.group_column][:]]
+    held = [drawn_number(o, 1) < 16 for o in ds[task.kind.group_column][:]]
     return ds.select([i for i, o in enumerate(held) if o == (split == 'validation')])
 
 def _borrowed(task: Task, lang: Language, split: str, data) -> Dataset:
@@ -344,10 +345,9 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
     if _borrows(task, split) and '+' not in task.train_from:
         return get_task(task.train_from).fingerprint(lang, split, data)
     def make():
-        digest = hashlib.sha256(json.dumps([str(task.kind), task.labels]).encode())
-        for batch in _load(task, lang, split, data).iter(1000):
-            digest.update(json.dumps(batch, ensure_ascii=False, sort_keys=True, default=str).encode())
-        return digest.hexdigest()[:16]
+        write = lambda rows: json.dumps(rows, ensure_ascii=False, sort_keys=True, default=str)
+        rows = map(write, _load(task, lang, split, data).iter(1000))
+        return stream_digest(chain([json.dumps([str(task.kind), task.labels])], rows))[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data, split), make)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-38

@@ -368,7 +368,7 @@ def label_probs(logits) -> tuple: # distributions; mask (instances, labels), Tru
 @patch(as_prop=True)
 def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
     "Changes with the options; the same in every process and on every machine"
-    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('task', 'tokenizer')}
+    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'task'}
     return digest([type(self).__name__, self.task.name, self.task.labels, options])
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50
