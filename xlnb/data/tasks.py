@@ -18,7 +18,7 @@ from ..lab.worlds import LAB_TASKS, Lab
 from ..languages import Language, language
 from ..core import XlnbError, drawn, drawn_number, nearest, some, stream_digest
 from .benchmarks import BENCHMARKS
-from .kinds.base import get_kind
+from .kinds.base import get_kind, same_form
 from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
 from .sources import (config_of, data_folder, data_root, hub_name, quiet, read_folder, read_hub,
                                stamp_of)
@@ -226,8 +226,7 @@ def _no_split(task: Task, lang: Language, split: str, place: str, there) -> Xlnb
     if split != 'train': return XlnbError(f"{what} Choose one of these.")
     if lang.code != task.source: return XlnbError(f"{what} Training rows are in the source language ('{task.source}').")
     fit = [o.name for o in TASKS.values() if o.name != task.name and 'train' in o.splits
-           and not isinstance(o.loader, _FromLab) and (o.kind, o.labels, o.source) == (task.kind, task.labels,
-               task.source)]
+           and not isinstance(o.loader, _FromLab) and o.source == task.source and same_form(o, task)]
     if fit:
         what += f" Take the training rows of another set: '{task.name}:{fit[0]}' (in Python also with_train)" + (
             f"; sets that fit: {some(fit)}." if fit[1:] else '.')
@@ -365,7 +364,7 @@ def _with_train(
 
 def _trains(task: Task, other: Task):
     "Can a task train on the rows of another one?"
-    if (other.kind, other.labels) != (task.kind, task.labels):
+    if not same_form(task, other):
         raise XlnbError(f"'{task.name}' can't train on '{other.name}': its kind and labels are {other.kind} "
                         f"({some(other.labels)}), and {task.kind} ({some(task.labels)}) are needed.")
     if task.source not in other.langs:

@@ -21,6 +21,10 @@ class Cloze(Choosing):
         if fault := super().check(row, task): return fault
         return check_choices(row) if '{mask}' in row['text'] else ('text', "must say {mask} where the choices fit")
 
+    def prompt(self, task, row) -> tuple: # text before the gap, text behind it, list of candidates
+        "The two sides of the gap, and the candidates."
+        return *row['text'].split('{mask}'), row['choices']
+
     def show(self, task, row, width=240) -> dict:
         "The gap is marked."
         out = super().show(task, row, width)

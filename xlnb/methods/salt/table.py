@@ -183,6 +183,7 @@ def table_mark(
     return dict(plan=plan, rows=digest(rows), names=digest(sorted(names)), candidates=find.fingerprint, part=part,
                 code=digest(code))
 
+# %% ../../../nbs/methods/salt/54_table.ipynb #376c3e15
 def make_parts(
     files: dict, # {file: number of its first row}
     made,        # function (number) -> table
@@ -200,6 +201,7 @@ def make_parts(
         missing = busy
     return list(files)
 
+# %% ../../../nbs/methods/salt/54_table.ipynb #d5789898
 def _joined(parts):
     "Parts of a table as one"
     return Dataset(pa.concat_tables(parts)) if parts else as_table([])
