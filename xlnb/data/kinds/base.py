@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['ACCURACY', 'KINDS', 'METRICS', 'Metric', 'Kind', 'is_blank', 'check_choices', 'excerpt', 'checked_text',
            'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'words_at',
-           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_positions', 'register_metric',
-           'register_kind', 'get_kind', 'query_kinds', 'kind_of', 'same_form', 'featurize', 'collator']
+           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_positions', 'Choosing',
+           'register_metric', 'register_kind', 'get_kind', 'query_kinds', 'kind_of', 'same_form', 'featurize',
+           'collator']
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #78d3340e
 import html
@@ -14,7 +15,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
 import numpy as np, pandas as pd
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 from fastcore.basics import patch
 from ...core import XlnbError, nearest, some
 
@@ -455,6 +456,25 @@ def paired_inputs(self: Kind,
 ) -> dict: # of tensors
     "What `paired_outputs` needs to know beyond the two batches."
     return {}
+
+# %% ../../../nbs/data/kinds/14_base.ipynb #54fdd071
+class Choosing(Kind):
+    "The number of one of the choices of a row."
+
+    def types(self, task) -> dict:
+        "As the base; choices are a list of texts."
+        return super().types(task) | dict(choices=List(Value('string')))
+
+    def show(self, task, row, width=240) -> dict:
+        "As the base, then the choices, the right one marked."
+        write = lambda text: html.escape(excerpt(str(text), width))
+        choices = [f'<mark>{write(o)}</mark>' if i == row[self.label_column] else write(o)
+                   for i, o in enumerate(row['choices'])]
+        return super().show(task, row, width) | dict(choices='<br>'.join(choices))
+
+    def labels_of(self, task, row) -> tuple:
+        "The choices of the row."
+        return row['choices']
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #004f16e5
 KINDS: dict[str, Kind] = {} # name -> kind

@@ -7,9 +7,8 @@ __all__ = ['CLOZE', 'Cloze', 'features']
 
 # %% ../../../nbs/data/kinds/23_cloze.ipynb #557b3acc
 from ...core import XlnbError
-from .base import (ACCURACY, check_choices, checked_label, checked_text, encode_texts, flattened,
-    padded, register_kind)
-from .choice import Choosing
+from .base import (ACCURACY, Choosing, check_choices, checked_label, checked_text, encode_texts,
+                                  flattened, padded, register_kind)
 
 # %% ../../../nbs/data/kinds/23_cloze.ipynb #7fd82845
 class Cloze(Choosing):
