@@ -6,10 +6,9 @@
 __all__ = ['SPLITS', 'canonical_rows', 'check_parallel', 'align_rows', 'show_rows']
 
 # %% ../../nbs/data/10_schema.ipynb #cell-03
-import hashlib, json
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features
-from ..core import XlnbError, some
+from ..core import XlnbError, digest, some
 from .kinds.base import KINDS, kind_of
 
 # %% ../../nbs/data/10_schema.ipynb #cell-07
@@ -135,7 +134,7 @@ def show_rows(
     place = {id: i for i, id in enumerate(dict.fromkeys(o['id'] for o in rows))}
     if task.parallel: rows.sort(key=lambda o: place[o['id']])
     # not random: the same rows give the same page
-    uuid = hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8]
+    uuid = digest(rows, 4)
     plain = [('unicode-bidi', 'plaintext'), ('text-align', 'start'), ('vertical-align', 'top'),
              ('white-space', 'normal'), ('max-width', '32em')]
     return pd.DataFrame(rows).style.hide(axis='index').set_uuid(uuid).set_table_styles([dict(selector='td',

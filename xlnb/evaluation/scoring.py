@@ -108,25 +108,25 @@ def verbaliser(
     return replace(VERBALISERS[name], label_words=_TRANSLATED[name]) if translated else VERBALISERS[name]
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-17
-def _fill(template, row):
+def _fill(template, texts):
     "The text before the gap, and after it"
     def put(m):
-        if m[1] not in row:
-            raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(row)})")
-        return row[m[1]]
+        if m[1] not in texts:
+            raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(texts)})")
+        return texts[m[1]]
     before, after = template.split('{mask}')
     return tuple(re.sub(r'\{(\w+)\}', put, part) for part in (before, after))
 
-def _shorter(tokenizer, row, fields, excess):
-    "The row with up to `excess` tokens cut from the end of its longest text; called again until it fits"
-    spans = {f: tokenizer(row[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
+def _shorter(tokenizer, texts, fields, excess):
+    "The texts with up to `excess` tokens cut from the end of the longest one; called again until it fits"
+    spans = {f: tokenizer(texts[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
              for f in fields}
     f = max(fields, key=lambda f: len(spans[f]))
     others = max((len(spans[g]) for g in fields if g != f), default=0)
     keep = max(len(spans[f]) - excess, min(others, len(spans[f]) - (excess + 1) // 2), 1)
     if keep == len(spans[f]):
-        raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} next to the template: raise it")
-    return row | {f: row[f][:spans[f][keep - 1][1]]}
+        raise XlnbError(f"max_length leaves no room for the text {texts[f][:40]!r} next to the template: raise it")
+    return texts | {f: texts[f][:spans[f][keep - 1][1]]}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-20
 def _cloze_row(tokenizer, before, after, words, max_length):
@@ -148,13 +148,13 @@ def _readable(tokenizer, words, f):
             raise XlnbError(f"the tokenizer has letters of the label word {w!r} not in its vocabulary: choose another "
                             f"word")
 
-def _cut_to_fit(tokenizer, template, row, words, max_length, make):
-    "`make` on the row, shortened until it fits"
+def _cut_to_fit(tokenizer, template, texts, words, max_length, make):
+    "`make` on the texts of a row, shortened until it fits"
     fields = [f for f in re.findall(r'\{(\w+)\}', template) if f != 'mask']
-    while isinstance(out := make(tokenizer, *_fill(template, row), words, max_length), int):
+    while isinstance(out := make(tokenizer, *_fill(template, texts), words, max_length), int):
         if not fields:
             raise XlnbError(f"a prompt is longer than max_length={max_length} and has no text to cut: raise it")
-        row = _shorter(tokenizer, row, fields, out)
+        texts = _shorter(tokenizer, texts, fields, out)
     return out
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-22
@@ -177,13 +177,16 @@ class ClozeScorer:
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Sequences with a gap for every row, in the language's template and words"
         template, words = self.verbaliser.of(lang) if self.verbaliser else (None, None)
-        out, label = [], kind_of(self.task).label_column
+        out, kind, task = [], kind_of(self.task), self.task
         for r in rows:
-            if not template: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
-            else: f = _cut_to_fit(self.tokenizer, template, r, words, self.max_length, self._make)
+            if not template: f = self._make(self.tokenizer, *kind.prompt(task, r), self.max_length)
+            else:
+                texts = {field: text for field, (text, _) in kind.texts(task, r).items()}
+                f = _cut_to_fit(self.tokenizer, template, texts, words, self.max_length, self._make)
             if isinstance(f, int): raise XlnbError(f"a probe is longer than max_length={self.max_length}: raise it")
             if template and not out: _readable(self.tokenizer, words, f)
-            out.append(f | ({} if r.get(label) is None else {'labels': int(r[label])}))
+            known = r.get(kind.label_column)
+            out.append(f | ({} if known is None else {'labels': int(known)}))
         return out
 
     def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.tokens == 'mean')
@@ -365,7 +368,7 @@ def label_probs(logits) -> tuple: # distributions; mask (instances, labels), Tru
 @patch(as_prop=True)
 def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
     "Changes with the options; the same in every process and on every machine"
-    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('task', 'tokenizer')}
+    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'task'}
     return digest([type(self).__name__, self.task.name, self.task.labels, options])
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fastcore.basics import patch
 
-from ..core import XlnbError, atomic, digest, plain
+from ..core import XlnbError, atomic, digest, plain, write_parquet, write_text
 from ..data.kinds.base import get_kind
 from ..evaluation.statistics import compare, effect, score_table, scores, summary, transfer_summary
 from .cell import Cell, encoder_label
@@ -120,7 +120,7 @@ def write(self: Store, path, items: pd.DataFrame, info: dict) -> Path:
     table, path = pa.Table.from_pandas(items, preserve_index=False), Path(path)
     table = table.replace_schema_metadata({**table.schema.metadata, b'xlnb': _record(info)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as part: pq.write_table(table, part, compression='zstd', write_page_checksum=True)
+    write_parquet(path, table, compression='zstd', write_page_checksum=True)
     return path
 
 @patch
@@ -270,14 +270,14 @@ def report(self: Results,
     self.by_source(summary).to_csv(paths['scores.csv'], index=False)
     self.by_source(transfer_summary).to_csv(paths['transfer.csv'], index=False)
     tables = {task: f'{_markdown(t := self.table(task))}\n\n{t.caption}\n\n' for task in tasks}
-    paths['table.md'].write_text(''.join(f'## {task}\n\n{text}' for task, text in tables.items()), encoding='utf-8')
+    write_text(paths['table.md'], ''.join(f'## {task}\n\n{text}' for task, text in tables.items()))
     text = '# Results\n\n'
     for task in tasks:
         paths[f'{task}.png'] = folder/f"{_slug(task)}.png"
         self.figure(task).savefig(paths[f'{task}.png'], dpi=150)
         text += f"## {task}\n\n![Scores of {task} per language]({_slug(task)}.png)\n\n{tables[task]}"
     text += self._compared(folder, baseline, paths) + _made_by([info for _, info in self.finished()], self.failed)
-    paths['summary.md'].write_text(text, encoding='utf-8')
+    write_text(paths['summary.md'], text)
     return {k: str(v) for k, v in paths.items()}
 
 # %% ../../nbs/study/92_store.ipynb #5c07bd7c

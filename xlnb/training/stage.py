@@ -8,7 +8,7 @@ __all__ = ['Context', 'StageResult', 'run_stage', 'Method', 'check_untrained', '
            'task_loss']
 
 # %% ../../nbs/training/33_stage.ipynb #cell-03
-import copy, dataclasses, difflib, hashlib, json, math, os, re, shutil, tempfile, time
+import copy, dataclasses, difflib, json, math, os, re, shutil, tempfile, time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from ..models.encoders import load_encoder, load_tokenizer
 from ..models.heads import save_encoder
 from ..lab.worlds import Lab
-from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, write_json
+from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, stream_digest, write_json
 from ..data.parallel import parallel_texts
 from .losses import Objective, task_loss
 from .schedule import Budget, Schedule, learning_rate, settled
@@ -119,15 +119,13 @@ def _check(stage):
 
 def _mark(stage, model, seed):
     "What a folder of checkpoints belongs to: stage, arguments, seed, rows and the weights at the start"
-    h = hashlib.sha1()
-    for k, v in model.state_dict().items(): h.update(f'{k}{tuple(v.shape)}{v.flatten()[:64].tolist()}'.encode())
+    weights = (f'{k}{tuple(v.shape)}{v.flatten()[:64].tolist()}' for k, v in model.state_dict().items())
     rows = [stage.data[i] for i in sorted({len(stage.data) * j // 16 for j in range(16)})]
-    h.update(repr(rows).encode())
     args = {k: repr(v) for k, v in sorted(stage.args.items())}
     return dict(stage=stage.name, seed=seed, options=stage.options, args=args, schedule=stage.schedule
                 and plain(stage.schedule),
                 rows=len(stage.data), metric=stage.metric, patience=stage.patience, oracle=stage.oracle,
-                content=h.hexdigest())
+                content=stream_digest([*weights, repr(rows)]))
 
 # %% ../../nbs/training/33_stage.ipynb #cell-17
 @dataclass

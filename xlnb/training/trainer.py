@@ -7,7 +7,7 @@ __all__ = ['Stage', 'StageStopped', 'seeded', 'EpochSampler', 'StageTrainer', 'm
            'quiet_bars']
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-03
-import math, random, re, shutil, time, warnings, zlib
+import math, random, re, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging as hf_logging
 
-from ..core import XlnbError, seal, sealed
+from ..core import XlnbError, checksum, seal, sealed
 from .losses import Objective, step_shares, counted, task_loss, weighted
 from .schedule import Schedule, best_precision, partly_frozen
 
@@ -98,7 +98,7 @@ class _Rows(torch.utils.data.Dataset):
     def __len__(self): return len(self.data)
     def __getitems__(self, idx):
         rows = _RowList(self.take([i % len(self) for i in idx]))
-        rows.key = zlib.crc32(np.array(idx, dtype=np.int64).tobytes())
+        rows.key = checksum(np.array(idx, dtype=np.int64).tobytes())
         return rows
     def take(self, idx):
         if hasattr(self.data, '__getitems__'): return self.data.__getitems__(idx)

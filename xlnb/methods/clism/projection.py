@@ -6,7 +6,7 @@
 __all__ = ['project', 'lab_pairs', 'span_pairs', 'span_statistics', 'show_spans', 'answer_precision']
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #2f10d7be
-import hashlib, html, json
+import html, json
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +17,8 @@ from filelock import FileLock
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, claim, drawn, rng, some
+from ...core import (XlnbError, claim, digest, drawn, rng, some, stream_digest, weights_digest,
+                       write_parquet)
 from ...data.kinds.query import QUE
 from ...data.words import split_words
 from ...lab.grammar import align
@@ -134,8 +135,7 @@ def _checked(pairs, align, most, part):
 
 def _written(file, table):
     "A whole file or none"
-    if file:
-        with atomic(file) as part_file: pq.write_table(table, part_file)
+    if file: write_parquet(file, table)
     return table
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #7d3d873e
@@ -204,10 +204,9 @@ _Parts.all_alignments = _all_alignments
 # %% ../../../nbs/methods/clism/82_projection.ipynb #e366344a
 def _decided(pairs, tokenizer, most, part, together, *functions) -> dict:
     "What decides the parts of a folder"
-    rows = hashlib.sha256()
-    for batch in pairs.iter(1000): rows.update(json.dumps(batch, sort_keys=True).encode())
-    made = hashlib.sha256(json.dumps([tokenizer.get_vocab(), *map(_told_by, functions)], sort_keys=True).encode())
-    return dict(most=most, part=part, together=together, rows=rows.hexdigest()[:16], functions=made.hexdigest()[:16])
+    rows = stream_digest(json.dumps(batch, sort_keys=True) for batch in pairs.iter(1000))
+    made = stream_digest([json.dumps([tokenizer.get_vocab(), *map(_told_by, functions)], sort_keys=True)])
+    return dict(most=most, part=part, together=together, rows=rows[:16], functions=made[:16])
 
 def _told_by(f, key=''):
     "What makes a function with its options, an entity finder, or an encoder what it is"
@@ -216,9 +215,7 @@ def _told_by(f, key=''):
     if isinstance(f, (tuple, list)): return [_told_by(o) for o in f]
     if hasattr(f, 'func'):
         return [*map(_told_by, (f.func, *f.args)), sorted((k, _told_by(v, k)) for k, v in f.keywords.items())]
-    if hasattr(f, 'state_dict'):
-        weights = b''.join(v.cpu().contiguous().numpy().tobytes() for v in f.state_dict().values())
-        return [type(f).__name__, hashlib.sha256(weights).hexdigest()]
+    if hasattr(f, 'state_dict'): return [type(f).__name__, weights_digest(f.state_dict())]
     if hasattr(f, 'get_vocab'): return f.get_vocab()
     name, program = getattr(f, '__qualname__', type(f).__name__), _program(getattr(f, '__code__', None))
     return [name, getattr(f, 'name', None), sorted(getattr(f, 'names', ())), program]
@@ -265,7 +262,7 @@ def show_spans(
         lines.append(dict(id=r['id']) | {k: _with_marks(r[k], v) for k, v in sides.items()}
                      | dict(lost=', '.join(r['lost'])))
     looks = [dict(selector='td', props=_CELL), dict(selector='th', props=[('text-align', 'start')])]
-    uuid = hashlib.md5(json.dumps(lines).encode()).hexdigest()[:8]
+    uuid = digest(lines, 4)
     return pd.DataFrame(lines).style.hide(axis='index').set_uuid(uuid).set_table_styles(looks)
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #55dc064f
