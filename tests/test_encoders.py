@@ -249,7 +249,7 @@ def test_what_is_no_encoder_says_what_it_is(run, tok, tmp_path):
 def test_a_tokenizer_that_does_not_fit(run, tok, tmp_path):
     out, _ = run; copy = lambda name: shutil.copytree(out, tmp_path/name, ignore=shutil.ignore_patterns('checkpoints'))
     large = copy('large'); bigger = load_tokenizer(out); bigger.add_tokens(['zebra', 'gnu']); bigger.save_pretrained(large)
-    with pytest.raises(XlnbError, match=f'{len(tok) + 2} pieces.*embeddings of {len(tok)}'): load_tokenizer(large)
+    with pytest.raises(XlnbError, match=f'{len(tok) + 2} tokens.*embeddings of {len(tok)}'): load_tokenizer(large)
     bare = copy('bare')
     for f in bare.glob('*token*'): f.unlink()
     with pytest.raises(XlnbError, match='no tokenizer'): load_tokenizer(bare)

@@ -19,7 +19,7 @@ from datasets import Dataset, Features, List, Value
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, claim, digest, file_digest, rng
+from ...core import XlnbError, claim, digest, file_digest, rng, write_parquet
 from ...data.kinds.base import kind_of
 from ...data.words import names_in, words_of
 from .candidates import Occurrence
@@ -183,6 +183,7 @@ def table_mark(
     return dict(plan=plan, rows=digest(rows), names=digest(sorted(names)), candidates=find.fingerprint, part=part,
                 code=digest(code))
 
+# %% ../../../nbs/methods/salt/54_table.ipynb #376c3e15
 def make_parts(
     files: dict, # {file: number of its first row}
     made,        # function (number) -> table
@@ -195,11 +196,12 @@ def make_parts(
             try:
                 with FileLock(f'{file}.lock', timeout=wait):
                     if file.exists(): continue
-                    with atomic(file) as whole: pq.write_table(made(files[file]), whole)
+                    write_parquet(file, made(files[file]))
             except Timeout: busy.append(file)
         missing = busy
     return list(files)
 
+# %% ../../../nbs/methods/salt/54_table.ipynb #d5789898
 def _joined(parts):
     "Parts of a table as one"
     return Dataset(pa.concat_tables(parts)) if parts else as_table([])
