@@ -42,7 +42,7 @@ def test_help_is_light():
 
 
 def test_every_command_has_help(capsys):
-    for command in ("run", "study", "pretrain", "tasks", "languages", "report", "verify"):
+    for command in ("run", "study", "pretrain", "tasks", "languages", "report", "pack", "unpack", "verify"):
         assert call(command, "--help") == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
 
@@ -108,6 +108,8 @@ def mistakes(encoder, here):
         "an unknown kind": (own("kind", [dict(text="a", label="no")], kind="poem"), "poem"),
         "nowhere to write": (lab + [encoder, "--out", "/proc/nowhere"], "Cannot write"),
         "an empty store": (["report", here / "empty"], "no finished cell"),
+        "nothing to pack": (["pack", here / "empty", here / "empty.zip"], "nothing to pack"),
+        "a packed store of another name": (["pack", here / "empty", here / "empty.tar"], "empty.tar.zip"),
         "no text": (["pretrain", "--text", "nothing.txt", "--out", "mine"], "nothing.txt"),
         "no task": (["run"], "--task"), "no command": (["fly"], "fly"), "bad seeds": (["run", "--task", "xnli", "--seeds", "none"], "none"),
         "bad number": (["run", "--task", "xnli", "--steps", "0"], "above zero"),
@@ -148,6 +150,11 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     assert call("report", "runs/a", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert {r["lang"] for r in told["scores"]} == {"en", "qal"} and told["failed"] == {}
+    assert call("pack", "runs/a", "page.zip") == 0 and "2 cells" in capsys.readouterr().out
+    assert call("report", "page.zip") == 0
+    assert capsys.readouterr().out == out.replace("runs/a/report", "page/report")
+    assert call("unpack", "page.zip", "runs/b") == 0 and call("report", "runs/b", "--out", "runs/a/report") == 0
+    assert capsys.readouterr().out.endswith(out)
     next(Path("runs/a").glob("*.parquet")).write_bytes(b"half")
     assert call("report", "runs/a") == 0
     assert "is not a finished cell" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
-from transformers import (AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
+from transformers import (AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
 from toy_clism import LANGS, context, encoder, shared_stage
 from toy_stage import two_processes
@@ -26,7 +26,7 @@ from xlnb.core import XlnbError
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
-from xlnb.data.kinds.query import QUE, add_query, uses_query
+from xlnb.data.kinds.query import QUE, add_query, set_query_kinds, uses_query
 from xlnb.study.recipe import METHODS, plain_recipes, recipe
 from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
 from xlnb.methods.clism.collator import SpanCollator, recurring_inputs, span_inputs
@@ -36,7 +36,8 @@ from xlnb.methods.clism.spans import RandomSpans, recurring_spans
 from xlnb.methods.clism.objective import TERMS, SpanObjective, shortcut_table
 from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
-from xlnb.training.stage import Budget, Method, make_encoder, run_method, run_stage
+from xlnb.training.schedule import Schedule
+from xlnb.training.stage import Budget, Method, Stage, make_encoder, run_method, run_stage
 
 HERE = Path(__file__).parent
 PARTS = ("clism", *TERMS, "mlm")
@@ -52,7 +53,7 @@ def one_thread(): torch.set_num_threads(1)
 def lab(): return Lab()
 
 
-SENTENCES = {  # an English sentence, its translation with the places of two names, in scripts that pieces treat differently
+SENTENCES = {  # an English sentence, its translation with the positions of two names, in scripts that pieces treat differently
     "ar": ("Ana Lind saw Cairo.", "رأت آنا ليند القاهرة.", ("آنا ليند", "القاهرة")), "hi": ("Ana Lind saw Delhi.", "आना लिंड ने दिल्ली देखी।", ("आना लिंड", "दिल्ली")),
     "zh": ("Ana Lind saw Beijing.", "安娜·林德看见了北京。", ("安娜·林德", "北京")), "th": ("Ana Lind saw Bangkok.", "อานา ลินด์เห็นกรุงเทพ", ("อานา ลินด์", "กรุงเทพ")),
     "ru": ("Ana Lind saw Moscow.", "Ана Линд увидела Москву.", ("Ана Линд", "Москву")), "el": ("Ana Lind saw Athens.", "Η Άνα Λιντ είδε την Αθήνα.", ("Άνα Λιντ", "Αθήνα")),
@@ -79,8 +80,8 @@ def tokenizer_of(name, wordpiece): return load_tokenizer("lab") if name == "lab"
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
-def said(tok, spans, f, s, e):
-    "The characters of the translation that pieces s to e stand for"
+def characters(tok, spans, f, s, e):
+    "The characters of the translation of tokens s to e"
     text = spans[f["row"]]["target"]
     offs = tok(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     return text[offs[s - f["target"][0]][0]:offs[e - f["target"][0]][1]].strip()
@@ -94,8 +95,8 @@ def test_gold_positions_survive_tokenization_in_every_script(name, wordpiece, la
     for code, (source, target, answers) in SENTENCES.items():
         sw, tw = split_words(source), split_words(target)
         words = lambda part: [k for k, (a, b) in enumerate(tw) if a < target.index(part) + len(part) and b > target.index(part)]
-        links = [[i, j] for i in (0, 1) for j in words(answers[0])] + [[3, j] for j in words(answers[1])]
-        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], alignments=links,
+        aligned = [[i, j] for i in (0, 1) for j in words(answers[0])] + [[3, j] for j in words(answers[1])]
+        rows.append(dict(id=code, source=source, target=target, source_words=[list(w) for w in sw], target_words=[list(w) for w in tw], alignments=aligned,
                          entities=[dict(start=0, end=8, label="PER"), dict(start=13, end=len(source) - 1, label="LOC")]))
     sets = [(Dataset.from_list(rows), 60)] + [(lab_pairs(lab, l, 30), 40) for l in lab.langs[1:]]
     for pairs, most in sets:
@@ -104,7 +105,7 @@ def test_gold_positions_survive_tokenization_in_every_script(name, wordpiece, la
             asked = spans[f["row"]]["questions"]
             assert len(f["queries"]) == len(asked) and [f["input_ids"][p] for p in f["queries"]] == [q] * len(asked)
             for s, e, question in zip(f["starts"], f["ends"], asked):
-                got = said(tok, spans, f, s, e)
+                got = characters(tok, spans, f, s, e)
                 assert question["answer"] in got and len(got) <= len(question["answer"]) + (name == "real") * 3, (got, question["answer"])  # a piece may hold a neighbour's mark
                 checked += 1
     assert checked > 200
@@ -122,7 +123,7 @@ def test_queries_side_by_side_ask_each_for_its_own():
     spans = span_pairs(Dataset.from_list([row]), tok)
     assert spans[0]["masked"] == "[QUE] [QUE] [QUE] sings"
     f, = span_inputs(spans, tok)
-    assert [said(tok, spans, f, s, e) for s, e in zip(f["starts"], f["ends"])] == ["Ana", "Lind", "Oslo"]
+    assert [characters(tok, spans, f, s, e) for s, e in zip(f["starts"], f["ends"])] == ["Ana", "Lind", "Oslo"]
     batch = SpanCollator(tok, mask=0)([f])
     assert batch["rows"].tolist() == [0, 0, 0] and batch["pair_input_ids"][0, batch["positions"]].tolist() == [q] * 3
     h = model.base_model(input_ids=batch["pair_input_ids"]).last_hidden_state
@@ -172,7 +173,7 @@ def test_question_and_tags_of_switched_rows_stay_in_step():
     "SALT's map of characters to places counts the [QUE] behind a question"
     tok = load_tokenizer("lab")
     add_query(tok)
-    tok.init_kwargs["query_kinds"] = ["span", "tags"]
+    set_query_kinds(tok, ["span", "tags"])
     task = get_task("lab-spans")
     rows = task.load("en", "validation", limit=20)
     for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, task.kind.token_map(task, list(rows), tok, 256)):
@@ -240,6 +241,83 @@ def test_every_option_trains(options):
     assert result.steps == options.get("steps", 3) and np.isfinite([h["loss"] for h in result.history]).all() and {*PARTS} <= result.history[0].keys()
 
 
+# --- frozen embeddings ------------------------------------------------------------------------------------------------
+def moved_rows(model, before):
+    "Rows of the embeddings that are not equal to the bit"
+    after = model.get_input_embeddings().weight
+    return (after.detach().view(torch.int32) != before.view(torch.int32)).any(1).nonzero().flatten().tolist()
+
+
+def embeddings(model): return model.get_input_embeddings().weight.detach().clone()
+
+
+@pytest.mark.parametrize("options", [dict(), dict(accumulate=2), dict(mlm=0.0)], ids=str)
+@pytest.mark.parametrize("frozen", ["embeddings", 1])
+def test_the_row_of_the_query_trains_where_embeddings_are_frozen(frozen, options):
+    "Before fine-tuning, with an output layer that shares the weights; all older rows stay to the bit, despite weight decay"
+    model, ctx = encoder(), context()
+    add_query(ctx.tokenizer, model)
+    before = embeddings(model)
+    run_method(small(frozen=frozen, weight_decay=0.1, **options), model, ctx)
+    assert moved_rows(model, before) == [ctx.tokenizer.convert_tokens_to_ids(QUE)]
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert all(p.requires_grad for p in model.parameters())
+    before = embeddings(model)  # nothing is left behind
+    run_method(small(), model, ctx)
+    assert len(moved_rows(model, before)) > 10
+
+
+@pytest.mark.parametrize("name", ["lab-spans", "lab-tags"])
+def test_the_row_of_the_query_trains_in_fine_tuning(name):
+    task = get_task(name)
+    model, ctx = encoder(), context(task=task)
+    PointerHead(query_kinds=("span", "tags")).prepare(model, ctx)
+    tuned = with_head(model, task)
+    before = embeddings(tuned)
+    run_method(FineTune(steps=3, frozen=1, select="last", lr=1e-3), tuned, dataclasses.replace(ctx, budget=Budget(train_examples=16)))
+    assert moved_rows(tuned, before) == [ctx.tokenizer.convert_tokens_to_ids(QUE)]
+
+
+def test_a_resumed_run_with_frozen_embeddings_ends_as_an_uninterrupted_one(tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4: raise KeyboardInterrupt
+    ends = []
+    for out, runs in ((tmp_path / "whole", [[]]), (tmp_path / "cut", [[Stop()], []])):
+        for callbacks in runs:
+            model, ctx = encoder(), context()
+            add_query(ctx.tokenizer, model)
+            before = embeddings(model)
+            stage = next(small(steps=6, frozen="embeddings", weight_decay=0.1).stages(model, ctx))
+            stage.args["save_steps"] = 3
+            try: run_stage(stage, model, out, callbacks=callbacks)
+            except KeyboardInterrupt: assert list(out.glob("checkpoint-3"))
+        assert moved_rows(model, before) == [ctx.tokenizer.convert_tokens_to_ids(QUE)]
+        ends.append(model.state_dict())
+    assert same(*ends)
+
+
+ARCHITECTURES = dict(bert={}, roberta={}, albert=dict(embedding_size=16), distilbert={}, electra=dict(embedding_size=16), modernbert={}, **{"deberta-v2": dict(relative_attention=True, pos_att_type=["p2c"])})
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_only_the_new_row_trains_in_every_architecture(kind, tied):
+    tok = load_tokenizer("lab")
+    sizes = dict(vocab_size=len(tok) + 3, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=130, pad_token_id=1)
+    config = AutoConfig.for_model(kind, **sizes | ARCHITECTURES[kind], tie_word_embeddings=tied)
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    q = add_query(tok, model)
+    before = embeddings(model)
+    ids = [*tok("Ana sings")["input_ids"], q]
+    row = dict(input_ids=ids, attention_mask=[1] * len(ids))
+    data = [row | dict(labels=row["input_ids"])] * 8
+    collate = lambda rows: {k: torch.tensor([r[k] for r in rows]) for k in rows[0]}
+    run_stage(Stage("toy", data, collate, schedule=Schedule(lr=1e-2, steps=3, batch_size=4, weight_decay=0.1, frozen="embeddings")), model)
+    assert moved_rows(model, before) == [q]
+
+
 def test_all_parts_are_learnt():
     (result,) = run_method(small(lr=3e-3, steps=None, epochs=15, batch_size=16), encoder(), context(budget=Budget(max_length=64)))
     first, last = ({k: np.mean([h[k] for h in rows]) for k in PARTS} for rows in (result.history[:4], result.history[-4:]))
@@ -304,7 +382,7 @@ def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
 
 @pytest.mark.parametrize("kind", ["span", "tags", "pair", "choice", "cloze"])
 def test_every_kind_of_task_takes_the_encoder(kind, tmp_path):
-    task = next(get_task(t) for t in ("lab-spans", "lab-tags", "lab-inference", "lab-choice", "lab-probe") if get_task(t).kind == kind)
+    task = next(get_task(t) for t in ("lab-spans", "lab-tags", "lab-inference", "lab-choice", "lab-probe") if str(get_task(t).kind) == kind)
     model, ctx = encoder(), context(task=task)
     run_method(small(query_kinds=("span", "tags")), model, ctx)
     tuned = with_head(model, task)
@@ -321,7 +399,7 @@ def test_a_fine_tuned_model_is_read_back(name, tmp_path):
     tuned = with_head(model, task)
     run_method(FineTune(steps=2), tuned, dataclasses.replace(ctx, budget=budget))
     back = load_finetuned(save_encoder(tuned, ctx.tokenizer, tmp_path / "tuned"), task)
-    assert type(back) is type(tuned) and same(tuned.state_dict(), back.state_dict()) and hasattr(back, "pointer") == (task.kind == "span")
+    assert type(back) is type(tuned) and same(tuned.state_dict(), back.state_dict()) and hasattr(back, "pointer") == task.kind.finds_span
     tok = load_tokenizer(tmp_path / "tuned")
     one, two = (evaluate_model(task, m, t, ("en", "qal"), budget=budget) for m, t in ((tuned, ctx.tokenizer), (back, tok)))
     assert one.equals(two)
@@ -368,7 +446,7 @@ def test_command_line(tmp_path):
 
 
 def test_two_processes_equal_one(tmp_path):
-    "Questions and hidden pieces are counted over both, negatives gathered from both"
+    "Questions and masked tokens are counted over both, negatives gathered from both"
     model = encoder()
     stages, stage = shared_stage(model)
     one = run_stage(stage, model, seed=0)

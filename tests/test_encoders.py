@@ -249,7 +249,7 @@ def test_what_is_no_encoder_says_what_it_is(run, tok, tmp_path):
 def test_a_tokenizer_that_does_not_fit(run, tok, tmp_path):
     out, _ = run; copy = lambda name: shutil.copytree(out, tmp_path/name, ignore=shutil.ignore_patterns('checkpoints'))
     large = copy('large'); bigger = load_tokenizer(out); bigger.add_tokens(['zebra', 'gnu']); bigger.save_pretrained(large)
-    with pytest.raises(XlnbError, match=f'{len(tok) + 2} pieces.*embeddings of {len(tok)}'): load_tokenizer(large)
+    with pytest.raises(XlnbError, match=f'{len(tok) + 2} tokens.*embeddings of {len(tok)}'): load_tokenizer(large)
     bare = copy('bare')
     for f in bare.glob('*token*'): f.unlink()
     with pytest.raises(XlnbError, match='no tokenizer'): load_tokenizer(bare)
@@ -310,3 +310,13 @@ def test_no_new_head_is_advised_for_what_takes_none(task, tok, tmp_path):
     for load in (load_finetuned, with_head):
         with pytest.raises(XlnbError, match='gpt2.*left to right'): load(gpt, task)
         with pytest.raises(XlnbError, match='outside of a Study, use load_seq2seq with Seq2SeqScorer'): load(t5, task)
+
+
+def test_an_encoder_without_a_masked_lm_head_is_loaded_without_a_report(tok, tmp_path, caplog):
+    from transformers import BertConfig, BertModel
+    from transformers.utils import logging
+    folder, shown = saved(BertModel(BertConfig(**TINY | dict(vocab_size=len(tok)))), tok, tmp_path/'body'), logging.get_verbosity()
+    logging.enable_propagation()
+    try: assert type(load_encoder(folder)).__name__ == 'BertModel'
+    finally: logging.disable_propagation()
+    assert not caplog.records and logging.get_verbosity() == shown

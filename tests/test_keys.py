@@ -9,7 +9,7 @@ from xlnb.evaluation.scoring import HeadScorer
 from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
-from xlnb.models.encoders import load_tokenizer
+from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.methods.mmkd.method import MMKD
 from xlnb.study.grid import Study
 from xlnb.study.recipe import Recipe
@@ -52,6 +52,53 @@ def test_what_an_object_holds_decides_its_digest():
 
 def with_scorer(scorer): return Recipe(FineTune(steps=2), after=(ALSACE(scorer=scorer),))
 
+
+def recursive(step):
+    def again(x): return x if x <= 0 else again(x - step)
+    return again
+
+
+def test_what_holds_itself_has_a_digest():
+    assert digest(recursive(1)) == digest(recursive(1)) != digest(recursive(2))
+    def even(x): return x == 0 or odd(x - 1)
+    def odd(x): return x != 0 and even(x - 1)
+    assert len(digest(even)) == 16 and digest(even) != digest(odd)
+    loop = Scorer()
+    loop.by = [{"back": loop}, {loop.__init__.__name__}]
+    assert digest(loop) == digest(loop) and digest({"a": loop}) != digest({"a": Scorer()})
+    held = lambda x: x in {held}    # in a set, which is put in order by what JSON makes of it
+    assert len(digest({held})) == 16
+    twice = Scorer(3)
+    assert digest([twice, twice]) == digest([Scorer(3), Scorer(3)])     # seen again, not in itself
+
+
+def test_a_bound_method_is_what_it_is_bound_to():
+    class Scaled:
+        def __init__(self, by): self.by = by
+        def score(self, x): return x * self.by
+    assert digest(Scaled(1).score) == digest(Scaled(1).score) != digest(Scaled(2).score)
+
+
+def test_a_tokenizer_and_a_model_are_their_content(tmp_path):
+    import copy, torch
+    one = load_tokenizer("lab")
+    before = digest(one)
+    for name in "here", "there":
+        one.save_pretrained(tmp_path / name)
+        load_encoder("lab").config.save_pretrained(tmp_path / name)
+    a, b = (load_tokenizer(str(tmp_path / name)) for name in ("here", "there"))
+    assert a.name_or_path != b.name_or_path and digest(a) == digest(b) == before
+    a(["a b", "c"], padding=True, truncation=True, max_length=3)    # what a call has asked for stays in the tokenizer
+    assert digest(a) == before
+    task = get_task("lab-inference")
+    assert digest(HeadScorer(task, a)) == digest(HeadScorer(task, b)) and str(with_scorer(HeadScorer(task, a))) == str(with_scorer(HeadScorer(task, b)))
+    b.add_tokens(["[NEW]"])
+    assert digest(HeadScorer(task, a)) != digest(HeadScorer(task, b))
+    layer = torch.nn.Linear(2, 2)
+    other = copy.deepcopy(layer)
+    assert digest(layer) == digest(other)
+    with torch.no_grad(): other.bias += 1
+    assert digest(layer) != digest(other)
 
 def test_a_recipe_names_an_object_without_its_address():
     assert "0x" not in str(with_scorer(Scorer())) and "scorer=Scorer-" in str(with_scorer(Scorer()))

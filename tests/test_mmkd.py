@@ -21,7 +21,7 @@ from xlnb.methods.mmkd.baselines import mmkd_baselines, one_level
 from xlnb.methods.mmkd.method import MMKD, release_compat
 from xlnb.data.parallel import parallel_text
 from xlnb.study.recipe import METHODS, recipe
-from xlnb.evaluation.retrieval import gold_alignment, retrieve, similarity_correlation
+from xlnb.evaluation.retrieval import gold_alignment_error, retrieve, similarity_correlation
 from xlnb.data.pairs import END, START, pair_features, read_before, sentence_pairs, word_pieces
 from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
@@ -451,5 +451,5 @@ def test_similarity_to_the_teacher_is_a_measure_of_a_cell(text, tmp_path):
 def test_gold_alignments_are_read():
     model, tok = load_encoder("lab"), load_tokenizer("lab")
     for name in ("enfr", "jaen", "roen", "zhen"):
-        found = gold_alignment(model, tok, name, DATA, limit=12)
+        found = gold_alignment_error(model, tok, name, DATA, limit=12)
         assert 0 < found["aer"] <= 1 and found["sentences"] == 12

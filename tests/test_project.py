@@ -84,6 +84,12 @@ def test_import_is_fast_and_light():
     assert {heavy for _, heavy in runs} == {"False"}
 
 
+@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "xlnb" / "data" / "kinds").glob("[a-z]*.py")))
+def test_each_kind_can_be_imported_first(module):
+    "The base registers the kinds that start from it, so none may need another one"
+    subprocess.run([sys.executable, "-c", f"import xlnb.data.kinds.{module}"], cwd=ROOT, check=True, capture_output=True)
+
+
 def test_no_private_name_crosses_a_module():
     "What another module needs is public: documented, and tested where it is defined"
     wrong, seen = [], 0
@@ -95,6 +101,22 @@ def test_no_private_name_crosses_a_module():
             wrong += [f"{file.relative_to(ROOT)} imports {a.name}" for a in n.names if a.name.startswith("_") and not a.name.startswith("__")]
     assert wrong == [] and seen > 100
 
+
+ONCE = {"hashlib", "zlib", "binascii"}   # each hash is written in core, each file of a run goes through `core.atomic`
+
+
+def test_hashes_and_atomic_writes_are_written_once():
+    "No module but core makes a hash of its own, or moves a written file to its place"
+    wrong = []
+    for file in sorted((ROOT / "xlnb").rglob("*.py")):
+        if file.name in ("_modidx.py", "core.py"): continue
+        name = file.relative_to(ROOT).as_posix()
+        for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [a.name for a in n.names] if isinstance(n, ast.Import) else [n.module] if isinstance(n, ast.ImportFrom) else []
+            wrong += [f"{name} imports {m}" for m in modules if m in ONCE]
+            if isinstance(n, ast.Attribute) and ast.unparse(n) in ("os.replace", "os.rename"): wrong.append(f"{name}: {ast.unparse(n)}")
+            if isinstance(n, ast.Constant) and n.value in ("XLNB_CACHE", "XDG_CACHE_HOME"): wrong.append(f"{name} finds the cache itself")
+    assert wrong == []
 
 def test_public_names_say_what_they_are():
     "Every public function and class has a docstring; the names of `dir(xlnb)` have types or a comment per parameter too"

@@ -97,18 +97,18 @@ def test_weight_one_gives_the_plain_logits_exactly(lab, name, layer):
     assert len(picked) > 15 and all(torch.equal(one[k], two[k]) for k in one.keys())
 
 
-def test_same_seed_same_run_and_other_seed_another(lab):
+def test_same_seed_same_table_and_run_and_other_seed_another_table(lab):
     ctx = context(lab, "lab-inference")
     a, b = (make_table(SALT(), None, ctx).to_list() for _ in range(2))
-    c = make_table(SALT(), None, dataclasses.replace(ctx, seed=1)).to_list()
+    c = make_table(SALT(table_seed=1), None, ctx).to_list()
     assert a == b != c
     a, b = (trained(lab, "lab-tags", SALT(batch_size=16, resample=True, weight="beta"))[0].model.state_dict() for _ in range(2))
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("options", [dict(candidates="random"), dict(candidates="english"), dict(candidates="dictionary", dictionary="lab"), dict(control="none"), dict(control="prompt"),
-    dict(context="prompt"), dict(context="masked"), dict(top_p=0.5), dict(pieces=3), dict(per="row"), dict(per="text"), dict(generator="current", warm=0.4), dict(layer=1),
-    dict(weight="fixed", weight_value=0.2, weight_per="sentence"), dict(names=True), dict(floor=0.9), dict(together=4), dict(vocabulary="statistics"), dict(rivals=True), dict(copies=1)], ids=str)
+    dict(context="prompt"), dict(context="masked"), dict(top_p=0.5), dict(tokens=3), dict(per="row"), dict(per="text"), dict(generator="current", plain_share=0.4), dict(layer=1),
+    dict(weight="fixed", weight_value=0.2, weight_per="sentence"), dict(names=True), dict(floor=0.9), dict(masks_per_pass=4), dict(vocabulary="statistics"), dict(rivals=True), dict(copies=1)], ids=str)
 def test_every_option_trains(lab, options):
     results = trained(lab, "lab-inference", SALT(batch_size=16, **options), train_examples=24)
     assert sum(r.steps for r in results) == 3
@@ -183,10 +183,10 @@ def test_a_stopped_table_goes_on_where_it_was(lab, tmp_path):
     tokenizer, _, vocabs = lab
     task, rows, calls = small("lab-inference"), small("lab-inference").load("en", "train", limit=30), []
     class Stops(RandomCandidates):
-        def __call__(self, places, progress=False):
-            calls.append(len(places))
+        def __call__(self, words, progress=False):
+            calls.append(len(words))
             if len(calls) == 2: raise KeyboardInterrupt
-            return super().__call__(places)
+            return super().__call__(words)
     find = Stops(tokenizer, vocabs)
     make = lambda out: switch_table(task, rows, find, tokenizer, LANGS[1:], out=out, part=10).to_list()
     with pytest.raises(KeyboardInterrupt): make(tmp_path / "a")
@@ -261,7 +261,7 @@ def test_units_own_their_pieces(lab, text):
     assert names_in([text]) <= {text[a:b] for a, b in words_of(text)}
 
 
-@pytest.mark.parametrize("context", ["masked", "beside", "prompt"])
+@pytest.mark.parametrize("context", ["masked", "pair", "prompt"])
 @given(text=texts)
 @example(text="")
 @example(text="queen")
@@ -293,13 +293,13 @@ def test_tables_of_any_text(lab, context, text):
 def test_masking_together_asks_every_word_once(lab, words, together):
     tokenizer, mlm, vocabs = lab
     text = " ".join(words)
-    places = [Occurrence(text, a, b, ("qal",)) for a, b in words_of(text)]
-    find = MaskedCandidates(mlm, tokenizer, vocabs, together=together)
-    asked = [(i, a.read.inputs["input_ids"][at]) for a in first_asks(find.search, places) for (i, _), at in zip(a.owners, a.read.at)]
-    assert sorted(i for i, _ in asked) == list(range(len(places))) and {x for _, x in asked} == {tokenizer.mask_token_id}
-    alone = MaskedCandidates(mlm, tokenizer, vocabs)(places)
-    assert [len(x["qal"]) for x in find(places)] == [len(x["qal"]) for x in alone]
-    if together == 1: assert find(places) == alone
+    words = [Occurrence(text, a, b, ("qal",)) for a, b in words_of(text)]
+    find = MaskedCandidates(mlm, tokenizer, vocabs, masks_per_pass=together)
+    asked = [(i, a.read.inputs["input_ids"][at]) for a in first_asks(find.search, words) for (i, _), at in zip(a.owners, a.read.at)]
+    assert sorted(i for i, _ in asked) == list(range(len(words))) and {x for _, x in asked} == {tokenizer.mask_token_id}
+    alone = MaskedCandidates(mlm, tokenizer, vocabs)(words)
+    assert [len(x["qal"]) for x in find(words)] == [len(x["qal"]) for x in alone]
+    if together == 1: assert find(words) == alone
 
 
 @pytest.mark.parametrize("mixup", ["hard", "soft", "expected"])
@@ -370,7 +370,7 @@ def test_bert_with_wordpieces():
     assert [names(x) for x in vocabs["de"]] == [{"der", "hund", "schlaf"}, {"hund", "schlaf"}, {"##e", "##en"}]
     text = "The dogs sleep."
     assert [(text[u.start:u.end], u.n) for u in Segmenter(tok).units(text)] == [("The", 1), ("dogs", 2), ("sleep", 1)]
-    find = MaskedCandidates(mlm, tok, vocabs, pieces=2, top_k=9)
+    find = MaskedCandidates(mlm, tok, vocabs, tokens=2, top_k=9)
     found = {w for w, _ in find([Occurrence(text, 4, 8, ("de",))])[0]["de"]}
     assert {"der", "hund", "schlaf"} <= found and found & {"hunde", "hunden", "schlafen", "schlafe"}
     inputs, at = find.inputs(Occurrence(text, 4, 8, ("de",)), 2)
@@ -483,9 +483,9 @@ def test_cells_share_a_table_where_nothing_that_decides_it_differs(lab, tmp_path
     folders = lambda: len(list(tmp_path.glob("switches/*/table.json")))
     first = made(SALT())
     assert made(SALT(mixup="hard", lr=1e-3, consistency=1.0, layer=0)) == first and folders() == 1
-    assert made(SALT(), seed=1) != first and folders() == 2
+    assert made(SALT(table_seed=1)) != first and folders() == 2
     assert made(SALT(rate=0.5)) != first and folders() == 3
-    assert made(SALT(table_seed=0), seed=1) == first and folders() == 3, "one table for all seeds"
+    assert made(SALT(), seed=1) == first and folders() == 3, "one table for all seeds"
 
 
 def test_precision_is_measured_for_a_cell(lab):
@@ -515,3 +515,102 @@ def test_two_halves_of_a_batch_weigh_as_the_whole(lab, name, mixup):
         model = with_head(mlm, task)
         shares = step_shares([counted(h) for h in halves])
         assert sum(w * loss(model, h)[0].item() for w, h in zip(shares, halves)) / 2 == pytest.approx(loss(model, whole)[0].item(), rel=1e-5)
+
+
+# --- names of options, and one table for all seeds ------------------------------------------------------------------------
+def test_options_have_standard_names():
+    names = {f.name for f in dataclasses.fields(SALT)}
+    assert {"tokens", "source_tokens", "masks_per_pass", "plain_share"} <= names
+    assert not {"pieces", "source_pieces", "together", "warm"} & names
+    assert SALT(context="pair").context == SALT().context == "pair"
+
+
+def test_one_table_serves_all_seeds(lab, tmp_path):
+    ctx = dataclasses.replace(context(lab, "lab-inference", train_examples=12), shared=tmp_path)
+    tables = [make_table(SALT(**more), None, dataclasses.replace(ctx, seed=seed)).to_list()
+              for seed in (0, 1, 7) for more in ({}, dict(mixup="hard", consistency=1.0))]
+    assert all(t == tables[0] for t in tables) and len(list(tmp_path.glob("switches/*/table.json"))) == 1
+    assert make_table(SALT(table_seed=1), None, ctx).to_list() != tables[0]
+    random = [make_table(SALT(candidates="random"), None, dataclasses.replace(ctx, seed=seed)).to_list() for seed in (0, 1)]
+    assert random[0] == random[1], "baselines share theirs too"
+
+
+def test_the_copy_of_a_visit_follows_the_seed_of_the_run(lab):
+    losses = []
+    for seed in (0, 1):
+        ctx = dataclasses.replace(context(lab, "lab-inference"), seed=seed)
+        run = run_method(SALT(steps=3), with_head(lab[1], ctx.task, 0), ctx)
+        losses.append([h["loss"] for h in run[-1].history if "loss" in h])
+    assert losses[0] != losses[1]
+
+
+def test_processes_that_need_one_table_make_each_part_once(lab, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    tokenizer, _, vocabs = lab
+    task, rows, calls = small("lab-inference"), small("lab-inference").load("en", "train", limit=40), []
+    class Slow(RandomCandidates):
+        def __call__(self, words, progress=False):
+            calls.append(words[0].text)
+            time.sleep(0.1)
+            return super().__call__(words)
+    make = lambda i: switch_table(task, rows, Slow(tokenizer, vocabs), tokenizer, LANGS[1:], shared=tmp_path, part=10).to_list()
+    with ThreadPoolExecutor(3) as pool: tables = list(pool.map(make, range(3)))
+    assert len(calls) == len(set(calls)) == 4 and tables[0] == tables[1] == tables[2]
+
+
+# --- nearest neighbours -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("more", [{}, dict(neighbour_context="sentence"), dict(neighbour_score="cosine", neighbour_centred=False), dict(neighbour_rerank=3),
+                                  dict(neighbour_layer=2, neighbour_words=50), dict(generator="current", plain_share=0.4)], ids=str)
+def test_neighbours_train_without_a_masked_lm_head(lab, more):
+    from transformers import XLMRobertaModel
+    body = XLMRobertaModel(lab[1].config).eval()
+    ctx = dataclasses.replace(context(lab, "lab-inference"), encoder=body)
+    run = run_method(SALT(candidates="neighbours", steps=4, **more), with_head(body, ctx.task), ctx)
+    assert run[-1].extra["switches"]["without_candidate"] == 0 and set(run[-1].extra["languages"]) == {"qal", "qcy"}
+    with pytest.raises(XlnbError, match="candidates='neighbours'"): make_table(SALT(), None, ctx)
+
+
+def test_neighbours_of_two_languages_with_one_space_are_the_gold_words(lab):
+    "Words whose vectors are those of their translations are found, and probabilities fall"
+    from xlnb.methods.salt.neighbours import NeighbourCandidates
+    n, r = 40, np.random.default_rng(0)
+    space = r.normal(size=(n, 32)).astype(np.float32)
+    letters = [chr(97 + i // 26) + chr(97 + i % 26) for i in range(n)]
+    class Told:  # vectors of x and of its translation xq are equal but for a shift of the language
+        tok, fingerprint = lab[0], "told"
+        def alone(self, words): return np.stack([space[letters.index(w[:2])] + 5.0 * (len(w) == 3) for w in words])
+    for options in (dict(), dict(score="cosine")):
+        find = NeighbourCandidates(Told(), {"en": [" ".join(letters)], "qal": [" ".join(w + "q" for w in letters)]}, **options)
+        got = find([Occurrence(w, 0, 2, ("qal",)) for w in letters])
+        assert [g["qal"][0][0] for g in got] == [w + "q" for w in letters]
+        assert all([p for _, p in g["qal"]] == sorted((p for _, p in g["qal"]), reverse=True) and len(g["qal"]) == 5 for g in got)
+
+
+def test_vectors_of_a_vocabulary_are_made_once_and_kept(lab, tmp_path, monkeypatch):
+    from xlnb.methods.salt.neighbours import WordVectors
+    ctx = dataclasses.replace(context(lab, "lab-inference", train_examples=12), shared=tmp_path)
+    first = make_table(SALT(candidates="neighbours"), None, ctx).to_list()
+    files = list(tmp_path.glob("vectors/*.npy"))
+    assert len(files) == 3
+    asked, original = [], WordVectors.alone
+    monkeypatch.setattr(WordVectors, "alone", lambda self, words: asked.append(len(words)) or original(self, words))
+    make_table(SALT(candidates="neighbours", rate=0.2, top_k=3), None, ctx)
+    assert list(tmp_path.glob("vectors/*.npy")) == files and len(asked) == 1, "only words of the rows are read"
+    shutil.rmtree(tmp_path / "switches")
+    assert make_table(SALT(candidates="neighbours"), None, ctx).to_list() == first
+    make_table(SALT(candidates="neighbours", neighbour_layer=2), None, ctx)
+    assert len(list(tmp_path.glob("vectors/*.npy"))) == 6
+
+
+def test_muse_is_a_folder_of_the_data_or_of_the_cache(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+    (tmp_path / "muse").mkdir()
+    (tmp_path / "muse" / "en-de.txt").write_text("dog\thund\ndog köter\n", encoding="utf-8")
+    assert read_dictionary("muse", ["de", "sw"], data=tmp_path) == {"de": {"dog": ["hund", "köter"]}}
+    m, cell = SALT(candidates="dictionary", dictionary="muse"), SimpleNamespace(task=small("lab-inference"), langs=("en", "de"), data=str(tmp_path))
+    before = m.fingerprint(cell)
+    (tmp_path / "muse" / "en-de.txt").write_text("dog hund\n")
+    assert m.fingerprint(cell) != before
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path))
+    assert read_dictionary("muse", ["de"], data="hub") == {"de": {"dog": ["hund"]}}
+    with pytest.raises(XlnbError, match="en-fr.txt.*muse"): read_dictionary("muse", ["fr"], data="hub")

@@ -1,4 +1,4 @@
-"Word links and projected spans: against packages and gold, resumed, cut, with questions side by side"
+"Word alignments and projected spans: against packages and gold, resumed, cut, with questions side by side"
 import multiprocessing, os, random
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -9,7 +9,7 @@ from datasets import Dataset
 from hypothesis import given, settings, strategies as st
 from nltk.translate import Alignment, alignment_error_rate
 
-from xlnb.models.word_alignment import (GOLD, align_words, alignment_error, embedding_links, gold_links, statistical_links)
+from xlnb.models.word_alignment import (GOLD, align_words, alignment_error, embedding_alignments, gold_alignments, statistical_alignments)
 from xlnb.models.encoders import load_encoder, load_tokenizer
 from xlnb.lab.worlds import Lab
 from xlnb.core import XlnbError
@@ -23,7 +23,7 @@ from xlnb.data.words import split_words
 
 mirror = pytest.mark.skipif(not os.environ.get('XLNB_DATA'), reason='XLNB_DATA is not set: the mirror is not at hand')
 quick = settings(max_examples=60, deadline=None)
-links = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+alignments = st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)))
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,7 @@ def tok(): return load_tokenizer('lab')
 def mlm(): return load_encoder('lab')
 
 
-# ---------------------------------------------------------------- words and links
+# ---------------------------------------------------------------- words and alignments
 
 @quick
 @given(st.text('ab \u4e2d\u6587กี่ไท\u0301.،ء', max_size=20))
@@ -51,43 +51,43 @@ def test_words_in_order_and_whole(text):
 
 
 @quick
-@given(links, links.filter(len), links)
+@given(alignments, alignments.filter(len), alignments)
 def test_error_rate_of_a_pair_is_that_of_nltk(a, s, p):
     assert alignment_error([a], [s], [p])['aer'] == pytest.approx(alignment_error_rate(Alignment(s), Alignment(a), Alignment(s | p)))
     assert alignment_error([a], [s])['aer'] == pytest.approx(alignment_error_rate(Alignment(s), Alignment(a)))
 
 
 @quick
-@given(st.lists(st.tuples(links, links.filter(len)), min_size=2, max_size=4))
+@given(st.lists(st.tuples(alignments, alignments.filter(len)), min_size=2, max_size=4))
 def test_error_rate_is_over_all_pairs_together(pairs):
     "As if all pairs were one long sentence"
     A, S = ({(i + 10 * k, j + 10 * k) for k, p in enumerate(pairs) for i, j in p[side]} for side in (0, 1))
     found = alignment_error(*zip(*pairs))
-    assert found['aer'] == pytest.approx(alignment_error([A], [S])['aer']) and found['links'] == len(A)
+    assert found['aer'] == pytest.approx(alignment_error([A], [S])['aer']) and found['alignments'] == len(A)
 
 
-def test_bad_links():
+def test_bad_alignments():
     with pytest.raises(XlnbError, match='same pairs'): alignment_error([[]], [])
-    with pytest.raises(XlnbError, match='no gold link'): alignment_error([[]], [[]])
+    with pytest.raises(XlnbError, match='no gold alignment'): alignment_error([[]], [[]])
 
 
 @mirror
 def test_gold_sets():
-    assert {o: len(gold_links(o)) for o in GOLD} == dict(enfr=447, roen=248, jaen=582, zhen=450)
+    assert {o: len(gold_alignments(o)) for o in GOLD} == dict(enfr=447, roen=248, jaen=582, zhen=450)
     for o in GOLD:
-        for r in gold_links(o):
+        for r in gold_alignments(o):
             assert all(0 <= i < len(r['source']) and 0 <= j < len(r['target']) for i, j in r['sure'] + r['possible'])
-    assert alignment_error(gold_links('enfr')['sure'], gold_links('enfr')['sure'], gold_links('enfr')['possible'])['aer'] == 0
+    assert alignment_error(gold_alignments('enfr')['sure'], gold_alignments('enfr')['sure'], gold_alignments('enfr')['possible'])['aer'] == 0
 
 
 def test_counting_finds_the_words_of_the_laboratory(lab):
     g = lab.aligned(600, 'en', 'qge' if 'qge' in lab.langs else lab.langs[1])
     s, t = g['source'][:], g['target'][:]
-    found = statistical_links(s, t)
-    assert found == statistical_links(s, t) and alignment_error(found, g['pairs'])['precision'] > .7
-    both, either = (alignment_error(statistical_links(s, t, symmetry=o), g['pairs']) for o in ('intersection', 'union'))
-    assert both['precision'] > either['precision'] and both['links'] < either['links'] and both['recall'] <= either['recall']
-    assert statistical_links(s[:3], t[:3], more=(s[3:], t[3:])) == found[:3]
+    found = statistical_alignments(s, t)
+    assert found == statistical_alignments(s, t) and alignment_error(found, g['pairs'])['precision'] > .7
+    both, either = (alignment_error(statistical_alignments(s, t, symmetry=o), g['pairs']) for o in ('intersection', 'union'))
+    assert both['precision'] > either['precision'] and both['alignments'] < either['alignments'] and both['recall'] <= either['recall']
+    assert statistical_alignments(s[:3], t[:3], more=(s[3:], t[3:])) == found[:3]
 
 
 def test_matching_is_that_of_simalign(lab, tok, mlm):
@@ -97,20 +97,20 @@ def test_matching_is_that_of_simalign(lab, tok, mlm):
     theirs = SentenceAligner(located("lab")[0], token_type='word', matching_methods='aim', layer=2)
     want = [theirs.get_word_aligns(a, b) for a, b in zip(s, t)]
     for ours, name in (('inter', 'inter'), ('itermax', 'itermax'), ('mwmf', 'mwmf')):
-        got = [embedding_links(s, t, (mlm, tok), layer=2, matching=ours, batch_size=n) for n in (1, 5, 64)]
+        got = [embedding_alignments(s, t, (mlm, tok), layer=2, matching=ours, batch_size=n) for n in (1, 5, 64)]
         assert got[0] == got[1] == got[2] == [o[name] for o in want]
 
 
 def test_words_that_were_cut_have_no_link(tok, mlm):
     s = [['the'] * 30]
-    assert max(i for i, _ in embedding_links(s, s, (mlm, tok), max_length=12)[0]) < 12
+    assert max(i for i, _ in embedding_alignments(s, s, (mlm, tok), max_length=12)[0]) < 12
     assert align_words([[], ['a']], [['b'], []], (mlm, tok)) == [[], []] == align_words([[], ['a']], [['b'], []])
 
 
 # ---------------------------------------------------------------- spans
 
 @quick
-@given(st.sets(st.integers(0, 5), min_size=1, max_size=3), links)
+@given(st.sets(st.integers(0, 5), min_size=1, max_size=3), alignments)
 def test_projection_from_its_definition(words, found):
     own = sorted({j for i, j in found if i in words})
     got = project(words, found)
@@ -119,9 +119,9 @@ def test_projection_from_its_definition(words, found):
     else: assert got == (own[0], own[-1])
 
 
-def pair(source, target, links, entities, **kw):
+def pair(source, target, alignments, entities, **kw):
     return dict(id='1', source=source, target=target, source_words=[list(o) for o in split_words(source)], target_words=[list(o) for o in split_words(target)],
-                alignments=[list(o) for o in links], entities=[dict(start=source.index(e), end=source.index(e) + len(e), label='X') for e in entities]) | kw
+                alignments=[list(o) for o in alignments], entities=[dict(start=source.index(e), end=source.index(e) + len(e), label='X') for e in entities]) | kw
 
 
 def one(tok, *args, **kw): return span_pairs(Dataset.from_list([pair(*args)]), tok, **kw)[0]
@@ -130,13 +130,13 @@ def one(tok, *args, **kw): return span_pairs(Dataset.from_list([pair(*args)]), t
 def test_every_reason(tok):
     same = [(i, i) for i in range(9)]
     long = 'abcdefghijklmnopqrstuvwxyz' * 2
-    for source, target, links, entities, reasons in [
+    for source, target, alignments, entities, reasons in [
         ('Ana sings', 'Ana canta', same, ['Ana'], []), ('Ana sings', 'Ana canta', same, ['na'], ['not whole words']), ('Ana sings', 'Ana canta', same, [' '], ['not whole words']),
         ('the one sings', 'el uno canta', same, ['the'], ['stop words']), (f'{long} sings', 'Ana canta', same, [long], ['too long']), ('Ana sings', f'{long} canta', same, ['Ana'], ['answer too long']),
         ('Ana sings', 'Ana canta', [], ['Ana'], ['not aligned']), ('Ana Lind sings', 'Ana canta Lind', [(0, 0), (1, 2), (2, 1)], ['Ana Lind'], ['scattered']),
         ('Ana Lind sings', 'Ana canta', [(0, 0), (1, 0)], ['Ana', 'Lind'], ['answer taken']), ('Ana Lind sings', 'Ana Lind canta', same, ['Ana Lind', 'Lind'], ['overlaps']),
         ('[QUE] Ana', 'Ana', same, ['Ana'], ['[QUE] in the text'])]:
-        r = one(tok, source, target, links, entities)
+        r = one(tok, source, target, alignments, entities)
         assert r['lost'] == reasons and len(r['questions']) == len(entities) - len(reasons), source
         assert r['masked'].count(QUE) == len(r['questions']) + source.count(QUE)
 
@@ -177,7 +177,7 @@ def test_a_stopped_run_goes_on(lab, tok, tmp_path):
     assert sorted(p.name for p in (tmp_path/'a').iterdir() if p.suffix != '.lock') == ['alignments.parquet', 'pairs.json', *(f'part-0000{i}.parquet' for i in range(3))]
     Finder.left, n = 9, len(calls)
     again = span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10)
-    assert len(calls) == n and Finder.left == 7, 'neither links nor finished parts are made again'
+    assert len(calls) == n and Finder.left == 7, 'neither alignments nor finished parts are made again'
     assert again.to_list() == span_pairs(pairs, tok, counted, Finder().find).to_list() and len(whole) == 50
     with pytest.raises(XlnbError, match='delete it'): span_pairs(pairs, tok, counted, Finder(), out=tmp_path/'a', part=10, most=9)
     each = span_pairs(pairs, tok, lambda s, t: calls.append(len(s)) or [[] for _ in s], together=False, part=20)

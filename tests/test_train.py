@@ -157,6 +157,23 @@ def test_precision_and_attention_are_recorded_and_put_back():
         with pytest.raises(XlnbError, match="needs a GPU"): run_stage(Stage("toy", rows(32), collate, schedule=Schedule(steps=1, precision="fp16")), encoder())
 
 
+def test_a_cell_is_tested_in_the_precision_that_it_was_trained_in(monkeypatch, tmp_path):
+    from xlnb.study.cell import Cell, run_cell
+    from xlnb.study.recipe import recipe
+    from xlnb.data.tasks import get_task
+    from xlnb.training import trainer
+    from xlnb.training.stage import Budget
+    seen, was = [], torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda *a, **kw:
+                        seen.append((kw["dtype"], kw.get("enabled", True))) or was(*a, **kw))
+    cell = lambda r: Cell(get_task("lab-inference"), "lab", recipe(r), 0, Budget(train_examples=16, eval_examples=8), ("en",))
+    items, info = run_cell(cell("finetune(steps=1,precision=bf16)"), tmp_path/"a")
+    assert info["stages"][0]["precision"] == "bf16" and set(seen) == {(torch.bfloat16, True)}
+    seen.clear()
+    run_cell(cell("finetune(steps=1)"), tmp_path/"b")
+    assert seen and not any(on for _, on in seen) # on a CPU 'auto' is fp32
+    with trainer.mixed_precision(encoder(), "bf16"): assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
 def test_emulated_bf16_is_not_taken(monkeypatch):
     "A T4 says that it supports bf16, by emulation, which is slower than fp32"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -3,6 +3,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_study import encoder, small  # noqa: F401  fixtures
 
@@ -11,7 +12,8 @@ from xlnb.data.tasks import get_task
 from xlnb.models.encoders import load_tokenizer
 from xlnb.models.heads import with_head
 from xlnb.study.grid import Study
-from xlnb.study.store import Store
+from xlnb.evaluation.statistics import simulated_items
+from xlnb.study.store import Store, without_texts
 from xlnb.study.verify import check_store, compared, compared_measure, verify
 from xlnb.training.schedule import Budget
 from xlnb.training.stage import Context, run_stage
@@ -68,13 +70,63 @@ def test_a_page_and_its_store(small):  # noqa: F811
         check_store(Study(replace(task, loader=one_label_off), full.encoders, full.recipes, 1, full.budgets, "qal", full.store))
 
 
-@pytest.mark.parametrize("root", [p for p in Path(__file__).parents[1].glob("nbs/**/store/*") if p.is_dir()] or [None])
+@pytest.mark.parametrize("root", [p for p in Path(__file__).parents[1].glob("nbs/**/store/*.zip")] or [None])
 def test_published_stores(root):
     "The cells of a published store are found by the names in their own records, with the data and configuration of today"
     if root is None: pytest.skip("no store is published yet")
     from xlnb.study.verify import stored_cell
     for info in Store(root).infos():
         if info["cell"]["task"]["name"].startswith("lab-"): assert stored_cell(info).key() == info["key"], info["file"]
+
+
+def test_published_stores_are_one_file_a_page_and_small():
+    published = [p for p in Path(__file__).parents[1].glob("nbs/**/store/*") if not p.name.startswith(".")]
+    assert published and {p.suffix for p in published} == {".zip"}
+    assert sum(p.stat().st_size for p in published) <= 30e6
+
+
+def test_a_packed_store(small, tmp_path):  # noqa: F811
+    study = small(measures=["retrieval"]).run(progress=False)
+    packed = study.store.pack(tmp_path / "runs.zip")
+    page = small(store=packed.root, measures=["retrieval"])
+    assert check_store(page) == [] and page.run(progress=False).cells().equals(study.cells())   # nothing is computed
+    pd.testing.assert_frame_equal(page.items(), study.items())
+    assert [i for _, i in page.finished()] == [i for _, i in study.finished()]
+    with pytest.raises(XlnbError, match="1 of 3 cells would have to be computed.*unpack"): small(store=packed, seeds=3).run(progress=False)
+    more = small(store=packed.unpack(tmp_path / "again"), seeds=3).run(progress=False)
+    assert more.cells().state.tolist() == ["stored"] * 3 and len(small(seeds=3).cells().query("state == 'missing'")) == 1
+    file = packed.files()[0]
+    items, info = packed.read(file)
+    packed.write(file, items, info | dict(code=info["code"] | {"xlnb.training.stage": "earlier"}))
+    table = verify(page, 2, stamp=True, progress=False)
+    assert "1 cells stamped anew" in table.caption and packed.read(file)[1]["stamps"][0]["sample"] == 2
+    assert page.cells().state.tolist() == ["stored", "stored"]
+    whole = packed.root.read_bytes()
+    data = bytearray(whole)
+    data[len(data) // 2] ^= 255
+    packed.root.write_bytes(data)
+    with pytest.warns(UserWarning, match="not a finished cell"): assert len(Store(packed.root).items()) < len(items) * 2
+    packed.root.write_bytes(whole[:-40])
+    with pytest.raises(XlnbError, match="no packed store, or only a part"): Store(packed.root).items()
+
+
+def test_texts_of_others_are_not_packed(tmp_path):
+    items = simulated_items({"finetune": dict(en=.5, de=.5)}, seeds=1, items=6).assign(
+        label=["Paris", "", "Rome", "Paris", "Oslo", "Rome"] * 2, prediction=["Paris", "Rome", "", "x", "Oslo", "Oslo"] * 2)
+    info = lambda name, kind: dict(key="0" * 16, cell=dict(task=dict(name=name, kind=kind)))
+    other, told = without_texts(items, info("xquad", "span"))
+    assert not {"Paris", "Rome", "Oslo"} & {*other.label, *other.prediction} and told["answers"] == "hashed"
+    assert (other.label == other.prediction).equals(items.label == items.prediction) and (other.label == "").equals(items.label == "")
+    assert other.dtypes.equals(items.dtypes) and other.drop(columns=["label", "prediction"]).equals(items.drop(columns=["label", "prediction"]))
+    again, told = without_texts(other, told)
+    assert again.equals(other)
+    for name, kind in (("lab-spans", "span"), ("xnli", "pair"), ("wikiann", "tags")):
+        assert without_texts(items, info(name, kind))[0] is items
+    store = Store(tmp_path / "runs")
+    store.write(store.root / f"a-{'0' * 16}.parquet", items, info("xquad", "span"))
+    packed = store.pack(tmp_path / "runs.zip")
+    assert b"Paris" not in packed.root.read_bytes() and packed.read(packed.files()[0])[1]["answers"] == "hashed"
+    pd.testing.assert_frame_equal(packed.read(packed.files()[0])[0], other)
 
 
 def sgd_losses():

@@ -254,7 +254,18 @@ def _pretrain(args) -> int:
 def _report(args) -> int:
     "Command `report`"
     from xlnb.study.store import Store
-    return _show(Store(args.store), args.out or Path(args.store)/'report', args)
+    return _show(Store(args.store), args.out or Path(args.store).with_suffix('')/'report', args)
+
+def _pack(args) -> int:
+    "Commands `pack` and `unpack`"
+    from xlnb.study.store import Store
+    store = Store(args.store)
+    made = store.pack(args.to) if args.do_pack else store.unpack(args.to)
+    cells = made.cells()
+    if args.json: return _print_frame(cells, True)
+    size = sum(f.stat().st_size for f in ([made.root] if made.packed else made.files()))
+    print(f'{len(cells)} cells, {size / 1e6:.2f} MB, in {made.root}')
+    return 0
 
 def _verify(args) -> int:
     "Command `verify`"
@@ -315,7 +326,7 @@ def _pretrain_options(p):
     p.add_argument('--init', metavar='NAME', help='keep the layers of this encoder and learn new embeddings under them')
     for name, default, text in [('steps', 1000, 'training steps'), ('batch-size', 32, 'blocks per step'),
                                 ('block-size', 128, 'tokens per block'),
-                                ('vocab-size', 16000, 'pieces of the tokenizer'), ('layers', 4, 'layers'),
+                                ('vocab-size', 16000, 'tokens of the tokenizer'), ('layers', 4, 'layers'),
                                 ('hidden', 256, 'width')]:
         p.add_argument(f'--{name}', type=_count, default=default, metavar='N', help=f'{text} ({default})')
     p.add_argument('--lr', type=float, default=5e-4, metavar='X', help='learning rate (5e-4)')
@@ -364,12 +375,20 @@ def _parser() -> argparse.ArgumentParser:
 def _on_stores(command):
     "The commands that read a store"
     p = command('report', _report, 'table, differences and figure of what a store holds')
-    p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
+    p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
     _common(p, computes=False)
+    for name, what, to, where in (('pack', 'put the cells of a store into one file', 'FILE',
+                                   'the file, such as results.zip'),
+                                  ('unpack', 'put a packed store into a folder again', 'DIR', 'a new folder')):
+        p = command(name, _pack, what)
+        p.set_defaults(do_pack=name == 'pack')
+        p.add_argument('store', metavar='STORE', help='folder of results, or a packed store')
+        p.add_argument('to', metavar=to, help=where)
+        _common(p, computes=False)
     p = command('verify', _verify, 'compute some stored cells again, and compare', _VERIFY)
-    p.add_argument('store', metavar='DIR', help='folder of results that `run` or `study` wrote')
+    p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--sample', type=_count, default=3, metavar='N', help='cells to compute again (3)')
     p.add_argument('--stamp', action='store_true', help='if all come out, record the present code with every cell')
     p.add_argument('--data', metavar='DIR', help='folder with a mirror of the benchmarks')
@@ -380,10 +399,10 @@ def _on_stores(command):
 # %% ../nbs/98_cli.ipynb #cell-26
 def _teller():
     "What shows a warning as one line, and each only once"
-    told = set()
+    printed = set()
     def tell(message, category, filename, lineno, file=None, line=None):
-        if str(message) not in told: print(f'xlnb: {message}', file=sys.stderr)
-        told.add(str(message))
+        if str(message) not in printed: print(f'xlnb: {message}', file=sys.stderr)
+        printed.add(str(message))
     return tell
 
 def _quiet(debug: bool):

@@ -6,10 +6,9 @@
 __all__ = ['SPLITS', 'canonical_rows', 'check_parallel', 'align_rows', 'show_rows']
 
 # %% ../../nbs/data/10_schema.ipynb #cell-03
-import hashlib, json
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features
-from ..core import XlnbError, some
+from ..core import XlnbError, digest, some
 from .kinds.base import KINDS, kind_of
 
 # %% ../../nbs/data/10_schema.ipynb #cell-07
@@ -49,15 +48,15 @@ def _index_of(task, feature) -> dict: # {value in the source: index into task.la
 
 # %% ../../nbs/data/10_schema.ipynb #567fbb10
 # one number per row, or one list of them for tags
-def _as_numbers(task, values: list, places: list, feature, where: str) -> list:
+def _as_numbers(task, values: list, names: list, feature, where: str) -> list:
     "Labels as indices into the task's labels"
     tags = kind_of(task).label_per_word
     index = _index_of(task, getattr(feature, 'feature', feature) if tags else feature)
-    for row, place in zip(values, places):
+    for row, name in zip(values, names):
         for o in (row if tags and isinstance(row, list) else [row]):
             if isinstance(o, bool) or not isinstance(o, (int, str)) or o not in index:
                 hint = ' (-1 marks rows whose label is kept secret: choose another split)' if o == -1 else ''
-                raise XlnbError(f"{where}, {place}: label {o!r} is not one of {some(task.labels)}{hint}; correct the "
+                raise XlnbError(f"{where}, {name}: label {o!r} is not one of {some(task.labels)}{hint}; correct the "
                                 f"row, or name it in label_names=.")
     return [[index[o] for o in row] for row in values] if tags else [index[o] for o in values]
 
@@ -70,18 +69,18 @@ def canonical_rows(
     "Checked rows in the canonical columns"
     out, numbers = _pick(task, raw, where)
     if not out['id']: raise XlnbError(f"{where} has no rows: leave it out, or add some.")
-    places = [f"row {i} (id '{o}')" for i, o in zip(numbers, out['id'])]
+    names = [f"row {i} (id '{o}')" for i, o in zip(numbers, out['id'])]
     kind = kind_of(task)
     target = kind.label_column
     if task.labels:
         rule = task.columns.get(target, target)
-        out[target] = _as_numbers(task, out[target], places, raw.features.get(rule) if isinstance(rule, str) else None,
+        out[target] = _as_numbers(task, out[target], names, raw.features.get(rule) if isinstance(rule, str) else None,
                                   where)
     seen = set()
-    for place, values in zip(places, zip(*out.values())):
+    for name, values in zip(names, zip(*out.values())):
         row = dict(zip(out, values))
         fault = ('id', 'is there twice; ids must differ') if row['id'] in seen else kind.check(row, task)
-        if fault: raise XlnbError(f"{where}, {place}, column '{fault[0]}': {fault[1]}. Correct or remove the row.")
+        if fault: raise XlnbError(f"{where}, {name}, column '{fault[0]}': {fault[1]}. Correct or remove the row.")
         seen.add(row['id'])
     features = kind.types(task)
     extra = {k: raw.features[k] for k in out if k not in features}
@@ -135,7 +134,7 @@ def show_rows(
     place = {id: i for i, id in enumerate(dict.fromkeys(o['id'] for o in rows))}
     if task.parallel: rows.sort(key=lambda o: place[o['id']])
     # not random: the same rows give the same page
-    uuid = hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:8]
+    uuid = digest(rows, 4)
     plain = [('unicode-bidi', 'plaintext'), ('text-align', 'start'), ('vertical-align', 'top'),
              ('white-space', 'normal'), ('max-width', '32em')]
     return pd.DataFrame(rows).style.hide(axis='index').set_uuid(uuid).set_table_styles([dict(selector='td',

@@ -6,13 +6,13 @@
 __all__ = ['data_root', 'hub_name', 'data_folder', 'config_of', 'stamp_of', 'quiet', 'folder_info', 'read_folder', 'read_hub']
 
 # %% ../../nbs/data/15_sources.ipynb #82fc4c1f
-import functools, hashlib, os, re
+import functools, os, re
 from contextlib import contextmanager
 from pathlib import Path
 import datasets
 from datasets import Dataset, load_dataset
 from datasets.load import dataset_module_factory, get_dataset_builder_class
-from ..core import XlnbError, some
+from ..core import XlnbError, some, stream_digest
 from ..languages import Language, code_in, language
 
 # %% ../../nbs/data/15_sources.ipynb #b34584b2
@@ -67,7 +67,7 @@ def stamp_of(
     "Changes when a file in the folder changes"
     files = [(str(o), o.stat().st_size, o.stat().st_mtime_ns) for o in sorted(Path(path).rglob('*'))
              if o.is_file()] if os.path.isdir(path) else []
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16] if files else path
+    return stream_digest([repr(files)])[:16] if files else path
 
 # %% ../../nbs/data/15_sources.ipynb #a0f84bd7
 @contextmanager

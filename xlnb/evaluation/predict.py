@@ -90,25 +90,27 @@ def evaluate_model(task,          # a `Task`
                    split='test',
                    budget=None,   # a `Budget`: `eval_examples`, `max_length`, `eval_batch_size`
                    data=None,     # where the benchmarks are; default: `XLNB_DATA` or the Hub
+                   precision='auto', # of the forward passes, as in `Schedule`; a cloze is always answered in fp32
                   ) -> pd.DataFrame: # items of all languages, with `task` and `lang`
     "Predict and score every row of `split` in every language"
     from xlnb.training.stage import Budget  # here, so that tables of stored items need no torch
     budget, frames = budget or Budget(), []
     for lang in langs or task.langs:
         ds = task.load(lang, split, data=data, limit=budget.eval_examples)
-        items = item_scores(task, ds, _predictions(task, model, tokenizer, ds, budget), lang)
+        items = item_scores(task, ds, _predictions(task, model, tokenizer, ds, budget, precision), lang)
         items.insert(0, 'lang', lang)
         frames.append(items)
     items = pd.concat(frames, ignore_index=True)
     items.insert(0, 'task', task.name)
     return items
 
-def _predictions(task, model, tokenizer, ds, budget):
+def _predictions(task, model, tokenizer, ds, budget, precision):
     if kind_of(task).fills_gap:
         return [int(np.argmax(s)) for s in cloze_scores(model, tokenizer, ds, task, max_length=budget.max_length)]
     from xlnb.training.stage import predict
     feats = featurize(task, ds, tokenizer, max_length=budget.max_length)
-    return decode(task, predict(model, feats, collator(task, tokenizer), budget.eval_batch_size), feats, ds)
+    logits = predict(model, feats, collator(task, tokenizer), budget.eval_batch_size, precision=precision)
+    return decode(task, logits, feats, ds)
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-31
 def validation(ctx,             # a `Context`: task, tokenizer and budget
@@ -162,7 +164,8 @@ def _text_columns(task):
 def _control(task, recipe, model, langs, split, budget, data):
     "Fit on the source's training split, score in every language"
     cols = _text_columns(task)
-    train = task.load(task.source, 'train', data=data, limit=budget and budget.train_examples)
+    draw = dict(limit=budget.train_examples, seed=budget.sample) if budget else {}
+    train = task.load(task.source, 'train', data=data, **draw)
     model.fit(pd.DataFrame({c: train[c] for c in cols}), train[kind_of(task).label_column])
     frames = []
     for lang in langs or task.langs:

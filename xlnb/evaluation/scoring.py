@@ -31,7 +31,7 @@ class HeadScorer:
     "Scores from the head that fine-tuning has trained"
     task: object           # a `Task` of kind sentence, pair or choice
     tokenizer: object      # from `load_tokenizer`
-    max_length: int = 128  # longest input in pieces
+    max_length: int = 128  # longest input in tokens
 
     def __post_init__(self):
         kind = kind_of(self.task)
@@ -108,53 +108,53 @@ def verbaliser(
     return replace(VERBALISERS[name], label_words=_TRANSLATED[name]) if translated else VERBALISERS[name]
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-17
-def _fill(template, row):
+def _fill(template, texts):
     "The text before the gap, and after it"
     def put(m):
-        if m[1] not in row:
-            raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(row)})")
-        return row[m[1]]
+        if m[1] not in texts:
+            raise XlnbError(f"the template asks for {{{m[1]}}}, which the rows do not have (they have {some(texts)})")
+        return texts[m[1]]
     before, after = template.split('{mask}')
     return tuple(re.sub(r'\{(\w+)\}', put, part) for part in (before, after))
 
-def _shorter(tokenizer, row, fields, excess):
-    "The row with up to `excess` pieces cut from the end of its longest text; called again until it fits"
-    spans = {f: tokenizer(row[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
+def _shorter(tokenizer, texts, fields, excess):
+    "The texts with up to `excess` tokens cut from the end of the longest one; called again until it fits"
+    spans = {f: tokenizer(texts[f], add_special_tokens=False, return_offsets_mapping=True)['offset_mapping']
              for f in fields}
     f = max(fields, key=lambda f: len(spans[f]))
     others = max((len(spans[g]) for g in fields if g != f), default=0)
     keep = max(len(spans[f]) - excess, min(others, len(spans[f]) - (excess + 1) // 2), 1)
     if keep == len(spans[f]):
-        raise XlnbError(f"max_length leaves no room for the text {row[f][:40]!r} next to the template: raise it")
-    return row | {f: row[f][:spans[f][keep - 1][1]]}
+        raise XlnbError(f"max_length leaves no room for the text {texts[f][:40]!r} next to the template: raise it")
+    return texts | {f: texts[f][:spans[f][keep - 1][1]]}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-20
 def _cloze_row(tokenizer, before, after, words, max_length):
-    "Sequences with masks, and where in which of them each label's pieces belong; the excess if it is too long"
+    "Sequences with masks, and where in which of them each label's tokens belong; the excess if it is too long"
     enc = tokenizer([before + w + after for w in words], return_offsets_mapping=True)
-    seqs, seq, at, pieces = [], [], [], []
+    seqs, seq, at, tokens = [], [], [], []
     for w, ids, offs in zip(words, enc['input_ids'], enc['offset_mapping']):
         hit = [i for i, (s, e) in enumerate(offs) if e > s and s < len(before) + len(w) and e > len(before)]
         if len(ids) > max_length: return len(ids) - max_length
         masked = [tokenizer.mask_token_id if i in hit else t for i, t in enumerate(ids)]
         if masked not in seqs: seqs.append(masked)
-        seq.append(seqs.index(masked)); at.append(hit); pieces.append([ids[i] for i in hit])
-    return dict(seqs=seqs, seq=seq, at=at, pieces=pieces, length=max(map(len, seqs)))
+        seq.append(seqs.index(masked)); at.append(hit); tokens.append([ids[i] for i in hit])
+    return dict(seqs=seqs, seq=seq, at=at, tokens=tokens, length=max(map(len, seqs)))
 
 def _readable(tokenizer, words, f):
     "Refuse label words that the tokenizer does not know"
-    for w, p in zip(words, f['pieces']):
+    for w, p in zip(words, f['tokens']):
         if not p or tokenizer.unk_token_id in p:
             raise XlnbError(f"the tokenizer has letters of the label word {w!r} not in its vocabulary: choose another "
                             f"word")
 
-def _cut_to_fit(tokenizer, template, row, words, max_length, make):
-    "`make` on the row, shortened until it fits"
+def _cut_to_fit(tokenizer, template, texts, words, max_length, make):
+    "`make` on the texts of a row, shortened until it fits"
     fields = [f for f in re.findall(r'\{(\w+)\}', template) if f != 'mask']
-    while isinstance(out := make(tokenizer, *_fill(template, row), words, max_length), int):
+    while isinstance(out := make(tokenizer, *_fill(template, texts), words, max_length), int):
         if not fields:
             raise XlnbError(f"a prompt is longer than max_length={max_length} and has no text to cut: raise it")
-        row = _shorter(tokenizer, row, fields, out)
+        texts = _shorter(tokenizer, texts, fields, out)
     return out
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-22
@@ -165,7 +165,7 @@ class ClozeScorer:
     tokenizer: object                 # of a masked language model
     verbaliser: object = None         # a `Verbaliser`; None for a cloze task
     max_length: int = 128             # longest input in tokens
-    pieces: str = 'sum'               # a label word's log-probability: 'sum' or 'mean' over its pieces
+    tokens: str = 'sum'               # a label word's log-probability: 'sum' or 'mean' over its tokens
 
     def __post_init__(self): self._check()
 
@@ -177,24 +177,27 @@ class ClozeScorer:
     def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
         "Sequences with a gap for every row, in the language's template and words"
         template, words = self.verbaliser.of(lang) if self.verbaliser else (None, None)
-        out, label = [], kind_of(self.task).label_column
+        out, kind, task = [], kind_of(self.task), self.task
         for r in rows:
-            if not template: f = self._make(self.tokenizer, *r['text'].split('{mask}'), r['choices'], self.max_length)
-            else: f = _cut_to_fit(self.tokenizer, template, r, words, self.max_length, self._make)
+            if not template: f = self._make(self.tokenizer, *kind.prompt(task, r), self.max_length)
+            else:
+                texts = {field: text for field, (text, _) in kind.texts(task, r).items()}
+                f = _cut_to_fit(self.tokenizer, template, texts, words, self.max_length, self._make)
             if isinstance(f, int): raise XlnbError(f"a probe is longer than max_length={self.max_length}: raise it")
             if template and not out: _readable(self.tokenizer, words, f)
-            out.append(f | ({} if r.get(label) is None else {'labels': int(r[label])}))
+            known = r.get(kind.label_column)
+            out.append(f | ({} if known is None else {'labels': int(known)}))
         return out
 
-    def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.pieces == 'mean')
+    def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.tokens == 'mean')
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #161587c0
 @patch
 def _check(self: ClozeScorer):
     "Do task, tokenizer and verbaliser fit each other?"
     kind = kind_of(self.task)
-    if self.pieces not in ('sum', 'mean'):
-        raise XlnbError(f"pieces={self.pieces!r} is unknown: choose 'sum' or 'mean'")
+    if self.tokens not in ('sum', 'mean'):
+        raise XlnbError(f"tokens={self.tokens!r} is unknown: choose 'sum' or 'mean'")
     if not (kind.classifies_text or kind.fills_gap):
         raise XlnbError(f"cloze scoring is for tasks of kind sentence, pair and cloze, not {kind.name!r}")
     if kind.trains != (self.verbaliser is not None):
@@ -207,24 +210,24 @@ def _check(self: ClozeScorer):
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-23
 def _grid(lists, size, fill):
-    "Ragged [labels][pieces] of several rows as one tensor (rows, labels, pieces)"
+    "Ragged [labels][tokens] of several rows as one tensor (rows, labels, tokens)"
     out = torch.full((len(lists), *size), fill)
     for i, row in enumerate(lists):
         for c, xs in enumerate(row): out[i, c, :len(xs)] = torch.tensor(xs)
     return out
 
 def _collate_cloze(tokenizer, features, mean=False):
-    "A batch: all sequences, and for every label where its pieces belong"
+    "A batch: all sequences, and for every label where its tokens belong"
     start, firsts = 0, []
     for f in features: firsts.append(start); start += len(f['seqs'])
     batch = dict(tokenizer.pad([{'input_ids': s} for f in features for s in f['seqs']], return_tensors='pt'))
-    size = max(len(f['seq']) for f in features), max(len(p) for f in features for p in f['pieces'])
-    batch['pieces'] = _grid([f['pieces'] for f in features], size, -100)   # (rows, labels, pieces)
+    size = max(len(f['seq']) for f in features), max(len(p) for f in features for p in f['tokens'])
+    batch['tokens'] = _grid([f['tokens'] for f in features], size, -100)   # (rows, labels, tokens)
     batch['at'] = _grid([f['at'] for f in features], size, 0)              # their positions
     # in which sequence
     batch['seq'] = _grid([[[x + a] for x in f['seq']] for f, a in zip(features, firsts)], (size[0], 1), 0)[..., 0]
-    # (rows, labels): of each piece in the score
-    if mean: batch['share'] = 1 / (batch['pieces'] >= 0).sum(-1).clamp(min=1)
+    # (rows, labels): of each token in the score
+    if mean: batch['share'] = 1 / (batch['tokens'] >= 0).sum(-1).clamp(min=1)
     if all('labels' in f for f in features): batch['labels'] = torch.tensor([f['labels'] for f in features])
     return batch
 
@@ -233,44 +236,44 @@ MISSING = -1e9  # score of a label that an instance does not have
 
 class _Masked:
     "Label scores of a masked language model"
-    def forward(self, input_ids=None, attention_mask=None, pieces=None, at=None, seq=None, share=None, labels=None,
+    def forward(self, input_ids=None, attention_mask=None, tokens=None, at=None, seq=None, share=None, labels=None,
                 **kwargs):
-        if pieces is None:
+        if tokens is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
-        real = pieces >= 0
+        real = tokens >= 0
         place = (seq[..., None] * input_ids.shape[1] + at)[real]           # positions in the flat batch
         place, back = place.unique(return_inverse=True)
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         vocab = masked_logits(self, body(self, **inputs).flatten(0, 1)[place])
         if vocab is None: vocab = super().forward(**inputs).logits.flatten(0, 1)[place]
-        return _scored(vocab.float().log_softmax(-1)[back], pieces, real, labels, share)
+        return _scored(vocab.float().log_softmax(-1)[back], tokens, real, labels, share)
 
-def _scored(logp, pieces, real, labels, share=None):
-    "Sum the log-probabilities of the pieces of every label, or their mean"
-    score = torch.zeros(pieces.shape, dtype=logp.dtype, device=logp.device)
-    score = score.masked_scatter(real, logp.gather(-1, pieces[real][:, None])[:, 0]).sum(-1)
+def _scored(logp, tokens, real, labels, share=None):
+    "Sum the log-probabilities of the tokens of every label, or their mean"
+    score = torch.zeros(tokens.shape, dtype=logp.dtype, device=logp.device)
+    score = score.masked_scatter(real, logp.gather(-1, tokens[real][:, None])[:, 0]).sum(-1)
     logits = (score if share is None else score * share).masked_fill(~real.any(-1), MISSING)
     return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-28
 class _Seq2Seq:
     "Label scores of an encoder-decoder"
-    def forward(self, input_ids=None, attention_mask=None, pieces=None, share=None, labels=None, **kwargs):
-        if pieces is None:
+    def forward(self, input_ids=None, attention_mask=None, tokens=None, share=None, labels=None, **kwargs):
+        if tokens is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
-        real, (n, c, k) = pieces >= 0, pieces.shape
+        real, (n, c, k) = tokens >= 0, tokens.shape
         states = self.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
-        start = torch.full((n, 1, 1), self.config.decoder_start_token_id, device=pieces.device)
-        if k == 1: given, rows = start[:, 0], torch.arange(n, device=pieces.device)  # all labels share the first step
+        start = torch.full((n, 1, 1), self.config.decoder_start_token_id, device=tokens.device)
+        if k == 1: given, rows = start[:, 0], torch.arange(n, device=tokens.device)  # all labels share the first step
         else:
-            given = torch.cat([start.expand(n, c, 1), pieces[..., :-1].clamp_min(self.config.pad_token_id or 0)],
+            given = torch.cat([start.expand(n, c, 1), tokens[..., :-1].clamp_min(self.config.pad_token_id or 0)],
                               -1).flatten(0, 1)
-            rows = torch.arange(n, device=pieces.device).repeat_interleave(c)
+            rows = torch.arange(n, device=tokens.device).repeat_interleave(c)
         vocab = super().forward(encoder_outputs=(states[0][rows],), attention_mask=attention_mask[rows],
                                 decoder_input_ids=given, use_cache=False).logits
         logp = vocab.float().log_softmax(-1)
         logp = logp[:, None].expand(n, c, 1, -1) if k == 1 else logp.view(n, c, k, -1)
-        return _scored(logp[real], pieces, real, labels, share)
+        return _scored(logp[real], tokens, real, labels, share)
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-29
 def as_label_scorer(
@@ -311,13 +314,13 @@ def sentinel_id(
     return found
 
 def _seq2seq_row(tokenizer, before, after, words, max_length):
-    "Input with a sentinel, and the pieces of every label; the excess if it is too long"
+    "Input with a sentinel, and the tokens of every label; the excess if it is too long"
     (first, last), plain = special_frame(tokenizer, False), lambda text: tokenizer(text,
         add_special_tokens=False)['input_ids'] if text.strip() else []
     ids = first + plain(before.rstrip()) + [sentinel_id(tokenizer)] + plain(after) + last
     if len(ids) > max_length: return len(ids) - max_length
-    pieces = [tokenizer(w, add_special_tokens=False)['input_ids'] for w in words]
-    return dict(seqs=[ids], seq=[0] * len(words), at=[[0] * len(p) for p in pieces], pieces=pieces, length=len(ids))
+    tokens = [tokenizer(w, add_special_tokens=False)['input_ids'] for w in words]
+    return dict(seqs=[ids], seq=[0] * len(words), at=[[0] * len(p) for p in tokens], tokens=tokens, length=len(ids))
 
 @dataclass
 class Seq2SeqScorer(ClozeScorer):
@@ -365,7 +368,7 @@ def label_probs(logits) -> tuple: # distributions; mask (instances, labels), Tru
 @patch(as_prop=True)
 def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
     "Changes with the options; the same in every process and on every machine"
-    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ('task', 'tokenizer')}
+    options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'task'}
     return digest([type(self).__name__, self.task.name, self.task.labels, options])
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50

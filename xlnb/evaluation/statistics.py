@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'RUN', 'DEFINITION', 'AGGREGATES', 'FEW', 'metric_of', 'transfer_gap', 'scores', 'bootstrap',
            'simulated_items', 'ScoreTable', 'procedure', 'failed_runs', 'summary', 'transfer_summary', 'score_table',
-           'holm', 'paired_difference', 'effect', 'compare']
+           'holm', 'effect', 'paired_difference', 'compare']
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-03
 import warnings
@@ -374,31 +374,6 @@ def _p_value(draws):
     below, above = (draws <= 0).sum(0), (draws >= 0).sum(0)
     return np.minimum(1, 2 * (1 + np.minimum(below, above)) / (len(draws) + 1))
 
-# %% ../../nbs/evaluation/42_statistics.ipynb #cell-54
-def paired_difference(a: pd.DataFrame, # items of the recipe in question
-                      b: pd.DataFrame, # items of the recipe that it is compared with
-                      draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
-                     ) -> ScoreTable:  # a row per language, then means and transfer gap
-    "Score of `a` minus score of `b`, paired by item, language and run"
-    a, b, name = *_paired(a, b), metric_of(metric or a.dropna(axis=1, how='all'))
-    langs, seeds, ids = _order(a.lang.unique(), source), _runs(a), sorted(a.id.unique())
-    xs, xws = [], []
-    for cube in (_cube(x, name, seeds, ids, langs) for x in (a, b)):   # the same items are drawn for both
-        r_items, r_seeds = np.random.default_rng(seed).spawn(2)
-        xs.append(_with_aggregates(_ratio(cube[0].sum(1), cube[1].sum(1), cube[2]), langs, source))
-        xws.append(_with_aggregates(_resampled(cube, draws, r_items), langs, source))
-    point, drawn = _spread(xs[0] - xs[1], xws[0] - xws[1], r_seeds)
-    most = np.array([1.] * (len(point) - 1) + [2.])  # the last is the difference of two gaps
-    low, high = _interval(point, drawn, level, -most, most)
-    n = a.groupby('lang').id.nunique()
-    out = pd.DataFrame(dict(lang=langs + AGGREGATES, a=_mean(xs[0]), b=_mean(xs[1]), difference=point, low=low,
-                            high=high,
-        p=_p_value(drawn), seeds=(~np.isnan(xs[0])).sum(0), items=[n[l] for l in langs] + [len(ids)] * 3))
-    out['verdict'] = _verdicts(out, drawn, xs, _constant(a) and _constant(b))
-    return _pair_table(out.dropna(subset='difference'), a, b, name, level, draws, source)
-
-def _mean(x): return _spread(x, x[None], np.random.default_rng(0))[0]
-
 # %% ../../nbs/evaluation/42_statistics.ipynb #2a5d46db
 def _constant(items):
     "Does every run give one and the same answer throughout? False where items do not keep answers"
@@ -424,6 +399,31 @@ def effect(
     point = lambda v, sign='': f"{round(100 * v, 1) + 0.:{sign}.1f}"
     between = f" [{point(low)}, {point(high)}]" if low == low else ''
     return f"{point(difference, '+')} points{between}, n = {seeds} seed{'s' * (seeds != 1)} x {items} items"
+
+# %% ../../nbs/evaluation/42_statistics.ipynb #cell-54
+def paired_difference(a: pd.DataFrame, # items of the recipe in question
+                      b: pd.DataFrame, # items of the recipe that it is compared with
+                      draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
+                     ) -> ScoreTable:  # a row per language, then means and transfer gap
+    "Score of `a` minus score of `b`, paired by item, language and run"
+    a, b, name = *_paired(a, b), metric_of(metric or a.dropna(axis=1, how='all'))
+    langs, seeds, ids = _order(a.lang.unique(), source), _runs(a), sorted(a.id.unique())
+    xs, xws = [], []
+    for cube in (_cube(x, name, seeds, ids, langs) for x in (a, b)):   # the same items are drawn for both
+        r_items, r_seeds = np.random.default_rng(seed).spawn(2)
+        xs.append(_with_aggregates(_ratio(cube[0].sum(1), cube[1].sum(1), cube[2]), langs, source))
+        xws.append(_with_aggregates(_resampled(cube, draws, r_items), langs, source))
+    point, drawn = _spread(xs[0] - xs[1], xws[0] - xws[1], r_seeds)
+    most = np.array([1.] * (len(point) - 1) + [2.])  # the last is the difference of two gaps
+    low, high = _interval(point, drawn, level, -most, most)
+    n = a.groupby('lang').id.nunique()
+    out = pd.DataFrame(dict(lang=langs + AGGREGATES, a=_mean(xs[0]), b=_mean(xs[1]), difference=point, low=low,
+                            high=high,
+        p=_p_value(drawn), seeds=(~np.isnan(xs[0])).sum(0), items=[n[l] for l in langs] + [len(ids)] * 3))
+    out['verdict'] = _verdicts(out, drawn, xs, _constant(a) and _constant(b))
+    return _pair_table(out.dropna(subset='difference'), a, b, name, level, draws, source)
+
+def _mean(x): return _spread(x, x[None], np.random.default_rng(0))[0]
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-55
 def _paired(a, b):

@@ -23,7 +23,7 @@ from ..core import XlnbError, device, write_json
 _SPECIAL = ['<s>', '<pad>', '</s>', '<unk>']
 
 def train_tokenizer(texts,                   # strings, or an iterable of them
-                    vocab_size: int=16_000,  # pieces, special tokens included
+                    vocab_size: int=16_000,  # tokens, special ones included
                     lowercase: bool=False,   # fold case first: a small vocabulary then goes further
                     max_length: int=512,     # longest input that the tokenizer reports
                     kind: str='unigram',     # 'unigram', or 'bpe' for little text with few different words
@@ -173,7 +173,7 @@ def _new_embeddings(init, tokenizer, overlap=True, seed=0):
 
 # %% ../../nbs/models/27_pretraining.ipynb #cell-26
 def _shared_pieces(old, new):
-    "Ids of pieces that both vocabularies spell alike: {new id: old id}"
+    "Ids of tokens that both vocabularies spell alike: {new id: old id}"
     have, out = old.get_vocab(), {}
     wordpiece = type(old.backend_tokenizer.model).__name__ == 'WordPiece' # any vocabulary may hold a '##'
     for piece, i in new.get_vocab().items():
@@ -205,11 +205,11 @@ class Pretraining:
     config: Any = None           # of the model; None: 4 layers of 256, as XLM-R otherwise
     # checkpoint whose layers to keep, under new embeddings; whole, if it has this vocabulary
     init: str|None = None
-    overlap: bool = True         # init: keep embeddings of pieces that both vocabularies have
+    overlap: bool = True         # init: keep embeddings of tokens that both vocabularies have
     freeze_body_steps: int = 0   # init: steps in which only embeddings and head learn
     steps: int = 1000
     batch_size: int = 32
-    block_size: int = 128        # pieces of a row
+    block_size: int = 128        # tokens of a row
     lr: float = 5e-4             # peak learning rate
     body_lr: float|None = None   # of the layers, where it should differ
     smoothing: float = .5        # languages are drawn by (blocks ** smoothing)
@@ -249,7 +249,7 @@ def pretrain(
     if (out/'checkpoints').exists() and not resume:
         raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
     tokenizer = tokenizer or _run_tokenizer(out, texts, o.vocab_size)
-    if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 pieces: give more text")
+    if len(tokenizer) < 10: raise XlnbError("the tokenizer has fewer than 10 tokens: give more text")
     model = _start(tokenizer, o)
     train, held = _rows_of(texts, eval_texts, tokenizer, o, args)
     trainer = _MLMTrainer(model, _arguments(out, o, held, args), train_dataset=train, eval_dataset=held,

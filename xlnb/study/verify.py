@@ -19,7 +19,7 @@ from .grid import Study
 from .measures import MEASURES, NOT_REPEATABLE, measure_code, stale_measures
 from .prefixes import Prefixes
 from .recipe import recipe
-from .store import Store
+from .store import Store, without_texts
 from .version import changed_modules, provenance, same_machine
 from ..training.stage import Budget
 
@@ -105,7 +105,7 @@ def compared_measure(
 
 # %% ../../nbs/study/95_verify.ipynb #3d7ca584
 def verify(
-    store,  # A folder of results, a `Store`, or the `Study` that made one
+    store,  # A folder of results or a packed one, a `Store`, or the `Study` that made one
     sample: int = 3,  # How many cells are computed again
     stamp: bool = False,  # Where all of these come out, record the present code with every cell
     seed: int = 0,  # Of the draw of the sample
@@ -161,13 +161,14 @@ def _verified(cell, items, info, finished, progress) -> dict:
     names = [n for n in info.get('measures', {}) if n in MEASURES and n not in NOT_REPEATABLE]
     with tempfile.TemporaryDirectory() as out:
         new, made = run_cell(cell, out, progress, Prefixes(Path(out)/'prefixes') if names else None, names)
+    if info.get('answers') == 'hashed': new, _ = without_texts(new, dict(cell=info['cell']))
     bits, spread = same_machine(info['provenance'], provenance()), seed_spread(finished, info)
     outcome, largest = compared(items, new, bits, spread)
     others = [i['measures'] for _, i in finished if _arm(i) == _arm(info)]
     found = {n: compared_measure(info['measures'][n], made['measures'].get(n, []), bits,
                                  [o[n] for o in others if n in o]) for n in names}
-    said = ', '.join(f'{n} {o}' for n, o in found.items() if o != 'equal')
-    return row | dict(outcome=max([outcome, *found.values()], key=_WORST.index), largest=largest, measures=said)
+    outcomes = ', '.join(f'{n} {o}' for n, o in found.items() if o != 'equal')
+    return row | dict(outcome=max([outcome, *found.values()], key=_WORST.index), largest=largest, measures=outcomes)
 
 # %% ../../nbs/study/95_verify.ipynb #97f74989
 def _summed_up(table, finished, stamped: int) -> str:
@@ -182,18 +183,17 @@ def _summed_up(table, finished, stamped: int) -> str:
 # %% ../../nbs/study/95_verify.ipynb #b74c853a
 def _stamp(store, finished, known, options, sample: int) -> int:
     "Record the present code with every cell that has another; how many these were"
-    made, n = provenance(), 0
+    made, cells = provenance(), {}
     for items, info in finished:
         if not _changed_in(info): continue
         cell = known.get(info['key']) or _rebuilt(info, options)
         if isinstance(cell, str): continue
         old = dict(code=info['code'], measure_code=info.get('measure_code', {}), until=made['date'],
                    commit=made['commit'], sample=sample)
-        store.write(store.root/info['file'], items, info | dict(code=cell.code(),
-            measure_code=_measure_codes(cell, info),
-            stamps=[*info.get('stamps', []), old]))
-        n += 1
-    return n
+        cells[store.root/info['file']] = items, info | dict(code=cell.code(), measure_code=_measure_codes(cell, info),
+                                                            stamps=[*info.get('stamps', []), old])
+    store.write_all(cells)
+    return len(cells)
 
 def _measure_codes(cell, info) -> dict:
     "The present code of every measure that is known here"

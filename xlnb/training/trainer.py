@@ -7,7 +7,7 @@ __all__ = ['Stage', 'StageStopped', 'seeded', 'EpochSampler', 'StageTrainer', 'm
            'quiet_bars']
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-03
-import math, random, re, shutil, time, warnings, zlib
+import math, random, re, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import logging as hf_logging
 
-from ..core import XlnbError, seal, sealed
+from ..core import XlnbError, checksum, seal, sealed
 from .losses import Objective, step_shares, counted, task_loss, weighted
-from .schedule import Schedule, best_precision
+from .schedule import Schedule, best_precision, partly_frozen
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-09
 @dataclass
@@ -98,7 +98,7 @@ class _Rows(torch.utils.data.Dataset):
     def __len__(self): return len(self.data)
     def __getitems__(self, idx):
         rows = _RowList(self.take([i % len(self) for i in idx]))
-        rows.key = zlib.crc32(np.array(idx, dtype=np.int64).tobytes())
+        rows.key = checksum(np.array(idx, dtype=np.int64).tobytes())
         return rows
     def take(self, idx):
         if hasattr(self.data, '__getitems__'): return self.data.__getitems__(idx)
@@ -144,6 +144,11 @@ class StageTrainer(Trainer):
         self.model_accepts_loss_kwargs = False # losses are means of their batch: `_weigh` says what each counts
         self.remove_callback(PrinterCallback)
 
+    @property
+    def precision(self) -> str:
+        "That of the training, in which it is evaluated too."
+        return next((k for k in ('bf16', 'fp16') if getattr(self.args, k)), 'fp32')
+
     def floating_point_ops(self, inputs): return 0 # counting parameters at every step costs more than a small step
 
     def _get_train_sampler(self, train_dataset=None):
@@ -174,6 +179,14 @@ def _weigh(self: StageTrainer, batches):
     keys = list(counts[0]) if isinstance(counts[0], dict) else None
     total = {k: sum(c[k] for c in every) for k in keys} if keys else sum(every)
     return step_shares(counts, total, len(every))
+
+# %% ../../nbs/training/32_trainer.ipynb #9aef3557
+@patch
+def get_decay_parameter_names(self: StageTrainer, model):
+    "Weight decay would move the rows of a weight that is frozen in part"
+    partly = partly_frozen(self.bare, self.stage.schedule.frozen) if self.stage.schedule else None
+    still = {name for name, p in model.named_parameters() if p is partly}
+    return [name for name in Trainer.get_decay_parameter_names(self, model) if name not in still]
 
 # %% ../../nbs/training/32_trainer.ipynb #b51e71ae
 @patch
@@ -230,10 +243,13 @@ def log(self: StageTrainer, logs, start_time=None):
 # %% ../../nbs/training/32_trainer.ipynb #cell-31
 def mixed_precision(
     model, # as it is placed
+    precision: str = 'auto', # as in `Schedule`; 'auto': that of `best_precision` where the model lies
 ): # a context
-    "The precision in which a model predicts: that of `best_precision` where it lies."
+    "The precision in which a model predicts."
     kind, weights = next(model.parameters()).device.type, sum(p.numel() for p in model.parameters())
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=best_precision(kind, weights) == 'bf16')
+    if precision == 'auto': precision = best_precision(kind, weights)
+    dtype = torch.float16 if precision == 'fp16' else torch.bfloat16
+    return torch.autocast(kind, dtype=dtype, enabled=precision != 'fp32')
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-32
 def _per_row(out, batch):
@@ -256,7 +272,8 @@ def predict(
     collator: Callable,          # list of rows -> batch
     batch_size: int = 64,        # rows per forward pass
     per_row: Callable = _per_row,# (outputs, batch) -> list with one result per row
-    progress: bool = False,      # show a bar
+    progress: bool = False,  # show a bar
+    precision: str = 'auto', # see `mixed_precision`
 ) -> list: # per row: an array, or `(start, end)` arrays
     "Outputs of the model for every row, in the order of the rows."
     rows, lengths, was = _Rows(features), _lengths(features), model.training
@@ -266,7 +283,7 @@ def predict(
     for i in tqdm(range(0, len(rows), batch_size), disable=not progress, leave=False, desc='predict'):
         idx = list(order[i:i+batch_size])
         with seeded(0): batch = {k: v.to(device) for k, v in collator(rows.take(idx)).items() if k not in _LABELS}
-        with mixed_precision(model): out = model(**batch)
+        with mixed_precision(model, precision): out = model(**batch)
         for j, r in zip(idx, per_row(out, batch)): res[j] = r
     model.train(was)
     return res
@@ -279,7 +296,7 @@ def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key
     me, n = self.args.process_index, self.args.world_size
     own = data if n == 1 else _Rows(data).take(list(range(me, len(data), n)))
     res = self._eval_loss(own) if self.stage.compute_metrics is None else \
-        predict(self.bare, own, self.stage.collator, self.args.eval_batch_size)
+        predict(self.bare, own, self.stage.collator, self.args.eval_batch_size, precision=self.precision)
     if n > 1: res = gather_object([res])
     if self.stage.compute_metrics is not None:
         if n > 1: res = [res[i % n][i // n] for i in range(len(data))]
@@ -304,7 +321,7 @@ def _eval_loss(self: StageTrainer, data):
     for i in range(0, len(rows), self.args.eval_batch_size):
         some = rows.__getitems__(list(range(i, min(i + self.args.eval_batch_size, len(rows)))))
         batch = self._prepare_inputs(collate(some))
-        with mixed_precision(self.model): loss, parts = self._minimised(self.model, batch)
+        with mixed_precision(self.model, self.precision): loss, parts = self._minimised(self.model, batch)
         count = self._count(batch)
         for k, v in ({'loss': loss} | parts).items():
             n = count.get(k, len(some)) if isinstance(count, dict) else len(some) if count is None else count

@@ -18,7 +18,7 @@ from ...core import XlnbError
 from .base import (Kind, Metric, checked_text, excerpt, is_blank, model_input, register_kind,
                                   replace_words, special_frame,
     window_room, windows)
-from .query import QUE, add_query, last_query, query_ids, uses_query
+from .query import query_ids
 from ..words import letter_end, words_of
 
 # %% ../../../nbs/data/kinds/21_spans.ipynb #8fbeb349
@@ -63,11 +63,11 @@ def encode_questions(
     plain = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     query, out = query_ids(tokenizer, kind), []
     first, second = (tokenizer([checked_text(t) for t in texts], **plain) for texts in (questions, contexts))
-    for q, places, ids, offsets in zip(first['input_ids'], first['offset_mapping'], second['input_ids'],
+    for q, covered, ids, offsets in zip(first['input_ids'], first['offset_mapping'], second['input_ids'],
                                        second['offset_mapping']):
         marks = len(before + query + between + behind)
         if marks + len(q) + len(ids) > max_length: q = q[:max(max_length // 2 - marks, 1)]
-        question = [(len(before) + t, s, e) for t, (s, e) in enumerate(places[:len(q)]) if e > s]
+        question = [(len(before) + t, s, e) for t, (s, e) in enumerate(covered[:len(q)]) if e > s]
         out.append(SimpleNamespace(head=before + q + query + between, question=question, ids=ids,
                                    offsets=[list(o) for o in offsets], behind=behind))
     return out
@@ -245,13 +245,13 @@ Spans.edit, Spans.token_map = edit, token_map
 
 # %% ../../../nbs/data/kinds/21_spans.ipynb #2bf178c5
 def segment_ids(
-    places: dict, # {'context': [(position, start, end)]}
+    positions: dict, # {'context': [(position, start, end)]}
     spans: list,  # (start, end) of the words of the context
     n: int,       # positions
 ) -> list: # 2k+2 in word k, odd in gaps, 0 outside the context
     "Number of the word or gap at each position."
     out, starts = [0] * n, [a for a, _ in spans]
-    for t, s, e in places.get('context', ()):
+    for t, s, e in positions.get('context', ()):
         k = bisect_right(starts, s) - 1
         out[t] = 2 * k + 2 if k >= 0 and s < spans[k][1] else 2 * k + 3
     return out
@@ -264,8 +264,8 @@ def paired_inputs(self, task, before, after, edited, tokenizer, max_length) -> d
         spans, words = words_of(row['context']), words_of(changed['context'])
         keep = len(words) == len(spans) or not edits # one word for one word: the usual case
         a, b = (self.token_map(task, [r], tokenizer, max_length)[0][0] for r in (row, changed))
-        for out, places, found in ((old, a, spans), (new, b, words)):
-            out.append(segment_ids(places, found if keep else [], 1 + max((t for t, _, _ in places['context']),
+        for out, positions, found in ((old, a, spans), (new, b, words)):
+            out.append(segment_ids(positions, found if keep else [], 1 + max((t for t, _, _ in positions['context']),
                 default=0)))
     pad = lambda xs: torch.tensor([x + [0] * (max(map(len, xs)) - len(x)) for x in xs])
     return dict(old_segments=pad(old), new_segments=pad(new))

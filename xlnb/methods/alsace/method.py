@@ -108,7 +108,7 @@ class LanguageDistillation(Objective):
         return alsace_loss(logits, self.pairs, *extra, mask=(logits > MISSING / 2)[:, 0], **self.options)
 
     def counts(self, batch) -> int: # instances, which the loss is the mean of
-        return len(batch.get('pieces', batch['input_ids'])) // self.n_langs
+        return len(batch.get('tokens', batch['input_ids'])) // self.n_langs
 
 # %% ../../../nbs/methods/alsace/68_run.ipynb #1b25c742
 @dataclass

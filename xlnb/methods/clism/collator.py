@@ -6,12 +6,11 @@
 __all__ = ['span_inputs', 'recurring_inputs', 'SpanCollator']
 
 # %% ../../../nbs/methods/clism/83_collator.ipynb #1ef10806
-import zlib
 from dataclasses import dataclass
 
 import numpy as np, torch
 
-from ...core import XlnbError
+from ...core import XlnbError, checksum
 from ...data.kinds.base import model_input, special_frame
 from ...data.kinds.query import QUE
 from ...data.pairs import mask_tokens
@@ -105,7 +104,7 @@ class SpanCollator:
         if self.plain:
             out |= self.padded('plain', rows, 'plain')
             out['plain_mask'] = (out['plain_attention_mask'] == 1) & ~torch.isin(out['plain_input_ids'], self.markers)
-            out['source_keys'] = torch.tensor([zlib.crc32(repr(r['plain']).encode()) for r in rows])
+            out['source_keys'] = torch.tensor([checksum(repr(r['plain']).encode()) for r in rows])
         return out | self.masked(out) if self.mask else out
 
 # %% ../../../nbs/methods/clism/83_collator.ipynb #b2a2f818

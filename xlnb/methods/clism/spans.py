@@ -6,12 +6,12 @@
 __all__ = ['CapitalEntities', 'SpacyEntities', 'RandomSpans', 'mask_spans', 'span_size', 'recurring_spans']
 
 # %% ../../../nbs/methods/clism/81_spans.ipynb #2f712055
-import hashlib, re
+import re
 from pathlib import Path
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from ...core import XlnbError, rng
+from ...core import XlnbError, rng, stream_digest
 from ...data.kinds.query import QUE
 from ...data.words import letter_class, names_in, split_words, words_of
 
@@ -58,7 +58,7 @@ class SpacyEntities:
     ):
         self.batch_size, self.nlp, self.name = batch_size, pipeline, pipeline
         if isinstance(pipeline, str): self.nlp = self._load(pipeline); return
-        weights = hashlib.sha256(pipeline.to_bytes()).hexdigest()[:16] if hasattr(pipeline, 'to_bytes') else ''
+        weights = stream_digest([pipeline.to_bytes()])[:16] if hasattr(pipeline, 'to_bytes') else ''
         self.name = type(pipeline).__name__ + weights
 
     @staticmethod

@@ -28,7 +28,7 @@ def _check_words(teacher, student, similarity, temperature):
 def word_contrast(
     teacher: torch.Tensor, # vectors of words (sentences, words, size), without gradient
     student: torch.Tensor, # the same words as the student sees them, the same shape
-    scored: torch.Tensor,  # (sentences, words), True for the words to be found: the hidden ones
+    scored: torch.Tensor,  # (sentences, words), True for the words to be found: the masked ones
     keys: torch.Tensor,    # (sentences, words), True for the words that are there
     similarity: str = 'dot', # 'dot' as released, or 'cosine'
     temperature: float = 1., # divides the similarity

@@ -36,10 +36,10 @@ class MMKD(LevelSettings, Method):
     without: tuple[str, ...] = ()         # languages held out of it: do they suffer?
     identity: bool = True                 # after each round of languages, an English sentence with itself
     words: Literal['spaces', 'bert']|None = None # what counts as a word, see `word_spans`; None: 'bert' where release
-    mask: float = option(.15, above=0, below=1) # share of tokens, and of words, that are hidden
+    mask: float = option(.15, above=0, below=1) # share of tokens, and of words, that are masked
     teacher: str|None = None              # Hub id or folder; 'student': its own English; None: the laboratory's or BERT
     cache: bool = True                    # read the teacher's vectors from files; False: the teacher reads along
-    cache_folder: str|None = None         # where these files are; see `cache_home`
+    cache_folder: str|None = None         # where these files are; the cache if None
     cache_dtype: Literal['float32', 'float16'] = 'float32' # of these files
     epochs: float = option(3., above=0)   # passes over the pairs, unless `steps` counts
     batch_size: int = option(32, above=0) # pairs per step; if split, the structure is of the parts

@@ -101,7 +101,7 @@ def embedded(
         pad = model.config.pad_token_id
         real = (ids != pad).long()
         out['position_ids'] = real.cumsum(-1) * real + pad
-    if hasattr(model, 'pointer'): out['query_places'] = last_query(ids, model.config.query_token_id)
+    if hasattr(model, 'pointer'): out['query_positions'] = last_query(ids, model.config.query_token_id)
     return out
 
 # %% ../../../nbs/methods/salt/55_mixup.ipynb #cell-23

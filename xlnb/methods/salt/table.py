@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PER', 'COLUMNS', 'texts_of', 'all_texts', 'task_texts', 'SwitchPlan', 'Switch', 'planned', 'as_table', 'choose',
-           'switches_of', 'switch_table', 'table_mark', 'load_table', 'switched_row', 'marked', 'show_switches',
-           'switch_rates']
+           'switches_of', 'switch_table', 'table_mark', 'make_parts', 'load_table', 'switched_row', 'marked',
+           'show_switches', 'switch_rates']
 
 # %% ../../../nbs/methods/salt/54_table.ipynb #cell-02
-import html
+import html, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np, pandas as pd, pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, claim, digest, rng
+from ...core import XlnbError, claim, digest, file_digest, rng, write_parquet
 from ...data.kinds.base import kind_of
 from ...data.words import names_in, words_of
 from .candidates import Occurrence
@@ -63,7 +64,7 @@ class SwitchPlan:
     copies: int = 3         # switched copies of every row
     per: str = 'word'       # draw the language per 'word', 'text' or 'row'
     names: bool = False     # switch names too?
-    source_pieces: int = 3  # words of more pieces stay
+    source_tokens: int = 3  # words of more tokens stay
     seed: int = 0           # of every draw
 
     def __post_init__(self):
@@ -95,7 +96,7 @@ def planned(
     whole = r.choice(plan.langs)
     for field, (text, spans) in texts_of(task, row).items():
         part, units = r.choice(plan.langs), segmenter.units(text, spans)
-        ok = set(switchable(text, units, names, plan.source_pieces))
+        ok = set(switchable(text, units, names, plan.source_tokens))
         for i, u in enumerate(units):
             at, word = r.random(), r.choice(plan.langs)
             lang = dict(word=word, text=part, row=whole)[plan.per]
@@ -162,13 +163,11 @@ def switch_table(
     names = set() if plan.names or not rows else names_in(all_texts(task, rows))
     mark = table_mark(plan, rows, names, find, part) if out or shared else {}
     out = claim(Path(shared)/digest(mark) if shared else out, mark, 'table.json') if mark else None
-    parts = []
-    for i in tqdm(range(0, len(rows), part), desc='switches', disable=not progress, leave=False):
-        file = out and out/f'part-{i // part:05}.parquet'
-        if file and file.exists(): parts.append(pq.read_table(file)); continue
-        parts.append(as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table)
-        if file: _write(parts[-1], file)
-    return _joined(parts)
+    def made(i): return as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table
+    starts = range(0, len(rows), part)
+    bar = tqdm(starts, desc='switches', disable=not progress, leave=False)
+    if out is None: return _joined([made(i) for i in bar])
+    return _joined([pq.read_table(f) for f in make_parts({out/f'part-{i // part:05}.parquet': i for i in bar}, made)])
 
 # %% ../../../nbs/methods/salt/54_table.ipynb #cell-20
 def table_mark(
@@ -179,12 +178,30 @@ def table_mark(
     part: int,  # rows per part
 ) -> dict: # what a table depends on, by name
     "What a folder with a table belongs to."
-    return dict(plan=plan, rows=digest(rows), names=digest(sorted(names)), candidates=find.fingerprint, part=part)
+    files = (getattr(sys.modules[m], '__file__', None) for m in (__name__, Segmenter.__module__, type(find).__module__))
+    code = [file_digest(f) for f in files if f] # words found by other code are other words
+    return dict(plan=plan, rows=digest(rows), names=digest(sorted(names)), candidates=find.fingerprint, part=part,
+                code=digest(code))
 
-def _write(table, file):
-    "A part in one go"
-    with atomic(file) as whole: pq.write_table(table, whole)
+# %% ../../../nbs/methods/salt/54_table.ipynb #376c3e15
+def make_parts(
+    files: dict, # {file: number of its first row}
+    made,        # function (number) -> table
+) -> list: # of files
+    "Write the parts that are missing; those that another process is writing come last, and are waited for."
+    missing = [f for f in files if not f.exists()]
+    for wait in (0, -1):
+        busy = []
+        for file in missing:
+            try:
+                with FileLock(f'{file}.lock', timeout=wait):
+                    if file.exists(): continue
+                    write_parquet(file, made(files[file]))
+            except Timeout: busy.append(file)
+        missing = busy
+    return list(files)
 
+# %% ../../../nbs/methods/salt/54_table.ipynb #d5789898
 def _joined(parts):
     "Parts of a table as one"
     return Dataset(pa.concat_tables(parts)) if parts else as_table([])
