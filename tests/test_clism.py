@@ -26,7 +26,7 @@ from xlnb.core import XlnbError
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
-from xlnb.data.kinds.query import QUE, add_query, uses_query
+from xlnb.data.kinds.query import QUE, add_query, set_query_kinds, uses_query
 from xlnb.study.recipe import METHODS, plain_recipes, recipe
 from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
 from xlnb.methods.clism.collator import SpanCollator, recurring_inputs, span_inputs
@@ -173,7 +173,7 @@ def test_question_and_tags_of_switched_rows_stay_in_step():
     "SALT's map of characters to places counts the [QUE] behind a question"
     tok = load_tokenizer("lab")
     add_query(tok)
-    tok.init_kwargs["query_kinds"] = ["span", "tags"]
+    set_query_kinds(tok, ["span", "tags"])
     task = get_task("lab-spans")
     rows = task.load("en", "validation", limit=20)
     for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, task.kind.token_map(task, list(rows), tok, 256)):
@@ -382,7 +382,7 @@ def test_the_checkpoint_is_one_of_plain_transformers(kind, wordpiece, tmp_path):
 
 @pytest.mark.parametrize("kind", ["span", "tags", "pair", "choice", "cloze"])
 def test_every_kind_of_task_takes_the_encoder(kind, tmp_path):
-    task = next(get_task(t) for t in ("lab-spans", "lab-tags", "lab-inference", "lab-choice", "lab-probe") if get_task(t).kind == kind)
+    task = next(get_task(t) for t in ("lab-spans", "lab-tags", "lab-inference", "lab-choice", "lab-probe") if str(get_task(t).kind) == kind)
     model, ctx = encoder(), context(task=task)
     run_method(small(query_kinds=("span", "tags")), model, ctx)
     tuned = with_head(model, task)
@@ -399,7 +399,7 @@ def test_a_fine_tuned_model_is_read_back(name, tmp_path):
     tuned = with_head(model, task)
     run_method(FineTune(steps=2), tuned, dataclasses.replace(ctx, budget=budget))
     back = load_finetuned(save_encoder(tuned, ctx.tokenizer, tmp_path / "tuned"), task)
-    assert type(back) is type(tuned) and same(tuned.state_dict(), back.state_dict()) and hasattr(back, "pointer") == (task.kind == "span")
+    assert type(back) is type(tuned) and same(tuned.state_dict(), back.state_dict()) and hasattr(back, "pointer") == task.kind.finds_span
     tok = load_tokenizer(tmp_path / "tuned")
     one, two = (evaluate_model(task, m, t, ("en", "qal"), budget=budget) for m, t in ((tuned, ctx.tokenizer), (back, tok)))
     assert one.equals(two)

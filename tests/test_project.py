@@ -84,6 +84,12 @@ def test_import_is_fast_and_light():
     assert {heavy for _, heavy in runs} == {"False"}
 
 
+@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "xlnb" / "data" / "kinds").glob("[a-z]*.py")))
+def test_each_kind_can_be_imported_first(module):
+    "The base registers the kinds that start from it, so none may need another one"
+    subprocess.run([sys.executable, "-c", f"import xlnb.data.kinds.{module}"], cwd=ROOT, check=True, capture_output=True)
+
+
 def test_no_private_name_crosses_a_module():
     "What another module needs is public: documented, and tested where it is defined"
     wrong, seen = [], 0

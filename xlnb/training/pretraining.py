@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np, torch
 from datasets import Dataset
+from fastcore.basics import patch
 from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
                           PreTrainedTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
@@ -92,10 +93,9 @@ class _Draws(torch.utils.data.Dataset):
         self.at = np.zeros((n, 2), np.int64)
         for l, b in enumerate(blocks.values()):
             where = np.flatnonzero(lang == l)
-            passes = [np.random.default_rng([seed, 1, l, e]).permutation(len(b))
-                      for e in range(-(-len(where) // len(b)))]
-            self.at[where] = np.stack([np.full(len(where), l), np.concatenate(passes + [[]])[:len(where)].astype(int)],
-                                      1)
+            one = lambda e: np.random.default_rng([seed, 1, l, e]).permutation(len(b))  # pass e over the blocks
+            row = np.concatenate([*map(one, range(-(-len(where) // len(b)))), []])[:len(where)]
+            self.at[where] = np.stack([np.full(len(where), l), row.astype(int)], 1)
         self.lists, self.special = list(blocks.values()), np.array(sorted(tokenizer.all_special_ids))
 
     def __len__(self): return len(self.at)
@@ -252,12 +252,13 @@ class Pretraining(Schedule):
     seed: int = option(0, least=0)
     name: ClassVar[str] = 'pretrain'
 
-    @property
-    def schedule(self) -> Schedule:
-        "The settings of the stage; eager attention on a CPU, where its backward pass is twice as fast"
-        values = {f.name: getattr(self, f.name) for f in fields(Schedule)}
-        if self.attention == 'auto' and device() == 'cpu': values['attention'] = 'eager'
-        return Schedule(**values)
+# %% ../../nbs/training/34_pretraining.ipynb #bb4ac601
+@patch(as_prop=True)
+def schedule(self: Pretraining) -> Schedule:
+    "The settings of the stage; eager attention on a CPU, where its backward pass is twice as fast"
+    values = {f.name: getattr(self, f.name) for f in fields(Schedule)}
+    if self.attention == 'auto' and device() == 'cpu': values['attention'] = 'eager'
+    return Schedule(**values)
 
 # %% ../../nbs/training/34_pretraining.ipynb #e8284042
 def pretrain(

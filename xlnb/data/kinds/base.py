@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['ACCURACY', 'KINDS', 'METRICS', 'Metric', 'Kind', 'is_blank', 'check_choices', 'excerpt', 'checked_text',
            'checked_label', 'encode_texts', 'special_frame', 'model_input', 'windows', 'window_room', 'words_at',
-           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_positions', 'register_metric',
-           'register_kind', 'get_kind', 'query_kinds', 'kind_of', 'featurize', 'collator']
+           'encode_words', 'lone_marks', 'padded', 'flattened', 'replace_words', 'token_positions', 'Choosing',
+           'register_metric', 'register_kind', 'get_kind', 'query_kinds', 'kind_of', 'same_form', 'featurize',
+           'collator']
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #78d3340e
 import html
@@ -14,7 +15,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
 import numpy as np, pandas as pd
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 from fastcore.basics import patch
 from ...core import XlnbError, nearest, some
 
@@ -72,7 +73,7 @@ class Kind:
     def __reduce__(self): return get_kind, (self.name,) # another process looks it up by its name
     def __repr__(self): return f'{type(self).__name__}({self.name!r})'
     def __hash__(self): return hash(self.name)
-    def __eq__(self, other): return self.name == (other.name if isinstance(other, Kind) else other)
+    def __eq__(self, other): return self.name == other.name if isinstance(other, Kind) else NotImplemented
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #d9fcb601
 @patch(as_prop=True)
@@ -372,6 +373,15 @@ def texts(self: Kind,
         else: out |= {f'{c}.{i}': (t, None) for i, t in enumerate(row[c])}
     return out
 
+@patch
+def prompt(self: Kind,
+    task,
+    row: dict,
+) -> tuple: # text before the gap, text behind it, list of candidates
+    "What a language model is asked, of a kind that fills a gap."
+    raise XlnbError(f"rows of kind {self.name!r} have no gap: give a verbaliser=Verbaliser(template, words)")
+
+# %% ../../../nbs/data/kinds/14_base.ipynb #21623cc5
 def replace_words(
     text: str,
     edits: list, # (start, end, new word)
@@ -447,6 +457,25 @@ def paired_inputs(self: Kind,
     "What `paired_outputs` needs to know beyond the two batches."
     return {}
 
+# %% ../../../nbs/data/kinds/14_base.ipynb #54fdd071
+class Choosing(Kind):
+    "The number of one of the choices of a row."
+
+    def types(self, task) -> dict:
+        "As the base; choices are a list of texts."
+        return super().types(task) | dict(choices=List(Value('string')))
+
+    def show(self, task, row, width=240) -> dict:
+        "As the base, then the choices, the right one marked."
+        write = lambda text: html.escape(excerpt(str(text), width))
+        choices = [f'<mark>{write(o)}</mark>' if i == row[self.label_column] else write(o)
+                   for i, o in enumerate(row['choices'])]
+        return super().show(task, row, width) | dict(choices='<br>'.join(choices))
+
+    def labels_of(self, task, row) -> tuple:
+        "The choices of the row."
+        return row['choices']
+
 # %% ../../../nbs/data/kinds/14_base.ipynb #004f16e5
 KINDS: dict[str, Kind] = {} # name -> kind
 METRICS: dict[str, Metric] = {} # title -> metric; those of one title have the same sums
@@ -470,10 +499,10 @@ def register_kind(
     "Make a kind known under its name."
     if kind.name in KINDS and not replace:
         raise XlnbError(f"there is a kind {kind.name!r} already: choose another name or say replace=True")
+    if not (kind.metrics or metrics):
+        raise XlnbError(f"the kind {kind.name!r} has no metric: give register_kind(kind, metrics=[...])")
     KINDS[kind.name] = kind
     for m in metrics: register_metric(kind, m)
-    if not kind.metrics:
-        raise XlnbError(f"the kind {kind.name!r} has no metric: give register_kind(kind, metrics=[...])")
     return kind
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #88f4a39f
@@ -495,6 +524,13 @@ def kind_of(
 ) -> Kind:
     "The kind of a task."
     return get_kind(task.kind)
+
+def same_form(
+    task,  # a `Task`
+    other, # a `Task`
+) -> bool:
+    "Are two tasks of one kind and do they have the same labels, so that rows of one serve the other?"
+    return (kind_of(task), task.labels) == (kind_of(other), other.labels)
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #ce52a50b
 def featurize(

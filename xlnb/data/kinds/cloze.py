@@ -7,9 +7,8 @@ __all__ = ['CLOZE', 'Cloze', 'features']
 
 # %% ../../../nbs/data/kinds/23_cloze.ipynb #557b3acc
 from ...core import XlnbError
-from .base import (ACCURACY, check_choices, checked_label, checked_text, encode_texts, flattened,
-    padded, register_kind)
-from .choice import Choosing
+from .base import (ACCURACY, Choosing, check_choices, checked_label, checked_text, encode_texts,
+                                  flattened, padded, register_kind)
 
 # %% ../../../nbs/data/kinds/23_cloze.ipynb #7fd82845
 class Cloze(Choosing):
@@ -21,6 +20,10 @@ class Cloze(Choosing):
         "A text with a gap, and the candidates."
         if fault := super().check(row, task): return fault
         return check_choices(row) if '{mask}' in row['text'] else ('text', "must say {mask} where the choices fit")
+
+    def prompt(self, task, row) -> tuple: # text before the gap, text behind it, list of candidates
+        "The two sides of the gap, and the candidates."
+        return *row['text'].split('{mask}'), row['choices']
 
     def show(self, task, row, width=240) -> dict:
         "The gap is marked."
