@@ -26,7 +26,7 @@ from xlnb.core import XlnbError
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
-from xlnb.data.kinds.query import QUE, add_query, uses_query
+from xlnb.data.kinds.query import QUE, add_query, set_query_kinds, uses_query
 from xlnb.study.recipe import METHODS, plain_recipes, recipe
 from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
 from xlnb.methods.clism.collator import SpanCollator, recurring_inputs, span_inputs
@@ -173,7 +173,7 @@ def test_question_and_tags_of_switched_rows_stay_in_step():
     "SALT's map of characters to places counts the [QUE] behind a question"
     tok = load_tokenizer("lab")
     add_query(tok)
-    tok.init_kwargs["query_kinds"] = ["span", "tags"]
+    set_query_kinds(tok, ["span", "tags"])
     task = get_task("lab-spans")
     rows = task.load("en", "validation", limit=20)
     for f, r, (where,) in zip(featurize(task, rows, tok, 256), rows, task.kind.token_map(task, list(rows), tok, 256)):

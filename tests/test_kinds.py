@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from xlnb.core import XlnbError
 from xlnb.data.kinds.base import featurize, kind_of
-from xlnb.data.kinds.query import add_query
+from xlnb.data.kinds.query import QUE, add_query, query_ids, set_query_kinds, uses_query
 from xlnb.data.tasks import Task
 from xlnb.evaluation.predict import decode, item_scores
 from xlnb.models.encoders import load_tokenizer
@@ -52,7 +52,7 @@ def test_a_long_question_is_cut_alike(query):
     "A question longer than half of the input: the characters at each position are those of its token"
     import copy
     tok = copy.deepcopy(load_tokenizer('lab'))
-    if query: add_query(tok); tok.init_kwargs['query_kinds'] = ['span', 'tags']
+    if query: add_query(tok); set_query_kinds(tok, ['span', 'tags'])
     row = answer('the dog sleeps . ' * 20 + 'a cat eats .', 'cat', 'who sleeps when the dog eats and what does the cat see in the house ? ' * 4)
     for length in (24, 40, 64, 128):
         first = featurize(SPAN, Dataset.from_list([row]), tok, length)[0]
@@ -68,13 +68,35 @@ def test_a_long_question_is_cut_alike(query):
 def test_words_of_a_cut_row_are_where_their_tokens_are():
     "Tags with a [QUE] behind the words have room for one token less"
     import copy
-    tok = copy.deepcopy(load_tokenizer('lab')); add_query(tok); tok.init_kwargs['query_kinds'] = ['tags']
+    tok = copy.deepcopy(load_tokenizer('lab')); add_query(tok); set_query_kinds(tok, ['tags'])
     row = dict(id='1', tokens=['dog', 'sleeps', 'cat', 'eats'] * 10, tags=[0] * 40)
     first = featurize(TAGS, Dataset.from_list([row]), tok, 16)[0]
     (places,), = kind_of(TAGS).token_map(TAGS, [row], tok, 16)
     text = ' '.join(row['tokens'])
     assert max(p for p, _, _ in places['tokens']) == len(first['input_ids']) - 3
     for p, s, e in places['tokens']: assert tok.convert_ids_to_tokens(first['input_ids'][p]).strip('▁') == text[s:e].strip()
+
+
+def test_a_tokenizer_keeps_which_kinds_have_a_query(tmp_path):
+    "As special tokens with a name, which Transformers writes and reads; taken back they are gone for good; nothing else holds it"
+    import copy, pickle
+    from transformers import AutoTokenizer
+    tok = copy.deepcopy(load_tokenizer('lab'))
+    with pytest.raises(XlnbError, match='call add_query first'): set_query_kinds(tok, ['span'])
+    q, before = add_query(tok), dict(tok.init_kwargs)
+    assert query_ids(tok, 'span') == []
+    set_query_kinds(tok, ['span', 'tags'])
+    assert tok.init_kwargs == before and tok.special_tokens_map['span_query_token'] == QUE and q in tok.all_special_ids
+    tok.save_pretrained(tmp_path / 'one')
+    back = AutoTokenizer.from_pretrained(tmp_path / 'one')
+    for other in (tok, copy.deepcopy(tok), pickle.loads(pickle.dumps(tok)), back):
+        assert query_ids(other, 'span') == query_ids(other, kind_of(TAGS)) == [q] and not uses_query(other, 'pair')
+    set_query_kinds(back, ['tags'])
+    back.save_pretrained(tmp_path / 'two')
+    for other in (back, AutoTokenizer.from_pretrained(tmp_path / 'two')):
+        assert not uses_query(other, 'span') and uses_query(other, 'tags') and len(other) == len(tok)
+    set_query_kinds(back, [])
+    assert not uses_query(back, 'tags') and not uses_query(load_tokenizer('lab'), 'span')
 
 
 # ---------------------------------------------------------------- words and tokens
@@ -363,3 +385,24 @@ def test_a_kind_says_what_fills_its_gap(lab):
         assert of('riddle', dict(id='1', riddle='a ___ eats .', answers=['dog', 'red cat'], label=1)) == of('cloze', plain)
     finally: KINDS.pop('riddle', None)
     with pytest.raises(XlnbError, match='no gap.*verbaliser'): kind_of(SPAN).prompt(SPAN, {})
+
+
+@pytest.mark.parametrize('kind', ['masked', 'seq2seq'])
+def test_a_label_scorer_holds_the_model(kind, lab, tmp_path):
+    "A module around it: what trains in one is in the other, the model itself is not changed, and is not copied"
+    import torch
+    from transformers import MT5Config, MT5ForConditionalGeneration
+    from xlnb.evaluation.scoring import LabelScorer, as_label_scorer
+    from xlnb.models.encoders import load_encoder
+    torch.manual_seed(0)
+    model = load_encoder('lab') if kind == 'masked' else MT5ForConditionalGeneration(MT5Config(vocab_size=len(lab), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, pad_token_id=1)).eval()
+    was, keys = type(model), {*vars(model)}
+    scores = as_label_scorer(model)
+    assert isinstance(scores, LabelScorer) and scores.model is model and as_label_scorer(scores) is scores and not isinstance(scores, was)
+    assert type(model) is was and {*vars(model)} == keys and vars(scores) is not vars(model)
+    assert {id(p) for p in scores.parameters()} == {id(p) for p in model.parameters()} and scores.config is model.config and scores.device == model.device
+    scores.train(); assert model.training
+    ids = torch.tensor([lab('the dog sleeps')['input_ids']])
+    more = {} if kind == 'masked' else dict(decoder_input_ids=ids[:, :2])
+    scores.eval()
+    assert torch.equal(scores(input_ids=ids, **more).logits, model(input_ids=ids, **more).logits)

@@ -141,7 +141,7 @@ def test_impossible_knobs_are_named(bad):
 
 
 def test_clear_errors():
-    for bad in (lambda: LAB.dataset('lab-nli'), lambda: LAB.dataset('lab-inference', 'sw'), lambda: LAB.dataset('lab-inference', 'qal', 'train'),
+    for bad in (lambda: LAB.dataset('lab-nli'), lambda: LAB.dataset('lab-inference', 'sw'),
                 lambda: LAB.dataset('lab-probe', 'en', 'train'), lambda: LAB.dataset('lab-tags', 'en', 'dev'), lambda: LAB.corpus('xx'),
                 lambda: Lab(0, {'qal': FAMILY['qal']}), lambda: LAB.dictionary('xx'), lambda: LAB.parallel(2, ['xx'])):
         with pytest.raises(XlnbError): bad()

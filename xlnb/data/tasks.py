@@ -224,7 +224,7 @@ def _no_split(task: Task, lang: Language, split: str, place: str, there) -> Xlnb
     if split == 'test' and f'{task.name}-dev' in TASKS:
         return XlnbError(f"{what} The task '{task.name}-dev' tests on its development part.")
     if split != 'train': return XlnbError(f"{what} Choose one of these.")
-    if lang.code != task.source: return XlnbError(f"{what} Training rows are in the source language ('{task.source}').")
+    if lang.code != task.source: return XlnbError(f"{what} {_only_source(task)}")
     fit = [o.name for o in TASKS.values() if o.name != task.name and 'train' in o.splits
            and not isinstance(o.loader, _FromLab) and o.source == task.source and same_form(o, task)]
     if fit:
@@ -232,6 +232,11 @@ def _no_split(task: Task, lang: Language, split: str, place: str, there) -> Xlnb
             f"; sets that fit: {some(fit)}." if fit[1:] else '.')
     else: what += " Bring your own labelled set with own_task and name it after a colon ('task:your_set')."
     return XlnbError(what)
+
+def _only_source(task: Task) -> str:
+    return (f"Training rows are in the source language ('{task.source}'); machine-translated ones are part of some "
+            f"sets on "
+            f"the Hub, such as facebook/xnli and google-research-datasets/paws-x (data='hub').")
 
 # %% ../../nbs/data/12_tasks.ipynb #35cbd444
 def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception) -> XlnbError:
@@ -305,8 +310,13 @@ def _rows(task: Task, lang: Language, split: str, data) -> Dataset:
 def _borrowed(task: Task, lang: Language, split: str, data) -> Dataset:
     "Rows of the sets that a task trains on, one after the other"
     if lang.code != task.source:
-        raise XlnbError(f"'{task.name}' has {'training' if split == 'train' else split} rows in the source language "
-                        f"('{task.source}') only, not in {lang.name}.")
+        if split == 'train':
+            raise XlnbError(f"'{task.name}' has the training rows of '{task.train_from}', which are not in "
+                            f"{lang.name}. "
+                            f"{_only_source(task)}")
+        raise XlnbError(f"'{task.name}' has {split} rows in the source language ('{task.source}') only, not in "
+                        f"{lang.name}.")
+
     names = task.train_from.split('+')
     parts = [get_task(o).load(lang.code, split, data).select_columns(list(task.kind.columns)) for o in names]
     if len(parts) == 1: return parts[0]

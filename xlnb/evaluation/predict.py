@@ -164,7 +164,8 @@ def _text_columns(task):
 def _control(task, recipe, model, langs, split, budget, data):
     "Fit on the source's training split, score in every language"
     cols = _text_columns(task)
-    train = task.load(task.source, 'train', data=data, limit=budget and budget.train_examples)
+    draw = dict(limit=budget.train_examples, seed=budget.sample) if budget else {}
+    train = task.load(task.source, 'train', data=data, **draw)
     model.fit(pd.DataFrame({c: train[c] for c in cols}), train[kind_of(task).label_column])
     frames = []
     for lang in langs or task.langs:

@@ -29,7 +29,7 @@ from ..core import XlnbError, some
 from .encoders import (POOLINGS, body, check_readable, from_checkpoint, further_file, load_encoder,
                                   masked_lm_head, pooled)
 from ..data.kinds.base import kind_of, query_kinds
-from ..data.kinds.query import QUE, last_query
+from ..data.kinds.query import QUE, last_query, set_query_kinds
 
 # %% ../../nbs/models/26_heads.ipynb #40b9358b
 class _MeanPooled:
@@ -224,10 +224,8 @@ def give_pointer(
     "Make an encoder one that points"
     if odd := set(kinds) - {*query_kinds()}:
         raise XlnbError(f"tasks of kind {min(odd)!r} have no place for a [QUE]: choose among {some(query_kinds())}")
-    if (q := tokenizer.get_vocab().get(QUE)) is None:
-        raise XlnbError("the tokenizer has no [QUE]: call add_query first")
-    tokenizer.init_kwargs['query_kinds'] = list(kinds)
-    model.config.query_kinds, model.config.query_token_id = list(kinds), q
+    set_query_kinds(tokenizer, kinds)
+    model.config.query_kinds, model.config.query_token_id = list(kinds), tokenizer.convert_tokens_to_ids(QUE)
     if kind is None: drop_pointer(model)
     else: model.pointer = Pointer(model.config.hidden_size, kind, seed).to(model.device)
 

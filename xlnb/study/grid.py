@@ -19,9 +19,10 @@ from tqdm import tqdm
 from ..core import XlnbError, file_digest, nearest
 from ..data.tasks import get_task, task_as
 from ..languages import language
-from ..models.encoders import load_encoder
+from ..models.encoders import RANDOM, load_encoder, trained_name
 from .cell import Cell, CellRun, encoder_label, run_cell
-from .measures import get_measure, missing_measures, stale_measures, take_measures
+from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
+                                 take_measures)
 from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
@@ -38,6 +39,7 @@ def listed(
 
 def _absolute(name) -> str:
     "A folder by its whole path, so that a study means the same from any place"
+    if (trained := trained_name(name)) != str(name): return RANDOM + _absolute(trained)
     return str(Path(name).resolve()) if Path(name).is_dir() and str(name) not in ('lab', 'hub') else str(name)
 
 def _seeds(seeds) -> list:
@@ -91,12 +93,7 @@ def _laid_out(self: Study, langs) -> list:
                         "them.")
     self._keys = {}  # key and identity of each cell, once they are asked for
     for name in self.measures: get_measure(name)
-    closest = min((b - a for a, b in zip(sorted(self.seeds), sorted(self.seeds)[1:])), default=None)
-    for r in self.recipes:
-        runs = max((getattr(m, 'runs', None) or 0 for m in r.after), default=0)
-        if closest and runs > closest:
-            warnings.warn(f"The cells of {r} share runs: for repetitions that are independent give seeds {runs} apart, "
-                          f"such as range(0, {3 * runs}, {runs}).")
+    for r in self.recipes: _warn_of_shared_runs(r, self.seeds)
     return list(dict.fromkeys(Cell(t, e, r, s, b, _languages_of(t, langs), self.data) for t in self.tasks
                 for e in self.encoders for r in self.recipes for b in self.budgets for s in self.seeds))
 
@@ -110,6 +107,18 @@ def __repr__(self: Study):
 def sources(self: Study) -> dict:
     "The language with labels, by task"
     return {t.name: t.source for t in self.tasks}
+
+# %% ../../nbs/study/93_grid.ipynb #2ca554ee
+def _warn_of_shared_runs(r: Recipe, seeds: list):
+    "Say where the cells of a recipe are no independent repetitions"
+    closest = min((b - a for a, b in zip(sorted(seeds), sorted(seeds)[1:])), default=None)
+    runs = max((getattr(m, 'runs', None) or 0 for m in r.after), default=0)
+    if any(getattr(m, 'leave_out', False) for m in r.after):
+        warnings.warn(f"The cells of {r} leave out one of {runs} runs each and share the others: their spread is "
+                      f"about {runs - 1} times smaller than that of single runs, and no measure of chance.")
+    elif closest and runs > closest:
+        warnings.warn(f"The cells of {r} share runs: for repetitions that are independent give seeds {runs} apart, "
+                      f"such as range(0, {3 * runs}, {runs}).")
 
 # %% ../../nbs/study/93_grid.ipynb #74c3fe38
 def _checked(budgets: list, prefixes, unknown: dict) -> list:
@@ -271,7 +280,7 @@ def measured(
 ) -> dict:  # As from `take_measures`
     "Take measures of a cell that is stored: its models are read from prefixes, or made again"
     run = CellRun(cell, work, **options)
-    run.model, run.stages = run.made(len(cell.recipe.methods))
+    run.finish()
     run.items = items
     return take_measures(names, run)
 
@@ -313,6 +322,7 @@ def run(self: Study,
 def jobs(self: Study, root) -> list:
     "A job for each cell"
     last = max((getattr(m, 'snapshots', 0) for r in self.recipes for m in r.after), default=0)
+    last = max(last, snapshots_wanted(self.measures))
     options = dict(keep_stale=self.keep_stale, keep_models=self.keep_models, measures=self.measures, snapshots=last,
                    plan=self.plan and self.plan['hash'], prefixes=None if self.prefixes is False else self.prefixes
                    or Prefixes())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'NOT_REPEATABLE', 'register_measure', 'get_measure', 'measure', 'cost_measure', 'measure_code',
-           'take_measures', 'stale_measures', 'missing_measures']
+           'take_measures', 'snapshots_wanted', 'stale_measures', 'missing_measures']
 
 # %% ../../nbs/study/94_measures.ipynb #f60c1eb3
 from importlib import import_module
@@ -21,6 +21,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'controls': 'xlnb.evaluation.predict:controls_measure',
     'ceiling': 'xlnb.evaluation.predict:ceiling_measure',
     'cost': 'xlnb.study.measures:cost_measure',
+    'oracle_snapshots': 'xlnb.methods.averaging:oracle_snapshots_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
     'vote_accuracy': 'xlnb.methods.alsace.diagnostics:vote_accuracy_measure',
     'teacher_gains': 'xlnb.methods.alsace.diagnostics:teacher_gains_measure',
@@ -95,6 +96,12 @@ def take_measures(
         except XlnbError as e: out['refused'][name] = dict(why=str(e), final=True)
         except Exception as e: out['refused'][name] = dict(why=f'{type(e).__name__}: {e}', final=False)
     return out
+
+def snapshots_wanted(
+    names,  # Registered measures
+) -> int:  # 0 where none asks for any
+    "How many of the last snapshots of fine-tuning some measures ask for, by the attribute `snapshots` of a function"
+    return max((getattr(get_measure(n), 'snapshots', 0) for n in names), default=0)
 
 # %% ../../nbs/study/94_measures.ipynb #ca886354
 def stale_measures(

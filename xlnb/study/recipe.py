@@ -16,6 +16,8 @@ from ..core import XlnbError, check_options, digest, fitted, nearest, plain, typ
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
     'finetune': 'xlnb.methods.finetune:FineTune',
+    'tfidf': 'xlnb.methods.tfidf:TfIdf',
+    'translate_train': 'xlnb.methods.translate:TranslateTrain',
     'averaging': 'xlnb.methods.averaging:Averaging',
     'salt': 'xlnb.methods.salt.method:SALT',
     'alsace': 'xlnb.methods.alsace.method:ALSACE',

@@ -49,7 +49,7 @@ class Stage:
     guarded: bool = False
     # small records of the method, stored with the result; or a function of the result that makes them
     extra: Any = field(default_factory=dict)
-    view: Callable|None = None               # the model -> one of the same weights that answers the stage's batches
+    view: Callable|None = None               # the model -> a module that holds it and answers the stage's batches
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):
@@ -138,7 +138,8 @@ class StageTrainer(Trainer):
     ):
         self.stage, self._parts, self._tokens, self._steps, self._before = stage, {}, 0, 0., (0, 0.)
         self._flow, self._shares, self.bare = _Flow(self, save_minutes*60), [], model
-        joint = _Joint(model, stage.loss) if isinstance(stage.loss, Objective) else model
+        self.seen = stage.view(model) if stage.view else model
+        joint = _Joint(self.seen, stage.loss) if isinstance(stage.loss, Objective) else self.seen
         super().__init__(model=joint, args=args, train_dataset=_Rows(stage.data), eval_dataset=stage.eval_data,
             data_collator=_Collate(stage.collator, args.seed), callbacks=[self._flow, *callbacks])
         self.model_accepts_loss_kwargs = False # losses are means of their batch: `_weigh` says what each counts
@@ -150,11 +151,6 @@ class StageTrainer(Trainer):
         return next((k for k in ('bf16', 'fp16') if getattr(self.args, k)), 'fp32')
 
     def floating_point_ops(self, inputs): return 0 # counting parameters at every step costs more than a small step
-
-    def _get_train_sampler(self, train_dataset=None):
-        data, rows = self.stage.data, self._train_batch_size * self.args.gradient_accumulation_steps  # of a step
-        self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed)
-        return self._sampler
 
 # %% ../../nbs/training/32_trainer.ipynb #ff7ace4f
 @patch
@@ -187,6 +183,13 @@ def get_decay_parameter_names(self: StageTrainer, model):
     partly = partly_frozen(self.bare, self.stage.schedule.frozen) if self.stage.schedule else None
     still = {name for name, p in model.named_parameters() if p is partly}
     return [name for name in Trainer.get_decay_parameter_names(self, model) if name not in still]
+
+@patch
+def _get_train_sampler(self: StageTrainer, train_dataset=None):
+    "The order of the rows: of one epoch after the other"
+    data, rows = self.stage.data, self._train_batch_size * self.args.gradient_accumulation_steps  # of a step
+    self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed)
+    return self._sampler
 
 # %% ../../nbs/training/32_trainer.ipynb #b51e71ae
 @patch
@@ -296,7 +299,7 @@ def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key
     me, n = self.args.process_index, self.args.world_size
     own = data if n == 1 else _Rows(data).take(list(range(me, len(data), n)))
     res = self._eval_loss(own) if self.stage.compute_metrics is None else \
-        predict(self.bare, own, self.stage.collator, self.args.eval_batch_size, precision=self.precision)
+        predict(self.seen, own, self.stage.collator, self.args.eval_batch_size, precision=self.precision)
     if n > 1: res = gather_object([res])
     if self.stage.compute_metrics is not None:
         if n > 1: res = [res[i % n][i // n] for i in range(len(data))]

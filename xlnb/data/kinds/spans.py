@@ -18,7 +18,7 @@ from ...core import XlnbError
 from .base import (Kind, Metric, checked_text, excerpt, is_blank, model_input, register_kind,
                                   replace_words, special_frame,
     window_room, windows)
-from .query import QUE, add_query, last_query, query_ids, uses_query
+from .query import query_ids
 from ..words import letter_end, words_of
 
 # %% ../../../nbs/data/kinds/21_spans.ipynb #8fbeb349
