@@ -339,7 +339,8 @@ def _start(tokenizer, o):
     if o.init is not None and _same_vocabulary(o.init, tokenizer): model = load_encoder(o.init).train()
     elif o.init is not None: model = _new_embeddings(o.init, tokenizer, o.overlap, o.seed)[0]
     else:
-        config = copy.deepcopy(o.config) or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4,
+        config = copy.deepcopy(o.config) or XLMRobertaConfig(hidden_size=256, num_hidden_layers=4,
+            num_attention_heads=4,
                                             intermediate_size=1024, type_vocab_size=1,
                                             max_position_embeddings=max(o.block_size, 256) + 2, pad_token_id=1)
         config.vocab_size = len(tokenizer)
