@@ -34,7 +34,7 @@ def encoder(tmp_path_factory):
     import torch
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-    from xlnb.models.pretraining import train_tokenizer
+    from xlnb.training.pretraining import train_tokenizer
     task, folder = get_task("lab-inference"), tmp_path_factory.mktemp("encoders") / "tiny"
     rows = [r for lang in ("en", "qal") for r in task.load(lang, "test", limit=100)]
     tokenizer = train_tokenizer([r["text_a"] for r in rows] + [r["text_b"] for r in rows], vocab_size=200)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'RANDOM', 'POOLINGS', 'trained_name', 'located', 'from_checkpoint', 'converted_revision', 'load_tokenizer',
-           'pooled', 'load_encoder', 'check_readable', 'further_file', 'body', 'masked_lm_head', 'masked_logits',
+           'pooled', 'further_file', 'load_encoder', 'check_readable', 'body', 'masked_lm_head', 'masked_logits',
            'longest_input', 'layers', 'encoder_fingerprint', 'encoder_revision']
 
 # %% ../../nbs/models/25_encoders.ipynb #dd1b1aa2
@@ -130,6 +130,15 @@ def pooled(
     m = mask[..., None].to(states.dtype)
     return (states * m).sum(1) / m.sum(1).clamp_min(1)
 
+# %% ../../nbs/models/25_encoders.ipynb #f5c5533b
+def further_file(
+    name: str, # as in `located`
+    file: str, # its path in the folder
+) -> Path|None:
+    "A further file of a checkpoint in a folder, None if it has none"
+    path = Path(located(name)[0])/file
+    return path if path.is_file() else None
+
 # %% ../../nbs/models/25_encoders.ipynb #ac475429
 def _pooling_in_files(name, config):
     "The pooling that the files of a checkpoint state"
@@ -227,15 +236,6 @@ def _keep_pooler(model, name):
     if getattr(model.base_model, 'pooler', 0) is None:
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
-
-# %% ../../nbs/models/25_encoders.ipynb #f5c5533b
-def further_file(
-    name: str, # as in `located`
-    file: str, # its path in the folder
-) -> Path|None:
-    "A further file of a checkpoint in a folder, None if it has none"
-    path = Path(located(name)[0])/file
-    return path if path.is_file() else None
 
 # %% ../../nbs/models/25_encoders.ipynb #6ff0162c
 def body(
