@@ -556,3 +556,61 @@ def test_processes_that_need_one_table_make_each_part_once(lab, tmp_path):
     make = lambda i: switch_table(task, rows, Slow(tokenizer, vocabs), tokenizer, LANGS[1:], shared=tmp_path, part=10).to_list()
     with ThreadPoolExecutor(3) as pool: tables = list(pool.map(make, range(3)))
     assert len(calls) == len(set(calls)) == 4 and tables[0] == tables[1] == tables[2]
+
+
+# --- nearest neighbours -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("more", [{}, dict(neighbour_context="sentence"), dict(neighbour_score="cosine", neighbour_centred=False), dict(neighbour_rerank=3),
+                                  dict(neighbour_layer=2, neighbour_words=50), dict(generator="current", plain_share=0.4)], ids=str)
+def test_neighbours_train_without_a_masked_lm_head(lab, more):
+    from transformers import XLMRobertaModel
+    body = XLMRobertaModel(lab[1].config).eval()
+    ctx = dataclasses.replace(context(lab, "lab-inference"), encoder=body)
+    run = run_method(SALT(candidates="neighbours", steps=4, **more), with_head(body, ctx.task), ctx)
+    assert run[-1].extra["switches"]["without_candidate"] == 0 and set(run[-1].extra["languages"]) == {"qal", "qcy"}
+    with pytest.raises(XlnbError, match="candidates='neighbours'"): make_table(SALT(), None, ctx)
+
+
+def test_neighbours_of_two_languages_with_one_space_are_the_gold_words(lab):
+    "Words whose vectors are those of their translations are found, and probabilities fall"
+    from xlnb.methods.salt.neighbours import NeighbourCandidates
+    n, r = 40, np.random.default_rng(0)
+    space = r.normal(size=(n, 32)).astype(np.float32)
+    letters = [chr(97 + i // 26) + chr(97 + i % 26) for i in range(n)]
+    class Told:  # vectors of x and of its translation xq are equal but for a shift of the language
+        tok, fingerprint = lab[0], "told"
+        def alone(self, words): return np.stack([space[letters.index(w[:2])] + 5.0 * (len(w) == 3) for w in words])
+    for options in (dict(), dict(score="cosine")):
+        find = NeighbourCandidates(Told(), {"en": [" ".join(letters)], "qal": [" ".join(w + "q" for w in letters)]}, **options)
+        got = find([Occurrence(w, 0, 2, ("qal",)) for w in letters])
+        assert [g["qal"][0][0] for g in got] == [w + "q" for w in letters]
+        assert all([p for _, p in g["qal"]] == sorted((p for _, p in g["qal"]), reverse=True) and len(g["qal"]) == 5 for g in got)
+
+
+def test_vectors_of_a_vocabulary_are_made_once_and_kept(lab, tmp_path, monkeypatch):
+    from xlnb.methods.salt.neighbours import WordVectors
+    ctx = dataclasses.replace(context(lab, "lab-inference", train_examples=12), shared=tmp_path)
+    first = make_table(SALT(candidates="neighbours"), None, ctx).to_list()
+    files = list(tmp_path.glob("vectors/*.npy"))
+    assert len(files) == 3
+    asked, original = [], WordVectors.alone
+    monkeypatch.setattr(WordVectors, "alone", lambda self, words: asked.append(len(words)) or original(self, words))
+    make_table(SALT(candidates="neighbours", rate=0.2, top_k=3), None, ctx)
+    assert list(tmp_path.glob("vectors/*.npy")) == files and len(asked) == 1, "only words of the rows are read"
+    shutil.rmtree(tmp_path / "switches")
+    assert make_table(SALT(candidates="neighbours"), None, ctx).to_list() == first
+    make_table(SALT(candidates="neighbours", neighbour_layer=2), None, ctx)
+    assert len(list(tmp_path.glob("vectors/*.npy"))) == 6
+
+
+def test_muse_is_a_folder_of_the_data_or_of_the_cache(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+    (tmp_path / "muse").mkdir()
+    (tmp_path / "muse" / "en-de.txt").write_text("dog\thund\ndog köter\n", encoding="utf-8")
+    assert read_dictionary("muse", ["de", "sw"], data=tmp_path) == {"de": {"dog": ["hund", "köter"]}}
+    m, cell = SALT(candidates="dictionary", dictionary="muse"), SimpleNamespace(task=small("lab-inference"), langs=("en", "de"), data=str(tmp_path))
+    before = m.fingerprint(cell)
+    (tmp_path / "muse" / "en-de.txt").write_text("dog hund\n")
+    assert m.fingerprint(cell) != before
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path))
+    assert read_dictionary("muse", ["de"], data="hub") == {"de": {"dog": ["hund"]}}
+    with pytest.raises(XlnbError, match="en-fr.txt.*muse"): read_dictionary("muse", ["fr"], data="hub")

@@ -347,7 +347,8 @@ def seal(
     folder, # whose files are all written
 ):
     "Mark a folder as completely written."
-    write_json(Path(folder)/_SEAL, {p.name: p.stat().st_size for p in Path(folder).iterdir() if p.name != _SEAL})
+    files = (p for p in Path(folder).iterdir() if p.is_file() and p.name != _SEAL)
+    write_json(Path(folder)/_SEAL, {p.name: p.stat().st_size for p in files})
 
 def sealed(
     folder,

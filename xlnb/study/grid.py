@@ -19,7 +19,8 @@ from tqdm import tqdm
 from ..core import XlnbError, nearest
 from ..data.tasks import get_task, task_as
 from ..languages import language
-from ..models.encoders import RANDOM, load_encoder, trained_name
+from ..data.kinds.base import featurize
+from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
 from .cell import Cell, CellRun, encoder_label, run_cell
 from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
                                  take_measures)
@@ -330,6 +331,7 @@ def run(self: Study,
     "Compute every cell that the store does not have, or has from other code"
     self._check_needs()
     keys, self.failed, root = self.keys(again=True), {}, self.store.root.resolve()
+    self._check_snapshots()
     if self.store.packed: return self._check_packed()
     _make_folder(root)
     jobs, stored = self.jobs(root), self.stored()
@@ -365,11 +367,34 @@ def _check_needs(self: Study):
         for r in self.recipes:
             for m in r.methods:
                 if lacks := m.needs(task): raise XlnbError(' '.join(lacks))
-    for r in self.recipes:
-        n = max((getattr(m, 'snapshots', 0) for m in r.after), default=0)
-        most = len(Snapshots.marks(r.during.steps)) if getattr(r.during, 'steps', None) else Snapshots.TIMES
+
+# %% ../../nbs/study/93_grid.ipynb #2486aeb5
+@patch
+def steps(self: Study,
+    cell: Cell,  # Of this study, after `keys()`
+) -> int:  # Optimiser steps of its fine-tuning, if nothing stops it early
+    "How long a run is, from its rows and its schedule"
+    during, budget = cell.recipe.during, cell.budget
+    if during.steps: return during.steps
+    rows = self._rows[cell.task].load(cell.task.source, 'train', data=cell.data, limit=budget.train_examples,
+                                      seed=budget.sample)
+    steps = during.steps_for(len(rows))
+    if steps >= 2 * Snapshots.TIMES: return steps
+    tokenizer = load_tokenizer(cell.encoder)
+    length = min(budget.max_length, longest_input(load_encoder(cell.encoder), tokenizer))
+    return during.steps_for(len(featurize(cell.task, rows, tokenizer, length, train=True)))
+
+@patch
+def _check_snapshots(self: Study):
+    "Refuse an average of more snapshots than a run has"
+    runs = {(c.task, c.encoder, c.recipe, c.budget): c for c in self.grid if c.task.kind.trains}
+    for cell in runs.values():
+        n = max((getattr(m, 'snapshots', 0) for m in cell.recipe.after), default=0)
+        if not n: continue
+        most = Snapshots.TIMES if n > Snapshots.TIMES else len(Snapshots.marks(self.steps(cell)))
         if n > most:
-            raise XlnbError(f"The recipe {r} asks for {n} snapshots of a run that has {most}: take {most} or less.")
+            raise XlnbError(f"The recipe {cell.recipe} asks for {n} snapshots of a run that has {most}: take {most} or "
+                            f"less, or a longer run.")
 
 # %% ../../nbs/study/93_grid.ipynb #ea5de1a7
 @patch

@@ -18,10 +18,10 @@ from ... import languages
 from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
 from ...core import XlnbError, atomic, cache_folder, device, digest, some
-from ...models.pretraining import pretrain, train_tokenizer
 from ...data.pairs import WORDS, word_pieces
 from ...data.words import is_unspaced, segmenter
 from ...training.losses import exact
+from ...training.pretraining import pretrain, train_tokenizer
 from ...training.schedule import best_precision
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-09
@@ -203,6 +203,5 @@ def _pretrain_teacher(out, how):
                               intermediate_size=how['intermediate'], type_vocab_size=1, max_position_embeddings=130,
                               pad_token_id=tokenizer.pad_token_id)
     training = {k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}
-    pretrain(texts, out, tokenizer, config=config, **training, half=True,
-             bf16=device() == 'cpu' or best_precision() == 'bf16')
-    shutil.rmtree(out/'checkpoints', ignore_errors=True)
+    precision = 'bf16' if device() == 'cpu' or best_precision() == 'bf16' else 'fp32'
+    pretrain(texts, out, tokenizer, config=config, **training, half=True, precision=precision)

@@ -6,9 +6,6 @@
 __all__ = ['candidate_precision', 'mechanism', 'gold_dictionary', 'candidate_precision_measure']
 
 # %% ../../../nbs/methods/salt/58_diagnostics.ipynb #cell-02
-import os
-from pathlib import Path
-
 import numpy as np, pandas as pd
 from datasets import Dataset
 
@@ -56,15 +53,11 @@ def mechanism(
 def gold_dictionary(
     ctx,              # a `Context`: task and mirror of the data
     langs: list,      # target languages
-    dictionary=None,  # a folder of MUSE pairs; that of the mirror if None
+    dictionary=None,  # as in `read_dictionary`; MUSE if None
 ) -> dict: # {language: {word: [translations]}}
-    "Translations to compare with: of the laboratory for its own tasks, else of a folder of MUSE pairs."
+    "Translations to compare with: of the laboratory for its own tasks, else MUSE pairs."
     if hasattr(ctx.task.loader, 'lab'): return read_dictionary('lab', langs, ctx.task.loader.lab)
-    dictionary = Path(dictionary or Path(ctx.data or os.environ.get('XLNB_DATA') or 'hub')/'muse')
-    if not dictionary.is_dir():
-        raise XlnbError(f"there is no gold dictionary for {ctx.task.name}: point XLNB_DATA (or data=) at a mirror with "
-                        f"the folder 'muse', or measure tasks of the laboratory")
-    return read_dictionary(dictionary, langs)
+    return read_dictionary(dictionary or 'muse', langs, data=ctx.data)
 
 # %% ../../../nbs/methods/salt/58_diagnostics.ipynb #cell-13
 def candidate_precision_measure(
@@ -73,7 +66,7 @@ def candidate_precision_measure(
     "Precision of the candidates that a cell was trained on, per language."
     m, ctx = run.cell.recipe.during, run.ctx
     if not hasattr(m, 'candidates'): raise XlnbError(f"{m.name} switches no words: measure candidate_precision of salt")
-    now = m.generator == 'current' and m.candidates in ('encoder', 'english')
+    now = m.generator == 'current' and m.candidates in ('encoder', 'neighbours', 'english')
     if now and (m.plain_share or run.cell.recipe.after):
         raise XlnbError("the encoder that made the candidates is gone: measure candidate_precision of "
                         "generator='pretrained', or of a recipe that ends with salt(plain_share=0)")
