@@ -13,7 +13,7 @@ from xlnb.data.kinds.query import QUE, add_query, query_ids, set_query_kinds, us
 from xlnb.data.tasks import Task
 from xlnb.evaluation.predict import decode, item_scores
 from xlnb.models.encoders import load_tokenizer
-from xlnb.models.pretraining import train_tokenizer
+from xlnb.training.pretraining import train_tokenizer
 
 SPAN, TAGS = Task('t', 'span'), Task('t', 'tags', ('O', 'B-X', 'I-X'))
 TEXTS = ['the old dog met a cat in New York and slept', 'who met the cat in New York ?', 'Ana sings', 'Paka analala'] * 4

@@ -154,3 +154,29 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(tmp_path):
 def mh_callback():
     from transformers import TrainerCallback
     return TrainerCallback
+
+
+@pytest.mark.parametrize("p1, size, kept", [(.3, 100, True), (.05, 100, False), (.3, 7_000_000, False)])
+def test_a_head_is_kept_with_its_card_if_it_is_small_and_translates_words(p1, size, kept, tmp_path):
+    import importlib.util, json
+    from pathlib import Path
+    spec = importlib.util.spec_from_file_location("tool", Path(__file__).parents[1] / "tools/me5_head.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    record = dict(text=dict(kept=[dict(lines=5)], removed=dict(xnli=2)), pieces=9, read=2e6, cool=[dict(step=1, loss=3., cpu=1800.)],
+                  masked=[dict(beside=False, accuracy=.25), dict(beside=True, accuracy=.5)], translation=[dict(context="beside", p1=p1, p5=.5)])
+    out = tmp_path / "out"
+    for name in ("head", "train"): (out / name).mkdir(parents=True)
+    (out / "options.json").write_text(json.dumps(dict(rank=24, steps=2)))
+    (out / "head/record.json").write_text(json.dumps(record))
+    (out / "train/result.json").write_text(json.dumps(dict(history=[dict(step=2, loss=4., tokens=10, cpu=1800.)])))
+    (out / "head/head.safetensors").write_bytes(b"0" * size)
+    if not kept:
+        with pytest.raises(SystemExit, match="not kept"): tool.keep(out, tmp_path / "kept")
+        return
+    tool.keep(out, tmp_path / "kept")
+    card = (tmp_path / "kept/README.md").read_text()
+    assert "P@1 0.300" in card and "1.00 core-hours" in card and "rank 24" in card
+    tool.collect(out, tmp_path / "store.json", "run")
+    stored = json.loads((tmp_path / "store.json").read_text())["runs"]["run"]
+    assert stored["finished"] and stored["history"] == [dict(step=2, loss=4., tokens=10, cpu=1800.)] and stored["masked"] == record["masked"]

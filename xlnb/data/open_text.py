@@ -6,7 +6,7 @@
 __all__ = ['OPEN_TEXT', 'EVALUATION_SETS', 'modern_russian', 'open_text', 'letters_of', 'sentences_of', 'evaluation_sentences',
            'without']
 
-# %% ../../nbs/data/34_open_text.ipynb #4a35a188
+# %% ../../nbs/data/34_open_text.ipynb #f57b1748
 import re, unicodedata
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import XlnbError
 
-# %% ../../nbs/data/34_open_text.ipynb #e8ef2707
+# %% ../../nbs/data/34_open_text.ipynb #a0443aa3
 _ALL = 'ar bg de el en es fr hi ru sw th tr ur vi zh'.split()
 
 OPEN_TEXT = {  # folder: (licence, column, {config: language})
@@ -32,7 +32,7 @@ def _files(root, folder, config='*'):
     if not found: raise XlnbError(f"{root} has no {folder}/{config}: point XLNB_DATA at a mirror that has it")
     return found
 
-# %% ../../nbs/data/34_open_text.ipynb #a6f3dfad
+# %% ../../nbs/data/34_open_text.ipynb #6ed1c417
 def modern_russian(
     text: str, # in the spelling before 1918
 ) -> str:
@@ -40,7 +40,7 @@ def modern_russian(
     text = text.translate(str.maketrans('ѣіѳѵѢІѲѴ', 'еифиЕИФИ'))
     return re.sub(r'(?<=\w)[ъЪ](?!\w)', '', text)
 
-# %% ../../nbs/data/34_open_text.ipynb #cc4a27ab
+# %% ../../nbs/data/34_open_text.ipynb #1d6a031c
 def open_text(
     root,         # folder of the mirror
     sets=None,    # names of `OPEN_TEXT`; all if None
@@ -57,7 +57,7 @@ def open_text(
     found = pd.concat(rows)
     return found[found.text.str.len() > 1].drop_duplicates(['lang', 'text'], ignore_index=True)
 
-# %% ../../nbs/data/34_open_text.ipynb #1f4fb75f
+# %% ../../nbs/data/34_open_text.ipynb #35d7a621
 def letters_of(
     text: str,
 ) -> str:
@@ -71,7 +71,7 @@ def sentences_of(
     parts = {letters_of(s) for s in re.split(r'(?<=[.!?。？！؟۔।])\s*|\n', text)} if len(text) > 24 else set()
     return {letters_of(text)} | {s for s in parts if len(s) >= 12}
 
-# %% ../../nbs/data/34_open_text.ipynb #838f18b0
+# %% ../../nbs/data/34_open_text.ipynb #44b4e680
 _NO_TEXT = 'id lang langs idx title ner_tags upos'.split()
 
 def _texts_in(table):
@@ -90,7 +90,7 @@ def evaluation_sentences(
         tables = (pd.read_parquet(f) for f in _files(root, name))
         yield name, set().union(*(sentences_of(t) for table in tables if len(table) for t in _texts_in(table)))
 
-# %% ../../nbs/data/34_open_text.ipynb #142157f7
+# %% ../../nbs/data/34_open_text.ipynb #75548881
 def without(
     text: pd.DataFrame, # from `open_text`
     sentences,          # from `evaluation_sentences`

@@ -6,7 +6,7 @@
 __all__ = ['UNSEEN', 'HEAD_FILE', 'Filling', 'LineDraws', 'Masker', 'RestrictedLoss', 'Adapter', 'MaskRow', 'Trained',
            'add_adapters', 'no_dropout', 'start_head', 'fit_head', 'head_tensors', 'add_head', 'save_head']
 
-# %% ../../nbs/models/35_me5_head.ipynb #4347d151
+# %% ../../nbs/models/35_me5_head.ipynb #6ed4ab3c
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from .. import languages
 from ..core import XlnbError, atomic, check_options, option, write_json
 
-# %% ../../nbs/models/35_me5_head.ipynb #c339cf15
+# %% ../../nbs/models/35_me5_head.ipynb #e2aafc15
 @dataclass(frozen=True)
 class Filling:
     "How text becomes rows with masks."
@@ -33,7 +33,7 @@ class Filling:
 
     def __post_init__(self): check_options(self)
 
-# %% ../../nbs/models/35_me5_head.ipynb #46e3023b
+# %% ../../nbs/models/35_me5_head.ipynb #293c43e2
 class LineDraws:
     "Draw number i -> pieces of a line, its length as an input, and whether it is shown first"
     column_names = 'input_ids', 'length', 'beside'
@@ -60,7 +60,7 @@ class LineDraws:
         ids = self.lists[l][r][:self.o.longest]
         return dict(input_ids=ids, length=(len(ids) + 2) * (1 + beside), beside=beside)
 
-# %% ../../nbs/models/35_me5_head.ipynb #0e39c3ac
+# %% ../../nbs/models/35_me5_head.ipynb #80a9f44a
 class Masker:
     "A collator: rows of `LineDraws` -> a batch with masks; labels are positions in `pieces`"
     def __init__(self,
@@ -86,7 +86,7 @@ class Masker:
         masked[other] = np.random.choice(self.pieces, other.sum())
         return masked, hit
 
-# %% ../../nbs/models/35_me5_head.ipynb #a120e13e
+# %% ../../nbs/models/35_me5_head.ipynb #ae518539
 def _row(self,
     row: dict, # of `LineDraws`
 ) -> tuple: # input ids and labels
@@ -107,7 +107,7 @@ def _call(self,
 
 Masker.row, Masker.__call__ = _row, _call
 
-# %% ../../nbs/models/35_me5_head.ipynb #568b2fcf
+# %% ../../nbs/models/35_me5_head.ipynb #a40b840c
 class RestrictedLoss:
     "The loss of a batch of `Masker`: cross-entropy over the pieces that occur"
     def __init__(self,
@@ -131,7 +131,7 @@ class RestrictedLoss:
         if torch.is_grad_enabled(): return loss, dict(mlm=loss)
         return loss, dict(mlm=loss, accuracy=(logits.argmax(-1) == wanted).float().mean())
 
-# %% ../../nbs/models/35_me5_head.ipynb #c262c30b
+# %% ../../nbs/models/35_me5_head.ipynb #9373cf7f
 class Adapter(nn.Linear):
     "A linear layer that stays, plus a low-rank one that trains"
     def __init__(self,
@@ -145,10 +145,12 @@ class Adapter(nn.Linear):
         self.a, self.b = nn.Parameter(torch.randn(rank, n) / n**.5), nn.Parameter(torch.zeros(m, rank))
 
     def forward(self, x):
-        if torch.is_autocast_enabled(x.device.type): x = x.to(torch.get_autocast_dtype(x.device.type))  # once, not twice
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind): x = x.to(torch.get_autocast_dtype(kind))  # once, not twice
         whole, low = super().forward(x).flatten(0, -2), F.linear(x, self.a).flatten(0, -2)
         return torch.addmm(whole, low, self.b.T * self.scale).view(*x.shape[:-1], self.out_features)
 
+# %% ../../nbs/models/35_me5_head.ipynb #772330b0
 class MaskRow(nn.Embedding):
     "Word embeddings that stay, plus a change of one row that trains"
     def __init__(self,
@@ -162,7 +164,7 @@ class MaskRow(nn.Embedding):
 
     def forward(self, ids): return super().forward(ids) + (ids == self.row)[..., None] * self.change
 
-# %% ../../nbs/models/35_me5_head.ipynb #43dac86b
+# %% ../../nbs/models/35_me5_head.ipynb #1fd8d924
 UNSEEN = -30. # bias of a piece that never occurred
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class Trained:
 
 _ADAPTED = {'query-value': ('query', 'value'), 'all': ('query', 'key', 'value', 'dense')}
 
-# %% ../../nbs/models/35_me5_head.ipynb #c0a29543
+# %% ../../nbs/models/35_me5_head.ipynb #4b1d719d
 def add_adapters(
     model,        # a `BertForMaskedLM`, changed in place
     mask_id: int, # id of `<mask>`
@@ -199,7 +201,7 @@ def no_dropout(model):
         if isinstance(m, nn.Dropout): m.p = 0.
         if hasattr(m, 'dropout_prob'): m.dropout_prob = 0.
 
-# %% ../../nbs/models/35_me5_head.ipynb #c980eeca
+# %% ../../nbs/models/35_me5_head.ipynb #a28d7aea
 def start_head(
     model,              # a `BertForMaskedLM`
     mask_id: int,       # id of `<mask>`
@@ -222,7 +224,7 @@ def start_head(
         p.requires_grad_(new or name.startswith(whole) or small and name.startswith('encoder.') and p.ndim == 1)
     return model
 
-# %% ../../nbs/models/35_me5_head.ipynb #daeac155
+# %% ../../nbs/models/35_me5_head.ipynb #75e37e87
 @torch.no_grad()
 def fit_head(
     model,              # a `BertForMaskedLM`, without masks yet
@@ -249,7 +251,7 @@ def fit_head(
     dense.bias.copy_(found[n] / size + 5.)  # gelu(5 + z) is 5 + z up to z = -3
     return model
 
-# %% ../../nbs/models/35_me5_head.ipynb #3b8de811
+# %% ../../nbs/models/35_me5_head.ipynb #9584ac9d
 HEAD_FILE = Path(languages.__file__).parent/'assets'/'me5_head'/'head.safetensors'
 
 def head_tensors(
@@ -268,7 +270,7 @@ def head_tensors(
         if p.requires_grad and name in start: out[f'change.{name}'] = p.detach() - start[name]
     return {k: v.contiguous() if k == 'pieces' else v.half().contiguous() for k, v in out.items()}
 
-# %% ../../nbs/models/35_me5_head.ipynb #287c2be3
+# %% ../../nbs/models/35_me5_head.ipynb #942813da
 @torch.no_grad()
 def add_head(
     model,                 # a `BertForMaskedLM` with the body that the head was made for
@@ -288,7 +290,7 @@ def add_head(
     if 'row' in t: body['embeddings.word_embeddings.weight'][mask_id].add_(t['row'])
     return model.eval()
 
-# %% ../../nbs/models/35_me5_head.ipynb #2da2ff57
+# %% ../../nbs/models/35_me5_head.ipynb #9a8ec0f6
 def save_head(
     folder,        # of the head
     tensors: dict, # from `head_tensors`

@@ -50,6 +50,8 @@ class Stage:
     # small records of the method, stored with the result; or a function of the result that makes them
     extra: Any = field(default_factory=dict)
     view: Callable|None = None               # the model -> a module that holds it and answers the stage's batches
+    shuffle: bool = True                     # False: the rows are drawn already, and come in their own order
+    groups: Callable|None = None             # the model -> groups of parameters with a rate of their own, as in PyTorch
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):
@@ -75,13 +77,17 @@ class EpochSampler(torch.utils.data.Sampler):
         lengths,          # of each, or None
         batch_size: int,
         seed: int,        # with `epoch` it decides the order
-    ): self.n, self.lengths, self.batch_size, self.seed, self.epoch = n, lengths, batch_size, seed, 0
+        shuffle: bool = True, # False: the rows in their own order
+    ):
+        self.n, self.lengths, self.batch_size, self.seed, self.epoch = n, lengths, batch_size, seed, 0
+        self.shuffle = shuffle
 
     def __len__(self): return self.n
 
     def __iter__(self):
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if self.lengths is None: order = torch.randperm(self.n, generator=g).tolist()
+        if not self.shuffle: order = range(self.n)
+        elif self.lengths is None: order = torch.randperm(self.n, generator=g).tolist()
         else:
             order, b = get_length_grouped_indices(self.lengths, self.batch_size, generator=g), self.batch_size
             full = [order[i:i+b] for i in range(0, self.n - self.n % b, b)]
@@ -205,10 +211,18 @@ def get_decay_parameter_names(self: StageTrainer, model):
     return [name for name in Trainer.get_decay_parameter_names(self, model) if name not in still]
 
 @patch
+def create_optimizer(self: StageTrainer, *args, **kwargs):
+    "Groups of parameters with rates of their own, where the stage has some"
+    if self.optimizer is None and self.stage.groups:
+        cls, options = self.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer = cls(self.stage.groups(self.bare), **options)
+    return Trainer.create_optimizer(self, *args, **kwargs)
+
+@patch
 def _get_train_sampler(self: StageTrainer, train_dataset=None):
     "The order of the rows: of one epoch after the other"
     data, rows = self.stage.data, self._train_batch_size * self.args.gradient_accumulation_steps  # of a step
-    self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed)
+    self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed, self.stage.shuffle)
     return self._sampler
 
 # %% ../../nbs/training/32_trainer.ipynb #b51e71ae
