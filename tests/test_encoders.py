@@ -11,7 +11,7 @@ from xlnb.models.encoders import (body, encoder_fingerprint, encoder_revision, l
 from xlnb.models.heads import load_finetuned, save_encoder, with_head
 from xlnb.data.kinds.base import featurize
 from xlnb.evaluation.predict import cloze_scores
-from xlnb.models.pretraining import pack, pretrain, train_tokenizer
+from xlnb.training.pretraining import MaskedLM, pack, pretrain, train_tokenizer
 from xlnb.core import XlnbError
 
 WORDS = "cat dog fish mat red sleeps eats the a on under big small katze hund fisch paka mbwa samaki".split()
@@ -19,7 +19,7 @@ def sentences(n, seed=0):
     r = random.Random(seed)
     return [' '.join(r.choice(WORDS) for _ in range(r.randint(2, 9))) for _ in range(n)]
 TEXTS = dict(en=sentences(300, 1), sw=sentences(60, 2))
-RUN = dict(steps=16, batch_size=4, block_size=24, lr=3e-3, save_steps=4, save_total_limit=9, logging_steps=1, disable_tqdm=True)
+RUN = dict(steps=16, batch_size=4, block_size=24, lr=3e-3, save_steps=4, logging_steps=1, progress=False)
 def config(): return XLMRobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=66, type_vocab_size=1, pad_token_id=1)
 def losses(log): return {r['step']: r['loss'] for r in log if 'loss' in r}
 
@@ -38,20 +38,32 @@ def test_packing_loses_nothing(tok, size):
     got = [i for i in flat[:, 1:].reshape(-1) if i != tok.pad_token_id]
     assert got == [i for t in texts for i in tok(t, add_special_tokens=False).input_ids + [tok.sep_token_id]]
 
-def test_resumed_run_is_the_uninterrupted_one(run, tok, tmp_path):
+def stopped_after(steps, out, tok, monkeypatch):
+    "A run that is stopped within a step, as by a power cut"
+    done, whole = [], MaskedLM.forward
+    def forward(self, model, batch):
+        done.append(1)
+        if len(done) > steps: raise KeyboardInterrupt
+        return whole(self, model, batch)
+    monkeypatch.setattr(MaskedLM, 'forward', forward)
+    with pytest.raises(KeyboardInterrupt): pretrain(TEXTS, out, tok, config=config(), **RUN)
+    monkeypatch.undo()
+    return out/'training'/f'checkpoint-{steps // 4 * 4}'
+
+def test_resumed_run_is_the_uninterrupted_one(run, tok, tmp_path, monkeypatch):
     out, log = run
-    part = tmp_path/'part'; shutil.copytree(out, part)
-    for n in (12, 16): shutil.rmtree(part/'checkpoints'/f'checkpoint-{n}')
+    part = tmp_path/'part'
+    assert stopped_after(10, part, tok, monkeypatch).exists()
     again = pretrain(TEXTS, part, tok, config=config(), **RUN)
     assert losses(again) == losses(log)
     a, b = load_encoder(out).state_dict(), load_encoder(part).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
-def test_half_written_training_checkpoint_is_passed_over(run, tok, tmp_path):
+def test_half_written_training_checkpoint_is_passed_over(run, tok, tmp_path, monkeypatch):
     out, log = run
-    part = tmp_path/'part'; shutil.copytree(out, part)
-    (part/'checkpoints'/'checkpoint-16'/'trainer_state.json').unlink()
-    with pytest.warns(UserWarning, match='half-written'): again = pretrain(TEXTS, part, tok, config=config(), **RUN)
+    last = stopped_after(10, tmp_path/'part', tok, monkeypatch)
+    (last/'trainer_state.json').unlink()
+    with pytest.warns(UserWarning, match='half written'): again = pretrain(TEXTS, tmp_path/'part', tok, config=config(), **RUN)
     assert losses(again) == losses(log)
 
 SCRIPT = """
@@ -64,7 +76,7 @@ def test_killed_run_goes_on(run, tok, tmp_path):
     out, log = run; part = tmp_path/'killed'
     p = subprocess.Popen([sys.executable, '-c', SCRIPT.format(tests=str(Path(__file__).parent), out=str(part))], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     end = time.time() + 120
-    while p.poll() is None and time.time() < end and not list((part/'checkpoints').glob('checkpoint-*/trainer_state.json')): time.sleep(.02)
+    while p.poll() is None and time.time() < end and not list((part/'training').glob('checkpoint-*/complete.json')): time.sleep(.02)
     if p.poll() is None: p.send_signal(signal.SIGKILL)
     p.wait()
     with warnings.catch_warnings():
@@ -91,7 +103,7 @@ def test_new_embeddings_under_an_old_body(tok, tmp_path):
     "While the body is frozen it does not change by a bit; afterwards it does"
     bert = BertModel(BertConfig(vocab_size=len(tok), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64))
     bert.save_pretrained(tmp_path/'bert'); tok.save_pretrained(tmp_path/'bert')
-    kw = RUN | dict(steps=6, save_strategy='no')
+    kw = RUN | dict(steps=6)
     pretrain(TEXTS, tmp_path/'a', tok, init=str(tmp_path/'bert'), freeze_body_steps=6, **kw)
     pretrain(TEXTS, tmp_path/'b', tok, init=str(tmp_path/'bert'), freeze_body_steps=3, **kw)
     old, a, b = bert.encoder.state_dict(), *(load_encoder(tmp_path/x).base_model.encoder.state_dict() for x in 'ab')
@@ -103,7 +115,7 @@ def test_bad_text(bad, tok, tmp_path):
     with pytest.raises(XlnbError): pretrain(bad, tmp_path/'x', tok, config=config(), **RUN)
 
 def test_text_files_and_datasets(tok, tmp_path):
-    (tmp_path/'a.txt').write_text('\n'.join(TEXTS['en'][:40])); kw = RUN | dict(steps=2, save_strategy='no')
+    (tmp_path/'a.txt').write_text('\n'.join(TEXTS['en'][:40])); kw = RUN | dict(steps=2)
     a = pretrain(tmp_path/'a.txt', tmp_path/'a', tok, config=config(), **kw)
     b = pretrain(Dataset.from_dict(dict(text=TEXTS['en'][:40])), tmp_path/'b', tok, config=config(), **kw)
     c = pretrain(TEXTS['en'][:40], tmp_path/'c', tok, config=config(), **kw)

@@ -98,7 +98,7 @@ def _rows(kind):
 
 @pytest.fixture(scope="module")
 def tiny():
-    from xlnb.models.pretraining import train_tokenizer
+    from xlnb.training.pretraining import train_tokenizer
     tok = train_tokenizer(TEXT * 5, vocab_size=60)
     torch.manual_seed(0)
     config = XLMRobertaConfig(vocab_size=len(tok), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,

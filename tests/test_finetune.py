@@ -7,7 +7,7 @@ from xlnb.models.heads import with_head
 from xlnb.core import XlnbError
 from xlnb.evaluation.predict import validation
 from xlnb.methods.finetune import FineTune
-from xlnb.models.pretraining import train_tokenizer
+from xlnb.training.pretraining import train_tokenizer
 from xlnb.data.tasks import get_task
 from xlnb.training.stage import Budget, Context, Method, run_method
 

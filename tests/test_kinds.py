@@ -13,7 +13,7 @@ from xlnb.data.kinds.query import QUE, add_query, query_ids, set_query_kinds, us
 from xlnb.data.tasks import Task
 from xlnb.evaluation.predict import decode, item_scores
 from xlnb.models.encoders import load_tokenizer
-from xlnb.models.pretraining import train_tokenizer
+from xlnb.training.pretraining import train_tokenizer
 
 SPAN, TAGS = Task('t', 'span'), Task('t', 'tags', ('O', 'B-X', 'I-X'))
 TEXTS = ['the old dog met a cat in New York and slept', 'who met the cat in New York ?', 'Ana sings', 'Paka analala'] * 4
@@ -385,3 +385,24 @@ def test_a_kind_says_what_fills_its_gap(lab):
         assert of('riddle', dict(id='1', riddle='a ___ eats .', answers=['dog', 'red cat'], label=1)) == of('cloze', plain)
     finally: KINDS.pop('riddle', None)
     with pytest.raises(XlnbError, match='no gap.*verbaliser'): kind_of(SPAN).prompt(SPAN, {})
+
+
+@pytest.mark.parametrize('kind', ['masked', 'seq2seq'])
+def test_a_label_scorer_holds_the_model(kind, lab, tmp_path):
+    "A module around it: what trains in one is in the other, the model itself is not changed, and is not copied"
+    import torch
+    from transformers import MT5Config, MT5ForConditionalGeneration
+    from xlnb.evaluation.scoring import LabelScorer, as_label_scorer
+    from xlnb.models.encoders import load_encoder
+    torch.manual_seed(0)
+    model = load_encoder('lab') if kind == 'masked' else MT5ForConditionalGeneration(MT5Config(vocab_size=len(lab), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, pad_token_id=1)).eval()
+    was, keys = type(model), {*vars(model)}
+    scores = as_label_scorer(model)
+    assert isinstance(scores, LabelScorer) and scores.model is model and as_label_scorer(scores) is scores and not isinstance(scores, was)
+    assert type(model) is was and {*vars(model)} == keys and vars(scores) is not vars(model)
+    assert {id(p) for p in scores.parameters()} == {id(p) for p in model.parameters()} and scores.config is model.config and scores.device == model.device
+    scores.train(); assert model.training
+    ids = torch.tensor([lab('the dog sleeps')['input_ids']])
+    more = {} if kind == 'masked' else dict(decoder_input_ids=ids[:, :2])
+    scores.eval()
+    assert torch.equal(scores(input_ids=ids, **more).logits, model(input_ids=ids, **more).logits)

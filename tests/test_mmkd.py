@@ -45,7 +45,7 @@ def text(): return parallel_text(Lab().parallel(40, list(LANGS)), "sib200")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     "A folder with a tiny English teacher"
-    from xlnb.models.pretraining import train_tokenizer
+    from xlnb.training.pretraining import train_tokenizer
     tokenizer = train_tokenizer(Lab().corpus("en", 200), 300)
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("teacher")

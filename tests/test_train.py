@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback, get_linear_schedule_with_warmup
 
 from toy_stage import Pulled, collate, encoder, headed, noisy_collate, rows, same, stage, weights
@@ -349,18 +350,28 @@ def test_bad_input(change, message):
     with pytest.raises(XlnbError, match=message): run_stage(s, encoder(), seed=0)
 
 
-def test_a_stage_may_see_the_model_otherwise():
-    "A view with the same weights is trained and predicts; the model that was given is the result"
-    seen = []
-    class Seen(type(encoder())):
-        def forward(self, *args, **kwargs): seen.append(self.training); return super().forward(*args, **kwargs)
-    def view(model):
-        out = Seen.__new__(Seen)
-        out.__dict__ = model.__dict__
-        return out
-    s = stage(64, max_steps=4, eval_steps=4); s.view = view
-    plain = stage(64, max_steps=4, eval_steps=4)
+class Seen(torch.nn.Module):
+    "Holds a model and remembers how it was asked"
+    def __init__(self, model): super().__init__(); self.model, self.config, self.modes = model, model.config, []
+    def forward(self, **inputs): self.modes.append(self.training); return self.model(**inputs)
+
+
+def test_a_stage_may_see_the_model_otherwise(tmp_path):
+    "A view that holds the model is trained, predicts and resumes; the model that was given is the result, and is what is kept"
+    views, ends = [], {}
+    def view(model): views.append(Seen(model)); return views[-1]
+    def run(out=None, view=None, callbacks=(), **options):
+        s = stage(64, max_steps=8, eval_steps=4, **options); s.view = view
+        return run_stage(s, encoder(), out, seed=1, callbacks=callbacks)
     model = encoder()
-    r = run_stage(s, model, seed=1)
-    assert r.model is model and type(model) is not Seen and {True, False} == {*seen}
-    assert same(weights(model), weights(run_stage(plain, encoder(), seed=1).model))
+    s = stage(64, max_steps=8, eval_steps=4); s.view = view
+    r = run_stage(s, model, tmp_path / "view", seed=1)
+    assert r.model is model and {True, False} == {*views[0].modes}
+    plain = run(tmp_path / "plain")
+    assert same(weights(model), weights(plain.model)) and [h.get("eval_accuracy") for h in r.history] == [h.get("eval_accuracy") for h in plain.history]
+    kept = [load_file(tmp_path / k / "model/model.safetensors") for k in ("view", "plain")]
+    assert same(*kept)
+    again = run(tmp_path / "view", view)
+    assert same(weights(again.model), weights(model))
+    with pytest.raises(KeyboardInterrupt): run(tmp_path / "cut", view, [Stop(6)], save_steps=3)
+    assert same(weights(run(tmp_path / "cut", view, save_steps=3).model), weights(model))

@@ -13,7 +13,7 @@ from xlnb.models.heads import with_head
 from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.finetune import FineTune
 from xlnb.data.parallel import parallel_text
-from xlnb.models.pretraining import train_tokenizer
+from xlnb.training.pretraining import train_tokenizer
 from xlnb.data.tasks import own_task
 from xlnb.training.schedule import Budget
 from xlnb.training.stage import Context, run_method, run_stage

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from xlnb.data.tasks import get_task
-from xlnb.models.pretraining import train_tokenizer
+from xlnb.training.pretraining import train_tokenizer
 
 mirror = pytest.mark.skipif(not os.environ.get("XLNB_DATA"), reason="XLNB_DATA is not set: real text comes from the mirror of the benchmarks")
 

@@ -8,7 +8,7 @@ _NAMES = {  # module: what is public of it; "new=old" where it has another name 
     "data.parallel": "parallel_text",
     "models.encoders": "load_encoder",
     "models.heads": "load_finetuned save_finetuned",
-    "models.pretraining": "pretrain",
+    "training.pretraining": "pretrain",
     "training.schedule": "Budget Schedule",
     "training.stage": "Method",
     "training.trainer": "predict",

@@ -168,6 +168,7 @@ def _show(results, folder, args) -> int:
     if args.json: _print_json(paths, failed)
     else:
         for task in items.task.unique(): _print_scores(task, results.table(task))
+        if 'primary.csv' in paths: print('\nPrimary contrasts of the plan:', *results.primary().sentence, sep='\n- ')
         if 'differences.csv' in paths:
             print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
         print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')),
@@ -234,7 +235,7 @@ def _pretrain(args) -> int:
     "Command `pretrain`"
     texts = _texts(args.text)
     from xlnb.models.encoders import load_tokenizer
-    from xlnb.models.pretraining import pretrain
+    from xlnb.training.pretraining import pretrain
     from transformers import XLMRobertaConfig
     shape = dict(num_hidden_layers=args.layers, hidden_size=args.hidden, num_attention_heads=max(1, args.hidden // 64),
                  intermediate_size=4 * args.hidden)
@@ -242,7 +243,7 @@ def _pretrain(args) -> int:
                    vocab_size=args.vocab_size,
                    config=None if args.init else XLMRobertaConfig(**shape), init=args.init, steps=args.steps,
                    batch_size=args.batch_size,
-                   block_size=args.block_size, lr=args.lr, bf16=args.bf16, half=args.half, seed=args.seed)
+                   block_size=args.block_size, lr=args.lr, precision=args.precision, half=args.half, seed=args.seed)
     losses = [l['loss'] for l in log if 'loss' in l]
     if args.json: print(json.dumps(dict(out=args.out, steps=args.steps, loss=losses[-1] if losses else None)))
     else:
@@ -315,7 +316,7 @@ goes on when the same call is made again.
 
 examples:
   xlnb pretrain --text en.txt sw.txt --out my-encoder
-  xlnb pretrain --text en=en.txt sw=sw.txt --out my-encoder --steps 20000 --layers 6 --hidden 384 --bf16
+  xlnb pretrain --text en=en.txt sw=sw.txt --out my-encoder --steps 20000 --layers 6 --hidden 384 --precision bf16
 """
 
 def _pretrain_options(p):
@@ -331,7 +332,8 @@ def _pretrain_options(p):
         p.add_argument(f'--{name}', type=_count, default=default, metavar='N', help=f'{text} ({default})')
     p.add_argument('--lr', type=float, default=5e-4, metavar='X', help='learning rate (5e-4)')
     p.add_argument('--seed', type=int, default=0, metavar='N', help='seed (0)')
-    p.add_argument('--bf16', action='store_true', help='mixed precision')
+    p.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'),
+                   help='of the training; auto is bf16 for larger models on a GPU that has it')
     p.add_argument('--half', action='store_true', help='store the weights in 16 bits')
 
 # %% ../nbs/98_cli.ipynb #34aa5f59

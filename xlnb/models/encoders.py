@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASSETS', 'RANDOM', 'POOLINGS', 'trained_name', 'located', 'from_checkpoint', 'converted_revision', 'load_tokenizer',
-           'pooled', 'load_encoder', 'check_readable', 'further_file', 'body', 'masked_lm_head', 'masked_logits',
+           'pooled', 'further_file', 'load_encoder', 'check_readable', 'body', 'masked_lm_head', 'masked_logits',
            'longest_input', 'layers', 'encoder_fingerprint', 'encoder_revision']
 
 # %% ../../nbs/models/25_encoders.ipynb #dd1b1aa2
@@ -20,6 +20,7 @@ from transformers.utils import logging as hf_logging
 from .. import languages
 from ..core import XlnbError, digest, file_digest
 from .me5 import ME5_SMALL, me5_small
+from .me5_head import HEAD_FILE, add_head
 
 # %% ../../nbs/models/25_encoders.ipynb #3fbc4940
 ASSETS, RANDOM = Path(languages.__file__).parent/'assets', 'random:'
@@ -129,6 +130,15 @@ def pooled(
     m = mask[..., None].to(states.dtype)
     return (states * m).sum(1) / m.sum(1).clamp_min(1)
 
+# %% ../../nbs/models/25_encoders.ipynb #f5c5533b
+def further_file(
+    name: str, # as in `located`
+    file: str, # its path in the folder
+) -> Path|None:
+    "A further file of a checkpoint in a folder, None if it has none"
+    path = Path(located(name)[0])/file
+    return path if path.is_file() else None
+
 # %% ../../nbs/models/25_encoders.ipynb #ac475429
 def _pooling_in_files(name, config):
     "The pooling that the files of a checkpoint state"
@@ -168,8 +178,10 @@ def load_encoder(
     if lost:
         raise XlnbError(f"{name} lacks weights of the encoder itself ({len(lost)}, such as {lost[0]}): the checkpoint "
                         f"is incomplete, copy it again")
-    if missing and head == 'masked_lm': raise XlnbError(_no_masked_lm(name))
-    if missing: model = model.base_model
+    if missing and head == 'masked_lm':
+        if str(name) != ME5_SMALL or not HEAD_FILE.exists(): raise XlnbError(_no_masked_lm(name))
+        add_head(model, HEAD_FILE)
+    elif missing: model = model.base_model
     if any('pooler' in k for k in info['unexpected_keys']): _keep_pooler(model, name)
     if pooling := _trained_pooling(name, model.config): model.config.pooling = pooling
     if (file := further_file(name, 'pointer.safetensors')):
@@ -224,15 +236,6 @@ def _keep_pooler(model, name):
     if getattr(model.base_model, 'pooler', 0) is None:
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
-
-# %% ../../nbs/models/25_encoders.ipynb #f5c5533b
-def further_file(
-    name: str, # as in `located`
-    file: str, # its path in the folder
-) -> Path|None:
-    "A further file of a checkpoint in a folder, None if it has none"
-    path = Path(located(name)[0])/file
-    return path if path.is_file() else None
 
 # %% ../../nbs/models/25_encoders.ipynb #6ff0162c
 def body(

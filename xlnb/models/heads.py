@@ -94,27 +94,6 @@ def head_of(
         raise XlnbError(f"no head {name!r} for tasks of kind {str(task.kind)!r}: the heads are {some(HEADS)}")
     return HEADS[name]
 
-# %% ../../nbs/models/26_heads.ipynb #00b16eff
-def with_head(
-    encoder: str|PreTrainedModel, # Hub id, folder, 'lab', or an encoder in memory
-    task,                         # a `Task`: its kind and labels decide the head
-    seed: int = 0,                # of the head's first weights
-    pooling: str = 'auto',        # of a classification head: 'first', 'mean', or 'auto': as trained, where the head can
-) -> PreTrainedModel: # in evaluation mode
-    "A copy of the encoder with a new head for the task; the body's weights are the encoder's"
-    head = head_of(task)
-    if not isinstance(encoder, PreTrainedModel): encoder = load_encoder(encoder)
-    model = _new_model(head, _config_for(encoder, task, head, pooling), seed)
-    if isinstance(model, _MeanPooled) and not model.takes_mean():
-        if pooling == 'mean':
-            raise XlnbError(f"the head of a {type(model).__mro__[2].__name__} can't be given a mean: choose "
-                            "pooling='first', or 'auto'")
-        model = _new_model(head, _config_for(encoder, task, head, 'first'), seed)
-    if head is HEADS['masked_lm']: _copy_all(encoder, model)
-    else: _copy_body(encoder, model)
-    if hasattr(encoder, 'pointer') and hasattr(model, 'pointer'): model.pointer = copy.deepcopy(encoder.pointer)
-    return model.eval()
-
 # %% ../../nbs/models/26_heads.ipynb #62010914
 def _config_for(encoder, task, head, pooling):
     "The encoder's configuration, with what the head needs"
@@ -158,6 +137,27 @@ register_head('multiple_choice', Head(MODEL_FOR_MULTIPLE_CHOICE_MAPPING))
 register_head('span', Head(MODEL_FOR_QUESTION_ANSWERING_MAPPING, False, _with_pointer))
 register_head('token', Head(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, True))
 register_head('masked_lm', Head(MODEL_FOR_MASKED_LM_MAPPING))
+
+# %% ../../nbs/models/26_heads.ipynb #00b16eff
+def with_head(
+    encoder: str|PreTrainedModel, # Hub id, folder, 'lab', or an encoder in memory
+    task,                         # a `Task`: its kind and labels decide the head
+    seed: int = 0,                # of the head's first weights
+    pooling: str = 'auto',        # of a classification head: 'first', 'mean', or 'auto': as trained, where the head can
+) -> PreTrainedModel: # in evaluation mode
+    "A copy of the encoder with a new head for the task; the body's weights are the encoder's"
+    head = head_of(task)
+    if not isinstance(encoder, PreTrainedModel): encoder = load_encoder(encoder)
+    model = _new_model(head, _config_for(encoder, task, head, pooling), seed)
+    if isinstance(model, _MeanPooled) and not model.takes_mean():
+        if pooling == 'mean':
+            raise XlnbError(f"the head of a {type(model).__mro__[2].__name__} can't be given a mean: choose "
+                            "pooling='first', or 'auto'")
+        model = _new_model(head, _config_for(encoder, task, head, 'first'), seed)
+    if head is HEADS['masked_lm']: _copy_all(encoder, model)
+    else: _copy_body(encoder, model)
+    if hasattr(encoder, 'pointer') and hasattr(model, 'pointer'): model.pointer = copy.deepcopy(encoder.pointer)
+    return model.eval()
 
 # %% ../../nbs/models/26_heads.ipynb #870dbe88
 def pointer_logits(

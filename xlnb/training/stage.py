@@ -188,12 +188,10 @@ def run_stage(
 ) -> StageResult: # the model, history and cost
     "Train `model` on a stage, resuming what an earlier call left in `out`."
     _check(stage)
-    seen = stage.view(model) if stage.view else model
     if out is None:
         with tempfile.TemporaryDirectory() as tmp:
-            res = _run(stage, seen, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
-    else: res = _run(stage, seen, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
-    return dataclasses.replace(res, model=model)
+            return _run(stage, model, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
+    return _run(stage, model, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
 
 # %% ../../nbs/training/33_stage.ipynb #814458b6
 def _run(stage, model, out, seed, progress, callbacks, save_minutes, keep):

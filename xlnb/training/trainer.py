@@ -49,7 +49,9 @@ class Stage:
     guarded: bool = False
     # small records of the method, stored with the result; or a function of the result that makes them
     extra: Any = field(default_factory=dict)
-    view: Callable|None = None               # the model -> one of the same weights that answers the stage's batches
+    view: Callable|None = None               # the model -> a module that holds it and answers the stage's batches
+    shuffle: bool = True                     # False: the rows are drawn already, and come in their own order
+    groups: Callable|None = None             # the model -> groups of parameters with a rate of their own, as in PyTorch
 
 # %% ../../nbs/training/32_trainer.ipynb #8c63e59f
 class StageStopped(Exception):
@@ -75,13 +77,17 @@ class EpochSampler(torch.utils.data.Sampler):
         lengths,          # of each, or None
         batch_size: int,
         seed: int,        # with `epoch` it decides the order
-    ): self.n, self.lengths, self.batch_size, self.seed, self.epoch = n, lengths, batch_size, seed, 0
+        shuffle: bool = True, # False: the rows in their own order
+    ):
+        self.n, self.lengths, self.batch_size, self.seed, self.epoch = n, lengths, batch_size, seed, 0
+        self.shuffle = shuffle
 
     def __len__(self): return self.n
 
     def __iter__(self):
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if self.lengths is None: order = torch.randperm(self.n, generator=g).tolist()
+        if not self.shuffle: order = range(self.n)
+        elif self.lengths is None: order = torch.randperm(self.n, generator=g).tolist()
         else:
             order, b = get_length_grouped_indices(self.lengths, self.batch_size, generator=g), self.batch_size
             full = [order[i:i+b] for i in range(0, self.n - self.n % b, b)]
@@ -126,6 +132,26 @@ class _Joint(torch.nn.Module):
         self.model, self.objective, self.config = model, objective, model.config
     def forward(self, batch): return self.objective(self.model, batch)
 
+# %% ../../nbs/training/32_trainer.ipynb #cell-45
+class _Flow(TrainerCallback):
+    "When to save and log, and which epoch the sampler is in."
+    def __init__(self, trainer, seconds):
+        self.trainer, self.seconds, self.saved, self.clock, self.overdue = trainer, seconds, 0, time.monotonic(), False
+    def late(self): return time.monotonic() - self.clock > self.seconds
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.saved, self.trainer._start = state.global_step, time.perf_counter()
+        spent = [h for h in state.log_history if 'seconds' in h]
+        if spent: self.trainer._before = spent[-1]['tokens'], spent[-1]['seconds']
+    def on_epoch_begin(self, args, state, control, **kwargs): self.trainer._sampler.epoch = int(state.epoch or 0)
+    def on_step_end(self, args, state, control, **kwargs):
+        # evaluated right after: no checkpoint between
+        pending = args.eval_strategy == 'epoch' and state.epoch == int(state.epoch)
+        if not (pending or control.should_evaluate or control.should_training_stop):
+            control.should_save = self.overdue or state.global_step - self.saved >= args.save_steps
+        control.should_log |= control.should_save or control.should_evaluate or control.should_training_stop
+    def on_save(self, args, state, control, **kwargs):
+        self.saved, self.clock, self.overdue = state.global_step, time.monotonic(), False
+
 # %% ../../nbs/training/32_trainer.ipynb #52f228ff
 class StageTrainer(Trainer):
     "`transformers.Trainer` that minimises a stage's loss and logs its parts."
@@ -138,7 +164,8 @@ class StageTrainer(Trainer):
     ):
         self.stage, self._parts, self._tokens, self._steps, self._before = stage, {}, 0, 0., (0, 0.)
         self._flow, self._shares, self.bare = _Flow(self, save_minutes*60), [], model
-        joint = _Joint(model, stage.loss) if isinstance(stage.loss, Objective) else model
+        self.seen = stage.view(model) if stage.view else model
+        joint = _Joint(self.seen, stage.loss) if isinstance(stage.loss, Objective) else self.seen
         super().__init__(model=joint, args=args, train_dataset=_Rows(stage.data), eval_dataset=stage.eval_data,
             data_collator=_Collate(stage.collator, args.seed), callbacks=[self._flow, *callbacks])
         self.model_accepts_loss_kwargs = False # losses are means of their batch: `_weigh` says what each counts
@@ -150,11 +177,6 @@ class StageTrainer(Trainer):
         return next((k for k in ('bf16', 'fp16') if getattr(self.args, k)), 'fp32')
 
     def floating_point_ops(self, inputs): return 0 # counting parameters at every step costs more than a small step
-
-    def _get_train_sampler(self, train_dataset=None):
-        data, rows = self.stage.data, self._train_batch_size * self.args.gradient_accumulation_steps  # of a step
-        self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed)
-        return self._sampler
 
 # %% ../../nbs/training/32_trainer.ipynb #ff7ace4f
 @patch
@@ -187,6 +209,21 @@ def get_decay_parameter_names(self: StageTrainer, model):
     partly = partly_frozen(self.bare, self.stage.schedule.frozen) if self.stage.schedule else None
     still = {name for name, p in model.named_parameters() if p is partly}
     return [name for name in Trainer.get_decay_parameter_names(self, model) if name not in still]
+
+@patch
+def create_optimizer(self: StageTrainer, *args, **kwargs):
+    "Groups of parameters with rates of their own, where the stage has some"
+    if self.optimizer is None and self.stage.groups:
+        cls, options = self.get_optimizer_cls_and_kwargs(self.args)
+        self.optimizer = cls(self.stage.groups(self.bare), **options)
+    return Trainer.create_optimizer(self, *args, **kwargs)
+
+@patch
+def _get_train_sampler(self: StageTrainer, train_dataset=None):
+    "The order of the rows: of one epoch after the other"
+    data, rows = self.stage.data, self._train_batch_size * self.args.gradient_accumulation_steps  # of a step
+    self._sampler = EpochSampler(len(data), _lengths(data), rows, self.args.seed, self.stage.shuffle)
+    return self._sampler
 
 # %% ../../nbs/training/32_trainer.ipynb #b51e71ae
 @patch
@@ -296,7 +333,7 @@ def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key
     me, n = self.args.process_index, self.args.world_size
     own = data if n == 1 else _Rows(data).take(list(range(me, len(data), n)))
     res = self._eval_loss(own) if self.stage.compute_metrics is None else \
-        predict(self.bare, own, self.stage.collator, self.args.eval_batch_size, precision=self.precision)
+        predict(self.seen, own, self.stage.collator, self.args.eval_batch_size, precision=self.precision)
     if n > 1: res = gather_object([res])
     if self.stage.compute_metrics is not None:
         if n > 1: res = [res[i % n][i // n] for i in range(len(data))]
@@ -399,23 +436,3 @@ def save_final(self: StageTrainer, folder):
     elif self.args.should_save:
         with quiet_bars(): self.bare.save_pretrained(str(folder))
     self.accelerator.wait_for_everyone()
-
-# %% ../../nbs/training/32_trainer.ipynb #cell-45
-class _Flow(TrainerCallback):
-    "When to save and log, and which epoch the sampler is in."
-    def __init__(self, trainer, seconds):
-        self.trainer, self.seconds, self.saved, self.clock, self.overdue = trainer, seconds, 0, time.monotonic(), False
-    def late(self): return time.monotonic() - self.clock > self.seconds
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.saved, self.trainer._start = state.global_step, time.perf_counter()
-        spent = [h for h in state.log_history if 'seconds' in h]
-        if spent: self.trainer._before = spent[-1]['tokens'], spent[-1]['seconds']
-    def on_epoch_begin(self, args, state, control, **kwargs): self.trainer._sampler.epoch = int(state.epoch or 0)
-    def on_step_end(self, args, state, control, **kwargs):
-        # evaluated right after: no checkpoint between
-        pending = args.eval_strategy == 'epoch' and state.epoch == int(state.epoch)
-        if not (pending or control.should_evaluate or control.should_training_stop):
-            control.should_save = self.overdue or state.global_step - self.saved >= args.save_steps
-        control.should_log |= control.should_save or control.should_evaluate or control.should_training_stop
-    def on_save(self, args, state, control, **kwargs):
-        self.saved, self.clock, self.overdue = state.global_step, time.monotonic(), False

@@ -17,11 +17,11 @@ from transformers import PreTrainedModel, XLMRobertaConfig
 from ... import languages
 from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
-from ...core import XlnbError, atomic, cache_folder, device, digest, some
-from ...models.pretraining import pretrain, train_tokenizer
+from ...core import XlnbError, atomic, cache_folder, device, digest, some, used
 from ...data.pairs import WORDS, word_pieces
 from ...data.words import is_unspaced, segmenter
 from ...training.losses import exact
+from ...training.pretraining import pretrain, train_tokenizer
 from ...training.schedule import best_precision
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-09
@@ -146,7 +146,7 @@ def teacher_cache(
     with FileLock(made.with_suffix('.lock')):
         if not made.exists():
             with atomic(made) as part: _write(teacher, texts, part, dtype, batch_size)
-    return TeacherCache(made)
+        return TeacherCache(used(made))
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #ac06f5f5
 def _segmented(texts):
@@ -187,7 +187,7 @@ def lab_teacher(
         raise XlnbError(f"the laboratory's teacher has no {some(sorted(unknown))}: change {some(LAB_TEACHER)}")
     shipped = Path(languages.__file__).resolve().parent.parent/'checkpoints'/'lab'/'english'
     if folder is None and not changes and (shipped/'model.safetensors').exists(): return str(shipped)
-    out = Path(folder) if folder else cache_folder(f'lab-english-{digest(how, 4)}')
+    out = Path(folder) if folder else cache_folder('encoders', f'lab-english-{digest(how, 4)}')
     if (out/'model.safetensors').exists(): return str(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent/f'{out.name}.lock'):
@@ -203,6 +203,5 @@ def _pretrain_teacher(out, how):
                               intermediate_size=how['intermediate'], type_vocab_size=1, max_position_embeddings=130,
                               pad_token_id=tokenizer.pad_token_id)
     training = {k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}
-    pretrain(texts, out, tokenizer, config=config, **training, half=True,
-             bf16=device() == 'cpu' or best_precision() == 'bf16')
-    shutil.rmtree(out/'checkpoints', ignore_errors=True)
+    precision = 'bf16' if device() == 'cpu' or best_precision() == 'bf16' else 'fp32'
+    pretrain(texts, out, tokenizer, config=config, **training, half=True, precision=precision)

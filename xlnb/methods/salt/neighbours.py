@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np, torch
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, check_options, digest, option
+from ...core import XlnbError, atomic, check_options, digest, option, used
 from ...data.kinds.base import model_input, special_frame
 from ...data.words import in_script, split_words
 from ...languages import language
@@ -207,7 +207,7 @@ def _vocabulary_vectors(self, lang: str) -> np.ndarray: # (words, size)
     words, alone = self.words[lang], self.options.context == 'word'
     key = digest([self.vectors.fingerprint, words, None if alone else digest(self.texts[lang])])
     file = self.folder and Path(self.folder).expanduser()/f'{key}.npy'
-    if file and file.exists(): return np.load(file, allow_pickle=False)
+    if file and file.exists(): return np.load(used(file), allow_pickle=False)
     found = self.vectors.alone(words) if alone else in_sentences(self.vectors, self.texts[lang], words)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
