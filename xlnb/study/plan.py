@@ -21,7 +21,7 @@ from .recipe import recipe
 SCORES = {'targets': AGGREGATES[0], 'source': 'the source', 'gap': AGGREGATES[2]}
 
 def read_plan(
-    path,  # A JSON file
+    path: str|Path,  # A JSON file
 ) -> dict:  # Its content, recipes spelled as in tables, and `hash`
     "Primary contrasts and the smallest visible difference, decided before anything runs"
     try: plan = json.loads(Path(path).read_text(encoding='utf-8'))
@@ -59,7 +59,7 @@ def _check_plan(plan, path):
 
 # %% ../../nbs/study/97_plan.ipynb #34e4c26a
 def is_side(
-    cell,  # A `Cell`
+    cell: 'Cell',  # A `Cell`
     contrast: dict,  # Of a plan
 ) -> bool:
     "Is a cell one of those that a contrast compares?"

@@ -345,6 +345,7 @@ def metric(self: Kind,
                         f"{' or '.join(map(repr, self.metrics))}")
     return self.metrics[name]
 
+# %% ../../../nbs/data/kinds/14_base.ipynb #a8bd7d4d
 @patch
 def score(self: Kind,
     task,
@@ -359,6 +360,13 @@ def score(self: Kind,
     right = [self.written(task, r, g) for r, g in zip(rows, gold)]
     return dict(label=right, prediction=predicted) | {k: [n[k] for n in numbers]
         for k in (numbers[0] if numbers else ())}
+
+@patch
+def chances(self: Kind,
+    task,
+    rows: list, # of dict
+) -> list|None: # a number per row; None where all rows have the same labels, so that the most frequent one says more
+    "Expected accuracy of guessing, for every row."
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #ddb42f07
 @patch
@@ -475,6 +483,10 @@ class Choosing(Kind):
     def labels_of(self, task, row) -> tuple:
         "The choices of the row."
         return row['choices']
+
+    def chances(self, task, rows) -> list|None:
+        "One by the number of choices; None of a probe, where nothing is trained that could fail."
+        return [1 / len(r['choices']) for r in rows] if self.trains else None
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #004f16e5
 KINDS: dict[str, Kind] = {} # name -> kind
