@@ -84,13 +84,11 @@ def cloze_scores(
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-27
 def evaluate_model(task: 'Task',          # a `Task`
-                   model: 'torch.nn.Module',         # with the head of the task
-                   tokenizer: 'PreTrainedTokenizerBase',
+                   model: 'torch.nn.Module', tokenizer: 'PreTrainedTokenizerBase', # with the head of the task
                    langs: 'Sequence|None' = None,    # canonical codes; default: all of the task
-                   split: str = 'test',
-                   budget: 'Budget|None' = None,   # a `Budget`: `eval_examples`, `max_length`, `eval_batch_size`
+                   split: str = 'test', budget: 'Budget|None' = None, # how many rows, how long, how large a batch
                    data: 'str|Path|None' = None,     # where the benchmarks are; default: `XLNB_DATA` or the Hub
-                   precision: str = 'auto', # of the forward passes, as in `Schedule`; a cloze is always answered in fp32
+                   precision: str = 'auto', # of the forward passes, as in `Schedule`; of a cloze always fp32
                   ) -> pd.DataFrame: # items of all languages, with `task` and `lang`
     "Predict and score every row of `split` in every language"
     from xlnb.training.stage import Budget  # here, so that tables of stored items need no torch
@@ -114,7 +112,7 @@ def _predictions(task, model, tokenizer, ds, budget, precision):
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-31
 def validation(ctx: 'Context',             # a `Context`: task, tokenizer and budget
-               select: str = 'source', # 'source', 'last' (no choice: the last weights) or 'oracle:xx' (labels of language xx)
+               select: str = 'source', # 'source', 'last' (no choice: the last weights) or 'oracle:xx' (labels of xx)
               ) -> dict:        # the arguments of `Stage` that choose the weights
     "Rows to choose the weights on, and their score"
     if select == 'last': return {}
@@ -128,14 +126,15 @@ def validation(ctx: 'Context',             # a `Context`: task, tokenizer and bu
     return dict(eval_data=feats, compute_metrics=score, metric=name, oracle=lang)
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-34
-def majority_control(task: 'Task', langs: 'Sequence|None' = None, split: str = 'test', budget: 'Budget|None' = None, data: 'str|Path|None' = None) -> pd.DataFrame:
+def majority_control(task: 'Task', langs: 'Sequence|None' = None, split: str = 'test',
+                     budget: 'Budget|None' = None, data: 'str|Path|None' = None) -> pd.DataFrame:
     "Items of the most frequent label of the source's training split"
     from sklearn.dummy import DummyClassifier
     return _control(task, 'majority', DummyClassifier(strategy='most_frequent'), langs, split, budget, data)
 
 def tfidf_control(task: 'Task',                 # of kind sentence or pair
-                  langs: 'Sequence|None' = None, split: str = 'test', budget: 'Budget|None' = None, data: 'str|Path|None' = None,
-                  only_second: str = False,    # pairs: see only `text_b` ("hypothesis only")
+                  langs: 'Sequence|None' = None, split: str = 'test', budget: 'Budget|None' = None,
+                  data: 'str|Path|None' = None, only_second: bool = False, # pairs: see only `text_b` (hypothesis)
                  ) -> pd.DataFrame:     # items
     "Items of logistic regression on TF-IDF of words and character n-grams, trained on the source"
     from sklearn.linear_model import LogisticRegression

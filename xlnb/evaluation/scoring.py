@@ -42,7 +42,7 @@ class HeadScorer:
 
     def prepare(self, model: torch.nn.Module): return model
 
-    def features(self, rows: Dataset, lang: str|None = None) -> list: # of dict, with `labels` only where the rows have a label
+    def features(self, rows: Dataset, lang: str|None = None) -> list: # of dict, with `labels` where rows have a label
         "Token ids of every row"
         label = kind_of(self.task).label_column
         known = label in rows.column_names
@@ -248,7 +248,8 @@ class LabelScorer(nn.Module):
     @property
     def device(self): return self.model.device
 
-    def forward(self, input_ids: torch.Tensor|None = None, tokens: 'Any' = None, share: 'Any' = None, labels: 'Any' = None, **inputs):
+    def forward(self, input_ids: torch.Tensor|None = None, tokens: 'Any' = None, share: 'Any' = None,
+                labels: 'Any' = None, **inputs):
         "`logits` (rows, labels), and the loss where there are labels; what the model says where there are no tokens"
         if tokens is None: return self.model(input_ids=input_ids, labels=labels, **inputs)
         real = tokens >= 0

@@ -24,7 +24,7 @@ from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_inpu
 from .cell import Cell, CellRun, chance, encoder_label, run_cell
 from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
                                  take_measures)
-from .plan import is_side, more_seeds, primary_contrasts, read_plan
+from .plan import contrasts_of, is_side, more_seeds, only_task, primary_contrasts, read_plan
 from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
@@ -68,7 +68,7 @@ class Study(Results):
         recipes: str|Recipe|list = 'finetune',  # A recipe or several, as `recipe` reads them
         seeds: int|list = 3,  # How many seeds, or which
         budget: Budget|list|None = None,  # A `Budget`, or several; everything there is, if None
-        langs: str|list|None = None,  # Languages to test in any code form, or 'all'; if None those that each task names (`Task.tested`)
+        langs: str|list|None = None,  # Languages to test in any code form, or 'all'; None: `Task.tested` of each task
         store: str|Path|Store = 'runs/study',  # Folder of the results, a packed store (.zip) to read, or a `Store`
         data: str|Path|None = None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
         keep_stale: bool = False,  # Take stored results that an earlier version of the code computed
@@ -77,7 +77,7 @@ class Study(Results):
         metrics: dict|None = None,  # {task: name of a metric}; each task's own, if None
         keep_models: bool = False,  # Leave the final model of every cell in the folder `models` of the store
         plan: str|Path|None = None,  # File that names the primary contrasts, see `read_plan`
-        prefixes: Prefixes|bool|None = None, **unknown,  # A `Prefixes`; False: share nothing between cells. Other options are refused
+        prefixes: Prefixes|bool|None = None, **unknown,  # False: share nothing between cells. Other options are refused
     ):
         self.tasks = _with_metrics(list(map(get_task, listed(tasks))), metrics or {})
         self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
@@ -155,13 +155,14 @@ def _languages_of(task, langs=None) -> tuple:
 @patch
 def primary(self: Study,
     *others,  # More studies under the same plan
+    chosen: dict | None = None,  # What the plan left open, by name
     **options,  # Of `primary_contrasts`, such as `level`
 ) -> pd.DataFrame:  # A row per contrast, in percent points
     "Answer the plan of this study: its primary contrasts, corrected within their family"
     if not self.plan: raise XlnbError("This study has no plan to answer: give Study plan='plan.json', see `read_plan`.")
     studies, missing = (self, *others), {}
     stored = {id(s): s.stored() for s in studies}
-    for i, c in enumerate(self.plan['contrasts']):
+    for i, c in enumerate(contrasts_of(self.plan, chosen, only_task([t.name for s in studies for t in s.tasks]))):
         asked = [(s, cell) for s in studies for cell in s.grid if is_side(cell, c)]
         lacks = [cell.label for s, cell in asked if cell not in stored[id(s)]]
         no_part = {c['a'], c['b']} - {str(cell.recipe) for _, cell in asked}
@@ -169,7 +170,7 @@ def primary(self: Study,
     items = [s.items() for s in studies if stored[id(s)]]
     if not items: raise XlnbError("No cell of this study is stored yet: call run() first.")
     sources = {task: source for s in studies for task, source in s.sources().items()}
-    table = primary_contrasts(pd.concat(items, ignore_index=True), self.plan, sources, missing, **options)
+    table = primary_contrasts(pd.concat(items, ignore_index=True), self.plan, sources, missing, chosen, **options)
     table.attrs['caption'] += self._under_plan([i for s in studies for i in stored[id(s)].values()])
     return table
 
@@ -182,16 +183,18 @@ def _under_plan(self: Study, infos: list) -> str:
 
 @patch
 def more_seeds(self: Study,
-    *others,  # More studies under the same plan
+    *others, **options,  # As in `primary`
 ) -> pd.DataFrame:  # As from `more_seeds` of the plan
     "Which contrasts of the plan need more seeds, by the width of their intervals alone"
-    return more_seeds(self.primary(*others), self.plan)
+    return more_seeds(self.primary(*others, **options), self.plan)
 
 @patch
 def _answered(self: Study, folder, paths: dict) -> str:
     "The plan's contrasts as a file, and in words"
     if not self.plan: return ''
-    paths['primary.csv'], table = folder/'primary.csv', self.primary()
+    try: table = self.primary()
+    except XlnbError as e: return f'## Primary contrasts\n\nNot answered. {e}\n\n'
+    paths['primary.csv'] = folder/'primary.csv'
     table.to_csv(paths['primary.csv'], index=False)
     return '\n'.join(['## Primary contrasts', '', *(f'- {s}' for s in table.sentence), '', table.caption, '', ''])
 
@@ -223,12 +226,6 @@ def stored(self: Study) -> dict:
     return {cell: info | dict(changed=_changed(cell, info), stale_measures=stale_measures(info, cell.uses_lab()))
             for cell, info in found.items()}
 
-# %% ../../nbs/study/93_grid.ipynb #22f7e463
-def _changed(cell: Cell, info: dict) -> list:
-    "Modules that are others now than when a cell was stored, or that it did not have then"
-    now, then = cell.code(), info['code']
-    return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
-
 # %% ../../nbs/study/93_grid.ipynb #cell-14
 @patch
 def cells(self: Study) -> pd.DataFrame:
@@ -246,6 +243,11 @@ def cells(self: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../../nbs/study/93_grid.ipynb #99a7a126
+def _changed(cell: Cell, info: dict) -> list:
+    "Modules that are others now than when a cell was stored, or that it did not have then"
+    now, then = cell.code(), info['code']
+    return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
+
 @patch
 def finished(self: Study) -> list:
     "Rows and metadata of the stored cells, in the order of the grid"

@@ -345,7 +345,6 @@ def metric(self: Kind,
                         f"{' or '.join(map(repr, self.metrics))}")
     return self.metrics[name]
 
-# %% ../../../nbs/data/kinds/14_base.ipynb #a8bd7d4d
 @patch
 def score(self: Kind,
     task,
@@ -360,13 +359,6 @@ def score(self: Kind,
     right = [self.written(task, r, g) for r, g in zip(rows, gold)]
     return dict(label=right, prediction=predicted) | {k: [n[k] for n in numbers]
         for k in (numbers[0] if numbers else ())}
-
-@patch
-def chances(self: Kind,
-    task,
-    rows: list, # of dict
-) -> list|None: # a number per row; None where all rows have the same labels, so that the most frequent one says more
-    "Expected accuracy of guessing, for every row."
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #ddb42f07
 @patch
@@ -466,6 +458,13 @@ def paired_inputs(self: Kind,
     return {}
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #54fdd071
+@patch
+def chances(self: Kind,
+    task,
+    rows: list, # of dict
+) -> list|None: # a number per row; None where all rows have the same labels, so that the most frequent one says more
+    "Expected accuracy of guessing, for every row."
+
 class Choosing(Kind):
     "The number of one of the choices of a row."
 
