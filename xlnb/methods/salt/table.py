@@ -163,7 +163,8 @@ def switch_table(
     names = set() if plan.names or not rows else names_in(all_texts(task, rows))
     mark = table_mark(plan, rows, names, find, part) if out or shared else {}
     out = used(claim(Path(shared)/digest(mark) if shared else out, mark, 'table.json')) if mark else None
-    def made(i): return as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table
+    def made(i):
+        return as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table
     starts = range(0, len(rows), part)
     bar = tqdm(starts, desc='switches', disable=not progress, leave=False)
     if out is None: return _joined([made(i) for i in bar])
