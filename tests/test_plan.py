@@ -70,9 +70,9 @@ def test_width_alone_asks_for_seeds(plan):
 
 
 @pytest.mark.parametrize("changes, says", [
-    (dict(contrasts=[]), "needs `contrasts`"), (dict(contrasts=[["salt", "finetune"]]), "without a, b or task"), (dict(family=3), "`family`"),
+    (dict(contrasts=[]), "needs `contrasts`"), (dict(contrasts=[["salt", "finetune"]]), "without a or b"), (dict(family=3), "`family`"),
     (dict(contrasts=[dict(a="salt", b="finetune", task="xnli", score="en")]), "choose targets, source, gap"), (dict(smallest_difference=2), "such as .015"),
-    (dict(contrasts=[dict(a="salt(x=1)", b="finetune", task="xnli")]), "no option 'x'"), (dict(targetwidth=1), "target_half_width"),
+    (dict(target_half_width=None), "target_half_width"), (dict(contrasts=[dict(a="salt(x=1)", b="finetune", task="xnli")]), "no option 'x'"),
     (dict(contrasts=[dict(a="salt", b="finetune", task="xnli", lang="de")]), "'lang'")])
 def test_what_is_no_plan(plan, changes, says):
     with pytest.raises(XlnbError, match=says): plan(**changes)
@@ -103,3 +103,15 @@ def test_a_study_answers_its_plan(small, tmp_path):  # noqa: F811
     with pytest.raises(XlnbError, match="no plan to answer"): small(recipes=arms).primary()
     other = Study("lab-tags", small().encoders, "finetune", 1, store=tmp_path / "other", langs=["qal"], plan=file)
     assert study.primary(other).missing[0] == 0
+
+
+def test_what_a_plan_leaves_open(plan, small, tmp_path):  # noqa: F811
+    file = tmp_path / "open.json"
+    file.write_text(json.dumps(dict(primary=[["finetune(epochs=1,lr=BEST)", "finetune(epochs=1)"]], family="rates", smallest_visible_difference=.01,
+                                    half_width_wanted=.02, question="which?")))
+    study = small(recipes=["finetune(epochs=1)", "finetune(epochs=1,lr=1e-3)"], plan=file).run(progress=False)
+    with pytest.raises(XlnbError, match="leaves BEST open"): study.primary()
+    answer = study.primary(chosen=dict(BEST="1e-3"))
+    assert answer.a[0] == "finetune(lr=0.001,epochs=1.0)" and answer.seeds[0] == 2 and study.more_seeds(chosen=dict(BEST=1e-3)).more[0]
+    text = open(study.report(tmp_path / "report")["summary.md"]).read()
+    assert "Not answered. The plan leaves BEST open" in text
