@@ -12,6 +12,7 @@ import pytest
 from test_study import encoder  # noqa: F401  a fixture
 from xlnb.cli import main
 
+MIRROR = os.environ.get("XLNB_DATA")
 FEW = "--langs qal --train-examples 64 --eval-examples 20 --max-length 48 --quiet".split()
 
 
@@ -158,6 +159,30 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     next(Path("runs/a").glob("*.parquet")).write_bytes(b"half")
     assert call("report", "runs/a") == 0
     assert "is not a finished cell" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data, task", [("there", "xnli:nli_en"), (None, "xnli")])
+def test_the_real_preset_is_laid_out(tmp_path, monkeypatch, data, task):
+    from xlnb.study.grid import real_study
+    if data: (tmp_path / data).mkdir(), monkeypatch.setenv("XLNB_DATA", str(tmp_path / data))
+    study = real_study()
+    assert [t.name for t in study.tasks] == [task] and study.encoders == ["me5-small"] and len(study.grid) == 15
+    assert [m.name for r in study.recipes for m in r.methods] == ["finetune", "salt", "finetune", "averaging"]
+    assert {(r.during.steps, r.during.frozen, r.during.precision, r.during.pooling, r.during.lr) for r in study.recipes} == {(300, 4, "bf16", "mean", 2e-4)}
+    assert study.recipes[0].during == study.recipes[2].during   # one fine-tuning for both
+    assert len(study.grid[0].langs) == 15 and study.budgets[0].eval_examples == 400
+
+
+@pytest.mark.skipif(not MIRROR, reason="needs the mirror of the benchmarks")
+def test_the_real_preset_in_small(capsys, monkeypatch):
+    monkeypatch.setenv("XLNB_DATA", MIRROR)
+    argv = ["study", "--preset", "real", "--encoder", "lab", "--recipe", "finetune(batch_size=4,select=last)", "finetune(batch_size=4,select=last)+averaging(checkpoints=2)",
+            "--steps", "2", "--seeds", "2", "--train-examples", "8", "--eval-examples", "6", "--langs", "de", "--quiet"]
+    assert call(*argv) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^de German", out, re.M) and "runs/real/report/scores.csv" in out
+    assert Path("runs/real/report/xnli-nli_en.png").stat().st_size and len(list(Path("runs/real").glob("*.parquet"))) == 4
+    assert call(*argv) == 0 and capsys.readouterr().out == out   # resumed: the same
 
 
 def test_verify(encoder, capsys):  # noqa: F811

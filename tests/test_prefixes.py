@@ -1,7 +1,9 @@
 """Prefixes of recipes: shared, equal to the bit, bounded; averages and measures that read them."""
+import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -10,7 +12,7 @@ import torch
 from filelock import Timeout
 
 from test_study import FEW, PLAIN, encoder, small  # noqa: F401  fixtures
-from xlnb.core import XlnbError
+from xlnb.core import XlnbError, cache_folder
 from xlnb.study.cell import CellRun, run_cell
 from xlnb.study.measures import register_measure
 from xlnb.study.prefixes import Prefixes
@@ -74,6 +76,47 @@ def test_the_oldest_goes_unless_it_is_in_use(tmp_path):
     cache.limit = 0
     cache.trim()
     assert cache.keys() == []
+
+
+def entry(folder, size, hours):
+    "Something else that a cache holds, used so many hours ago"
+    folder.mkdir(parents=True)
+    (folder / "part-0.parquet").write_bytes(bytes(size))
+    then = time.time() - 3600 * hours
+    for p in folder / "part-0.parquet", folder: os.utime(p, (then, then))
+    return folder
+
+
+def test_one_limit_for_all_that_a_cache_holds(cell, tmp_path, monkeypatch):
+    "Tables of switches and vectors of teachers count as weights do, and the oldest goes"
+    monkeypatch.setenv("XLNB_CACHE", str(tmp_path / "cache"))
+    cache = Prefixes()
+    with cache.hold("a"): cache.save("a", {"w": torch.zeros(1000)}, {})
+    home = tmp_path / "cache"
+    old, older, fresh = entry(home / "shared" / "switches" / "x", 5000, 3), entry(home / "teachers" / "y", 5000, 4), entry(home / "shared" / "vectors", 5000, .1)
+    mine = entry(home / "mine", 5000, 9)    # nothing that the library has put there
+    assert cache.size() > 19_000
+    cache.limit = 14_500
+    cache.trim()
+    assert not older.exists() and old.exists() and fresh.exists() and cache.keys() == ["a"] and mine.exists()
+    cache.limit = 0
+    cache.trim()
+    assert not old.exists() and fresh.exists() and cache.keys() == []     # one that was used within the hour is in use
+    run = CellRun(cell, tmp_path / "out", prefixes=cache)
+    assert run.ctx.shared == home / "shared"
+
+
+def test_a_folder_of_ones_own_is_the_whole_cache(cell, tmp_path):
+    cache = Prefixes(tmp_path / "own")
+    assert CellRun(cell, tmp_path / "out", prefixes=cache).ctx.shared == tmp_path / "own" / "shared"
+    table = entry(tmp_path / "own" / "shared" / "switches" / "x", 5000, 3)
+    cache.limit = 1000
+    with cache.hold("a"): cache.save("a", {"w": torch.zeros(10)}, {})
+    assert not table.exists() and cache.keys() == ["a"]
+
+
+def test_what_lies_in_the_cache_is_bounded():
+    with pytest.raises(XlnbError, match="encoders, prefixes, shared, teachers"): cache_folder("more")
 
 
 def test_measures_of_stored_cells_train_nothing_again(small, tmp_path, monkeypatch):  # noqa: F811

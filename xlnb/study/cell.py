@@ -153,7 +153,7 @@ class CellRun:
         budget = dataclasses.replace(cell.budget, max_length=length)
         self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed,
                            budget=budget,
-                           data=cell.data, langs=cell.langs, shared=prefixes and prefixes.root.parent/'shared')
+                           data=cell.data, langs=cell.langs, shared=prefixes and prefixes.shared)
         self.ctx.runs = self
         self.trained = len(cell.recipe.before) + 1  # methods up to fine-tuning
 

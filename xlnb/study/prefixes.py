@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from ..core import XlnbError, atomic, cache_folder, write_json
+from ..core import CACHES, XlnbError, atomic, cache_folder, folder_size, trim_cache, write_json
 
 # %% ../../nbs/study/88_prefixes.ipynb #757e784d
 def changed_tensors(
@@ -45,10 +45,12 @@ class Prefixes:
         limit: float = 20e9,  # Bytes; above it the oldest go
     ):
         self.root, self.limit = Path(root or cache_folder('prefixes')).expanduser(), limit
+        self.folders = [self.root] if root else list(map(cache_folder, CACHES))  # what the limit is for
+        self.shared = self.root/'shared' if root else cache_folder('shared')     # tables that cells share
 
     def __repr__(self): return f'Prefixes: {len(self.keys())} of {self.size() / 1e9:.2f} GB'
     def keys(self) -> list: return [p.parent.name for p in sorted(self.root.glob('*/made.json'))]
-    def size(self) -> int: return sum(p.stat().st_size for p in self.root.glob('*/*') if p.is_file())
+    def size(self) -> int: return sum(map(folder_size, self.folders))
 
     @contextmanager
     def hold(self, key: str, wait: bool = True):
@@ -97,13 +99,8 @@ def snapshots(self: Prefixes, key: str, n: int) -> list:
 # %% ../../nbs/study/88_prefixes.ipynb #514fc948
 @patch
 def trim(self: Prefixes):
-    "Remove the prefixes that were read longest ago while all take more than `limit`"
-    files = sorted(self.root.glob('*/made.json'), key=lambda p: p.stat().st_mtime)
-    for file in files:
-        if self.size() <= self.limit: return
-        try:
-            with self.hold(file.parent.name, wait=False): shutil.rmtree(file.parent)
-        except Timeout: pass  # in use
+    "Remove what was read longest ago while all that the cache holds takes more than `limit`"
+    trim_cache(self.folders, self.limit, locked=[self.root])
 
 # %% ../../nbs/study/88_prefixes.ipynb #9801bd44
 class Snapshots(TrainerCallback):

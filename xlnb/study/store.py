@@ -276,7 +276,8 @@ def report(self: Results,
         paths[f'{task}.png'] = folder/f"{_slug(task)}.png"
         self.figure(task).savefig(paths[f'{task}.png'], dpi=150)
         text += f"## {task}\n\n![Scores of {task} per language]({_slug(task)}.png)\n\n{tables[task]}"
-    text += self._compared(folder, baseline, paths) + _made_by([info for _, info in self.finished()], self.failed)
+    text += self._answered(folder, paths) + self._compared(folder, baseline, paths) + _made_by([info for _,
+        info in self.finished()], self.failed)
     write_text(paths['summary.md'], text)
     return {k: str(v) for k, v in paths.items()}
 
@@ -288,6 +289,11 @@ def _compared(self: Results, folder, baseline, paths: dict) -> str:
     paths['differences.csv'], differences = folder/'differences.csv', self.differences(baseline)
     differences.to_csv(paths['differences.csv'], index=False)
     return _in_words(differences)
+
+@patch
+def _answered(self: Results, folder, paths: dict) -> str:
+    "What was planned, as a file and in words; only a study has a plan"
+    return ''
 
 # %% ../../nbs/study/92_store.ipynb #cell-34
 def _markdown(frame: pd.DataFrame) -> str:

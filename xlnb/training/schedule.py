@@ -97,6 +97,12 @@ def _part(self,
     "The schedule of a stage that takes a share of the training."
     return replace(self, epochs=self.epochs * share, steps=self.steps and max(1, round(self.steps * share)))
 
+def _steps_for(self,
+    rows: int, # to train on
+) -> int: # optimiser steps
+    "How long the training is."
+    return self.steps or math.ceil(math.ceil(rows / self.batch_size) * self.epochs)
+
 def _arguments(self) -> dict: # `TrainingArguments` by name
     "The arguments of the trainer; the learning rate must be known."
     decay = 'constant_with_warmup' if self.decay == 'constant' else self.decay
@@ -106,7 +112,7 @@ def _arguments(self) -> dict: # `TrainingArguments` by name
                 per_device_train_batch_size=self.batch_size // self.accumulate,
                 gradient_accumulation_steps=self.accumulate)
 
-Schedule.part, Schedule.arguments = _part, _arguments
+Schedule.part, Schedule.steps_for, Schedule.arguments = _part, _steps_for, _arguments
 
 # %% ../../nbs/training/30_schedule.ipynb #daf9d0f4
 def _resolved(self,

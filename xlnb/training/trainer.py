@@ -132,6 +132,26 @@ class _Joint(torch.nn.Module):
         self.model, self.objective, self.config = model, objective, model.config
     def forward(self, batch): return self.objective(self.model, batch)
 
+# %% ../../nbs/training/32_trainer.ipynb #cell-45
+class _Flow(TrainerCallback):
+    "When to save and log, and which epoch the sampler is in."
+    def __init__(self, trainer, seconds):
+        self.trainer, self.seconds, self.saved, self.clock, self.overdue = trainer, seconds, 0, time.monotonic(), False
+    def late(self): return time.monotonic() - self.clock > self.seconds
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.saved, self.trainer._start = state.global_step, time.perf_counter()
+        spent = [h for h in state.log_history if 'seconds' in h]
+        if spent: self.trainer._before = spent[-1]['tokens'], spent[-1]['seconds']
+    def on_epoch_begin(self, args, state, control, **kwargs): self.trainer._sampler.epoch = int(state.epoch or 0)
+    def on_step_end(self, args, state, control, **kwargs):
+        # evaluated right after: no checkpoint between
+        pending = args.eval_strategy == 'epoch' and state.epoch == int(state.epoch)
+        if not (pending or control.should_evaluate or control.should_training_stop):
+            control.should_save = self.overdue or state.global_step - self.saved >= args.save_steps
+        control.should_log |= control.should_save or control.should_evaluate or control.should_training_stop
+    def on_save(self, args, state, control, **kwargs):
+        self.saved, self.clock, self.overdue = state.global_step, time.monotonic(), False
+
 # %% ../../nbs/training/32_trainer.ipynb #52f228ff
 class StageTrainer(Trainer):
     "`transformers.Trainer` that minimises a stage's loss and logs its parts."
@@ -416,23 +436,3 @@ def save_final(self: StageTrainer, folder):
     elif self.args.should_save:
         with quiet_bars(): self.bare.save_pretrained(str(folder))
     self.accelerator.wait_for_everyone()
-
-# %% ../../nbs/training/32_trainer.ipynb #cell-45
-class _Flow(TrainerCallback):
-    "When to save and log, and which epoch the sampler is in."
-    def __init__(self, trainer, seconds):
-        self.trainer, self.seconds, self.saved, self.clock, self.overdue = trainer, seconds, 0, time.monotonic(), False
-    def late(self): return time.monotonic() - self.clock > self.seconds
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.saved, self.trainer._start = state.global_step, time.perf_counter()
-        spent = [h for h in state.log_history if 'seconds' in h]
-        if spent: self.trainer._before = spent[-1]['tokens'], spent[-1]['seconds']
-    def on_epoch_begin(self, args, state, control, **kwargs): self.trainer._sampler.epoch = int(state.epoch or 0)
-    def on_step_end(self, args, state, control, **kwargs):
-        # evaluated right after: no checkpoint between
-        pending = args.eval_strategy == 'epoch' and state.epoch == int(state.epoch)
-        if not (pending or control.should_evaluate or control.should_training_stop):
-            control.should_save = self.overdue or state.global_step - self.saved >= args.save_steps
-        control.should_log |= control.should_save or control.should_evaluate or control.should_training_stop
-    def on_save(self, args, state, control, **kwargs):
-        self.saved, self.clock, self.overdue = state.global_step, time.monotonic(), False

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, XLMRobertaConfig
 from ... import languages
 from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
-from ...core import XlnbError, atomic, cache_folder, device, digest, some
+from ...core import XlnbError, atomic, cache_folder, device, digest, some, used
 from ...data.pairs import WORDS, word_pieces
 from ...data.words import is_unspaced, segmenter
 from ...training.losses import exact
@@ -146,7 +146,7 @@ def teacher_cache(
     with FileLock(made.with_suffix('.lock')):
         if not made.exists():
             with atomic(made) as part: _write(teacher, texts, part, dtype, batch_size)
-    return TeacherCache(made)
+        return TeacherCache(used(made))
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #ac06f5f5
 def _segmented(texts):
@@ -187,7 +187,7 @@ def lab_teacher(
         raise XlnbError(f"the laboratory's teacher has no {some(sorted(unknown))}: change {some(LAB_TEACHER)}")
     shipped = Path(languages.__file__).resolve().parent.parent/'checkpoints'/'lab'/'english'
     if folder is None and not changes and (shipped/'model.safetensors').exists(): return str(shipped)
-    out = Path(folder) if folder else cache_folder(f'lab-english-{digest(how, 4)}')
+    out = Path(folder) if folder else cache_folder('encoders', f'lab-english-{digest(how, 4)}')
     if (out/'model.safetensors').exists(): return str(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent/f'{out.name}.lock'):

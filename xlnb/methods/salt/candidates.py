@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTEXTS', 'CONTROLS', 'PROMPT', 'NOUN_CAPITALS', 'Occurrence', 'centred', 'Prompts', 'MaskedInputs', 'touched',
-           'fits', 'many_masks', 'autocast', 'input_batch', 'mask_logits', 'Read', 'best_guesses', 'Filter',
-           'Vocabularies', 'Ask', 'shared_masks', 'Search', 'first_asks', 'sort_guesses', 'extended', 'Generation',
-           'MaskedCandidates', 'model_digest']
+           'fits', 'many_masks', 'autocast', 'input_batch', 'mask_logits', 'sliced_head', 'Read', 'best_guesses',
+           'Filter', 'Vocabularies', 'Ask', 'shared_masks', 'Search', 'first_asks', 'sort_guesses', 'extended',
+           'Generation', 'MaskedCandidates', 'model_digest']
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-02
 import math
@@ -20,7 +20,8 @@ from ...core import XlnbError, digest
 from ...data.kinds.base import model_input, special_frame
 from ...languages import language
 from .vocabulary import Segmenter, Vocabulary, piece_roles
-from ...models.encoders import body, longest_input, masked_logits
+from ...models.encoders import body, longest_input, masked_lm_head
+from ...training.losses import exact
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-07
 CONTEXTS = 'pair', 'masked', 'prompt'     # what the encoder is shown of a text
@@ -160,13 +161,34 @@ def mask_logits(
     at: list,     # the positions to read
     pad: int,     # id of padding
     rows=None,    # the input of each position; one position per input, in order, if None
-) -> torch.Tensor: # (positions, vocabulary), in fp32
-    "Logits at some positions, the head applied there alone."
-    batch = input_batch(mlm, inputs, pad)
+    head=None,    # function states -> logits; the whole masked-LM head if None
+) -> torch.Tensor: # (positions, tokens of the head), in fp32
+    "Logits at some positions, the head applied there alone, and always in fp32."
+    batch, head = input_batch(mlm, inputs, pad), head or masked_lm_head(mlm)
     i = torch.tensor(range(len(inputs)) if rows is None else rows, device=mlm.device)
     at = torch.tensor(at, device=mlm.device)
-    logits = masked_logits(mlm, body(mlm, **batch)[i, at])
-    return (mlm(**batch).logits[i, at] if logits is None else logits).float()
+    if head is None: return mlm(**batch).logits[i, at].float()
+    states = body(mlm, **batch)[i, at]
+    with exact(states): return head(states.float())
+
+# %% ../../../nbs/methods/salt/52_candidates.ipynb #e2a52246
+def sliced_head(
+    mlm, # a masked language model
+    ids, # of the tokens that may be chosen
+): # a function: states (..., size) -> logits (..., ids); None where the head cannot be cut
+    "The masked-LM head for some tokens only."
+    whole = mlm.get_output_embeddings()
+    if masked_lm_head(mlm) is None or not isinstance(whole, torch.nn.Linear): return None
+    small = torch.nn.Linear(whole.in_features, len(ids), whole.bias is not None).to(whole.weight)
+    small.weight.data = whole.weight.data[ids]
+    if whole.bias is not None: small.bias.data = whole.bias.data[ids]
+    def head(states):
+        mlm.set_output_embeddings(small)
+        try: return masked_lm_head(mlm)(states)
+        finally: mlm.set_output_embeddings(whole)
+    try: found = head(torch.zeros(1, mlm.config.hidden_size).to(whole.weight))
+    except (RuntimeError, ValueError): return None # another part of the head has the whole vocabulary
+    return head if found.shape[-1] == len(ids) else None
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-20
 class Read(NamedTuple):
@@ -187,25 +209,34 @@ def best_guesses(
 ) -> list: # per read and mask: {key: (log-probabilities, ids)} of the k best
     "The best guesses of each vocabulary at each mask."
     out, size = [[{} for _ in r.at] for r in reads], lambda i: len(reads[i].inputs['input_ids'])
-    sets = {key: torch.as_tensor(v, device=mlm.device) for key, v in sets.items()}
+    head, columns = _columns(mlm, {key: sets[key] for r in reads for keys in r.keys for key in keys})
     order = sorted(range(len(reads)), key=size, reverse=True)
     while order:
         n = max(1, batch_tokens // size(order[0]))
         now, order = order[:n], order[n:]
         masks = [(b, *m) for b, i in enumerate(now) for m in zip(reads[i].at, reads[i].keys, out[i])]
-        logits = mask_logits(mlm, [reads[i].inputs for i in now], [m[1] for m in masks], pad, [m[0] for m in masks])
-        _rank(logits, masks, sets, k)
+        rows, at = [m[0] for m in masks], [m[1] for m in masks]
+        logits = mask_logits(mlm, [reads[i].inputs for i in now], at, pad, rows, head)
+        _rank(logits, masks, sets, columns, k)
         if bar is not None: bar.update(len(now))
     return out
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-23
-def _rank(logits, masks, sets, k):
+def _columns(mlm, sets):
+    "The head that is needed for some vocabularies, and the columns of each in its logits"
+    union, size = np.unique(np.concatenate([*sets.values(), []])).astype(int), mlm.get_input_embeddings().num_embeddings
+    head = sliced_head(mlm, torch.as_tensor(union, device=mlm.device)) if 0 < 2 * len(union) < size else None
+    columns = {key: np.searchsorted(union, ids) if head else ids for key, ids in sets.items()}
+    return head, {key: torch.as_tensor(c, device=mlm.device) for key, c in columns.items()}
+
+def _rank(logits, masks, sets, columns, k):
     "Write the k best of every vocabulary into the results of its masks"
     for key in dict.fromkeys(key for m in masks for key in m[2]):
         rows = [j for j, m in enumerate(masks) if key in m[2]]
         part = logits if len(rows) == len(masks) else logits[rows]
-        best = part.index_select(1, sets[key]).log_softmax(-1).topk(min(k, len(sets[key])))
-        for j, p, v in zip(rows, best.values.tolist(), sets[key][best.indices].tolist()): masks[j][3][key] = (p, v)
+        best = part.index_select(1, columns[key]).log_softmax(-1).topk(min(k, len(sets[key])))
+        ids = sets[key][best.indices.cpu().numpy()].tolist()
+        for j, p, v in zip(rows, best.values.tolist(), ids): masks[j][3][key] = (p, v)
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-26
 class Filter(NamedTuple):
@@ -282,7 +313,8 @@ def shared_masks(
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-34
 class Search:
     "Guesses of one to three pieces for many words at once"
-    def __init__(self, mlm, inputs, words, tokens=1, masks_per_pass=1, wide=9, narrow=5, batch_tokens=4096, named=False):
+    def __init__(self, mlm, inputs, words, tokens=1, masks_per_pass=1, wide=9, narrow=5, batch_tokens=4096,
+                 named=False):
         self.mlm, self.inputs, self.words, self.tokens, self.masks_per_pass = mlm, inputs, words, tokens, masks_per_pass
         self.wide, self.narrow, self.batch_tokens = wide, narrow, batch_tokens
         self.named = named # does the input name the language?
@@ -350,7 +382,7 @@ def _filled(read, piece, key):
 @dataclass(frozen=True)
 class Generation:
     "How candidates are found"
-    context: str = 'pair'       # one of `CONTEXTS`
+    context: str = 'pair'         # one of `CONTEXTS`
     control: str = 'vocabulary'   # one of `CONTROLS`
     prompt: str = PROMPT          # of context='prompt'; {language} is 'other words' unless control='prompt'
     top_k: int = 5                # candidates at most
@@ -361,6 +393,7 @@ class Generation:
     names: bool = False           # may a word in small letters get a capitalised candidate?
     masks_per_pass: int = 1       # words of a text that are masked at once, at most
     max_length: int | None = None # longest input; that of the model if None
+    precision: str = 'fp32'       # of the layers: 'fp32', 'bf16' or 'fp16'; the head is always computed in fp32
 
     def __post_init__(self):
         for k, known in (('context', CONTEXTS), ('control', CONTROLS)):
@@ -379,27 +412,24 @@ class MaskedCandidates:
         tokenizer,                # its tokenizer
         vocabs: dict,             # {language: Vocabulary}, see `vocabularies`
         batch_tokens: int = 4096, # pieces per forward pass
-        precision: str = 'fp32',  # 'fp32', 'bf16' or 'fp16'
         **options,                # of `Generation`
     ):
         o, limit = Generation(**options), longest_input(mlm, tokenizer)
         self.mlm, self.vocabs, self.options, self.seg = mlm.eval(), vocabs, o, Segmenter(tokenizer)
-        self.precision = precision
         self.filter = Filter(o.top_k, o.top_p, o.floor, o.identity)
         self.inputs = MaskedInputs(self.seg, min(o.max_length or limit, limit), o.context, o.prompt)
         wide = (o.top_k if o.top_p is None else max(o.top_k, 50)) + 4 # room for what the filter removes
         self.search = Search(mlm, self.inputs, Vocabularies(self.seg, vocabs, o.control, o.names), o.tokens,
-                             o.masks_per_pass,
-                             wide, o.top_k, batch_tokens, o.control == 'prompt')
+                             o.masks_per_pass, wide, o.top_k, batch_tokens, o.control == 'prompt')
 
     @property
-    def fingerprint(self): return digest([self.options, self.precision, model_digest(self.mlm), sorted(self.vocabs.items())])
+    def fingerprint(self): return digest([self.options, model_digest(self.mlm), sorted(self.vocabs.items())])
 
     def __call__(self, occurrences, progress=False): # per occurrence {language: [(word, probability), ...]}, best first
         "Candidates for every occurrence in every language it asks for."
         words, surface = [Occurrence(*w) for w in occurrences], self.seg.surface
         self.seg.pieces([w.text for w in words])
-        with autocast(self.mlm.device, self.precision): found = self.search(words, progress)
+        with autocast(self.mlm.device, self.options.precision): found = self.search(words, progress)
         def kept(i, w, l): return self.filter(w.text[w.start:w.end], found.get((i, l), ()), surface)
         return [{l: kept(i, w, l) for l in w.langs} for i, w in enumerate(words)]
 

@@ -71,7 +71,8 @@ class Generating(Searching):
     def needs_text(self) -> bool:
         "Does it read unlabelled text of the target languages?"
         known = self.control == 'vocabulary' or self.candidates in ('random', 'english')
-        return self.candidates == 'neighbours' or self.candidates != 'dictionary' and self.vocabulary != 'script' and known
+        if self.candidates in ('neighbours', 'dictionary'): return self.candidates == 'neighbours'
+        return self.vocabulary != 'script' and known
 
 # %% ../../../nbs/methods/salt/50_method.ipynb #cell-22
 _PLAN = 'rate', 'copies', 'per', 'names', 'source_tokens' # of the switch table
@@ -146,7 +147,8 @@ def generator_of(
     near, now = m.candidates == 'neighbours', m.generator == 'current'
     found = ctx.encoder.eval() if isinstance(ctx.encoder, PreTrainedModel) else load_encoder(ctx.encoder)
     if not near and found.get_output_embeddings() is None:
-        raise XlnbError(f"salt: {ctx.encoder if isinstance(ctx.encoder, str) else type(found).__name__} has no masked-LM "
+        raise XlnbError(f"salt: {ctx.encoder if isinstance(ctx.encoder, str) else type(found).__name__} has no "
+                        f"masked-LM "
                         f"head to make candidates with: take candidates='neighbours', or a checkpoint with such a head")
     if now: found = copy.deepcopy(model).eval() if near else with_body(found, model)
     return found.to(device()) if device() != 'cpu' else found
@@ -174,6 +176,7 @@ def candidate_source(
                    floor=m.floor, tokens=m.tokens, masks_per_pass=m.masks_per_pass)
     return MaskedCandidates(mlm, ctx.tokenizer, vocabs, precision=m.resolved(mlm).precision, **options)
 
+# %% ../../../nbs/methods/salt/50_method.ipynb #9727c207
 def neighbour_source(m: SALT, model, ctx: Context) -> NeighbourCandidates: # as for `candidate_source`
     "Nearest neighbours among the words of the unlabelled validation rows."
     task, encoder = ctx.task, generator_of(m, model, ctx)
@@ -211,7 +214,8 @@ def stages(m: SALT, model, ctx: Context) -> Iterator[Stage]:
     collate = SwitchedCollator(task, ctx.tokenizer, rows.to_list(), table, n, m.mixup, weight, m.resample)
     yield Stage('salt', data.add_column('switches', [True] * len(data)), collate,
                 switched_loss(kind_of(task), m.layer, m.augmented, m.consistency),
-                **m.training(model, ctx, len(data), 1 - m.plain_share), **choose, extra=switch_record(m, table, ctx, rows))
+                **m.training(model, ctx, len(data), 1 - m.plain_share), **choose,
+                extra=switch_record(m, table, ctx, rows))
 
 def switch_record(m: SALT, table: Dataset, ctx: Context, rows: Dataset) -> dict: # for JSON
     "What is recorded of the switches of a run."

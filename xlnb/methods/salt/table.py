@@ -19,7 +19,7 @@ from datasets import Dataset, Features, List, Value
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, claim, digest, file_digest, rng, write_parquet
+from ...core import XlnbError, claim, digest, file_digest, rng, used, write_parquet
 from ...data.kinds.base import kind_of
 from ...data.words import names_in, words_of
 from .candidates import Occurrence
@@ -162,8 +162,9 @@ def switch_table(
     plan, rows, seg = SwitchPlan(tuple(langs), **options), rows.to_list(), Segmenter(tokenizer)
     names = set() if plan.names or not rows else names_in(all_texts(task, rows))
     mark = table_mark(plan, rows, names, find, part) if out or shared else {}
-    out = claim(Path(shared)/digest(mark) if shared else out, mark, 'table.json') if mark else None
-    def made(i): return as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table
+    out = used(claim(Path(shared)/digest(mark) if shared else out, mark, 'table.json')) if mark else None
+    def made(i):
+        return as_table(list(switches_of(plan, task, rows[i:i+part], i, find, seg, names, progress))).data.table
     starts = range(0, len(rows), part)
     bar = tqdm(starts, desc='switches', disable=not progress, leave=False)
     if out is None: return _joined([made(i) for i in bar])

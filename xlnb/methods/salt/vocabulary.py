@@ -195,7 +195,9 @@ def _vocabulary(seg, lang, roles, by):
         ok = lettered(seg)
         roles = piece_roles(seg) if language(lang).spaces else np.stack([ok, ok, ok])
     script = language(lang).script
-    if by != 'statistics': roles = roles & np.array([bool(s) and in_script(s, script) for s in seg.surface])
+    if by != 'statistics':
+        seen = np.flatnonzero(roles.any(0)) # few of many
+        roles[:, seen] &= np.array([bool(seg.surface[i]) and in_script(seg.surface[i], script) for i in seen], bool)
     if not roles[0].any():
         raise XlnbError(f"no piece of the tokenizer belongs to {language(lang).name} ('{lang}'): "
                         f"give more text, a smaller least, or another by")
