@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['QUE', 'uses_query', 'query_ids', 'set_query_kinds', 'add_query', 'new_rows', 'last_query']
 
-# %% ../../../nbs/data/kinds/16_query.ipynb #42d47805
+# %% ../../../nbs/data/kinds/16_query.ipynb #b8959294
 from ...core import XlnbError
 
-# %% ../../../nbs/data/kinds/16_query.ipynb #b8959294
 QUE = '[QUE]'
 
 def uses_query(
