@@ -35,7 +35,7 @@ MEASURES = {  # name: 'module:function', or the function itself
 # %% ../../nbs/study/94_measures.ipynb #f0533cf7
 def register_measure(
     name: str,  # As a study names it
-    function,  # CellRun -> list of rows, or 'module:function'
+    function: 'Callable|str',  # CellRun -> list of rows, or 'module:function'
     repeatable: bool = True,  # Does the same cell give the same rows again? Not what is timed
 ):
     "Make a measure known to every study"
@@ -60,7 +60,7 @@ def get_measure(
 # %% ../../nbs/study/94_measures.ipynb #66ccc150
 def measure(
     name: str,  # A registered measure
-    run,  # A finished `CellRun`
+    run: 'CellRun',  # A finished `CellRun`
 ) -> list:  # Of dicts with `measure`, `lang`, `value`
     "Take one measure of a run; a row that lacks a number or a name is refused"
     rows = [{'lang': None} | dict(row) for row in get_measure(name)(run)]
@@ -69,7 +69,7 @@ def measure(
     return rows
 
 def cost_measure(
-    run,  # A finished `CellRun`
+    run: 'CellRun',  # A finished `CellRun`
 ) -> list:  # Seconds, optimiser steps, tokens and MiB, per stage
     "What the stages of a cell cost; a prefix that was read counts with what its making took"
     keys = 'seconds', 'steps', 'tokens', 'peak_memory'
@@ -85,8 +85,8 @@ def measure_code(
     return code_modules(get_measure(name), lab=lab)
 
 def take_measures(
-    names,  # Registered measures
-    run,  # A finished `CellRun`
+    names: 'Iterable',  # Registered measures
+    run: 'CellRun',  # A finished `CellRun`
 ) -> dict:  # 'measures': rows, 'measure_code': modules, 'refused': why and whether for good; each by name
     "Take measures of a run; one that cannot be taken leaves the others, and the cell, as they are"
     out = dict(measures={}, measure_code={}, refused={})
@@ -98,7 +98,7 @@ def take_measures(
     return out
 
 def snapshots_wanted(
-    names,  # Registered measures
+    names: 'Iterable',  # Registered measures
 ) -> int:  # 0 where none asks for any
     "How many of the last snapshots of fine-tuning some measures ask for, by the attribute `snapshots` of a function"
     return max((getattr(get_measure(n), 'snapshots', 0) for n in names), default=0)
@@ -118,7 +118,7 @@ def stale_measures(
     return out
 
 def missing_measures(
-    names,  # That are asked for
+    names: 'Iterable',  # That are asked for
     info: dict,  # The record of a cell
     lab: bool,  # Does it use the laboratory?
 ) -> list:  # Names

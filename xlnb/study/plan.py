@@ -22,7 +22,7 @@ SCORES = {'targets': AGGREGATES[0], 'source': 'the source', 'gap': AGGREGATES[2]
 _OTHER = dict(smallest_difference='smallest_visible_difference', target_half_width='half_width_wanted')
 
 def read_plan(
-    path,  # A JSON file
+    path: str|Path,  # A JSON file
 ) -> dict:  # Its content with the entries of the table above, and `hash`
     "Primary contrasts and the smallest visible difference, decided before anything runs"
     try: plan = json.loads(Path(path).read_text(encoding='utf-8'))
@@ -77,7 +77,7 @@ def contrasts_of(
 
 # %% ../../nbs/study/99_plan.ipynb #34e4c26a
 def is_side(
-    cell,  # A `Cell`
+    cell: 'Cell',  # A `Cell`
     contrast: dict,  # Of a plan
 ) -> bool:
     "Is a cell one of those that a contrast compares?"
@@ -127,7 +127,7 @@ def _contrast(items, c: dict, source: str, **options) -> dict:
 
 # %% ../../nbs/study/99_plan.ipynb #f994e826
 def only_task(
-    names,  # Of tasks
+    names: 'Iterable',  # Of tasks
 ) -> str:  # Empty where there are several
     "The name of the one task that there is"
     return next(iter(names)) if len({*names}) == 1 else ''

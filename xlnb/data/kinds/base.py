@@ -491,6 +491,13 @@ def paired_inputs(self: Kind,
     return {}
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #54fdd071
+@patch
+def chances(self: Kind,
+    task,
+    rows: list, # of dict
+) -> list|None: # a number per row; None where all rows have the same labels, so that the most frequent one says more
+    "Expected accuracy of guessing, for every row."
+
 class Choosing(Kind):
     "The number of one of the choices of a row."
 
@@ -508,6 +515,10 @@ class Choosing(Kind):
     def labels_of(self, task, row) -> tuple:
         "The choices of the row."
         return row['choices']
+
+    def chances(self, task, rows) -> list|None:
+        "One by the number of choices; None of a probe, where nothing is trained that could fail."
+        return [1 / len(r['choices']) for r in rows] if self.trains else None
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #004f16e5
 KINDS: dict[str, Kind] = {} # name -> kind
