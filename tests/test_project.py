@@ -65,9 +65,6 @@ def exports_in_a_row(page):
     return longest
 
 
-EXAMPLES_MISSING = ["nbs/methods/salt/50_method.ipynb"]  # this list only shrinks
-
-
 def test_what_counts_as_an_example():
     cell = lambda text, kind="code", outputs=(): dict(cell_type=kind, source=text, outputs=list(outputs))
     four = [cell(f"#| export\ndef f{i}(x): return x") for i in range(4)]
@@ -245,7 +242,6 @@ def test_notebook_has_the_shape_of_a_page(path):
     if printed(path): return
     assert [s for s in map(source, code_cells(path)) if len(lines(s)) > limit(s)] == [], "exported cells have at most 25 lines"
     assert [l for s in map(source, code_cells(path)) for l in s.splitlines() if len(l) > 120] == [], "lines have at most 120 characters"
-    if path in EXAMPLES_MISSING: return
     assert exports_in_a_row(cells(path)) <= 3, "after at most three exported cells an example that uses what they define"
 
 

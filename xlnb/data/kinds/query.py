@@ -27,6 +27,7 @@ def query_ids(
     "[QUE] as a list of ids, empty if tasks of this kind have none."
     return [tokenizer.convert_tokens_to_ids(QUE)] if uses_query(tokenizer, kind) else []
 
+# %% ../../../nbs/data/kinds/16_query.ipynb #c8514aa2
 def set_query_kinds(
     tokenizer,             # that has a [QUE], see `add_query`
     kinds: list|tuple, # names of kinds of task
