@@ -164,7 +164,7 @@ def test_a_head_is_kept_with_its_card_if_it_is_small_and_translates_words(p1, si
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     record = dict(text=dict(kept=[dict(lines=5)], removed=dict(xnli=2)), pieces=9, read=2e6, cool=[dict(step=1, loss=3., cpu=1800.)],
-                  masked=[dict(beside=False, accuracy=.25), dict(beside=True, accuracy=.5)], translation=[dict(context="beside", p1=p1, p5=.5)])
+                  masked=[dict(beside=False, accuracy=.25), dict(beside=True, accuracy=.5)], translation=[dict(context="pair", p1=p1, p5=.5)])
     out = tmp_path / "out"
     for name in ("head", "train"): (out / name).mkdir(parents=True)
     (out / "options.json").write_text(json.dumps(dict(rank=24, steps=2)))

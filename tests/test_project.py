@@ -31,13 +31,49 @@ def printed(path):
     return any(c["cell_type"] == "raw" and "skip_exec: true" in source(c) for c in cells(path))
 
 
-def exports_in_a_row(path):
-    "The longest run of exported cells with nothing that a reader could try or read between them"
-    longest = now = 0
-    for c in cells(path):
-        now = now + 1 if c["cell_type"] == "code" and re.search(r"^#\|\s*exports?\b", source(c), re.M) else 0
-        longest = max(longest, now)
+def names_of(tree):
+    "Names that a cell defines, leading underscores apart; those of a method's class too"
+    found = set()
+    for n in tree.body:
+        if isinstance(n, (ast.FunctionDef, ast.ClassDef)): found.add(n.name)
+        if isinstance(n, ast.FunctionDef) and n.decorator_list and n.args.args: found |= {getattr(n.args.args[0].annotation, "id", n.name)}
+        targets = n.targets if isinstance(n, ast.Assign) else [n.target] if isinstance(n, ast.AnnAssign) else []
+        found |= {m.id for t in targets for m in ast.walk(t) if isinstance(m, ast.Name)}
+    return {n.lstrip("_") for n in found}
+
+
+def used_in(tree):
+    "Names and attributes that a cell reads, leading underscores apart"
+    found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    return {n.lstrip("_") for n in found | {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}}
+
+
+def exports_in_a_row(page):
+    "The longest run of exported cells before a visible one that uses what they define, and shows or asserts something"
+    longest, run, names = 0, 0, set()
+    for c in (c for c in page if c["cell_type"] == "code"):
+        text = source(c)
+        if re.search(r"^#\|\s*(hide|default_exp)\b", text, re.M): continue
+        tree = ast.parse("\n".join(l for l in text.splitlines() if not l.lstrip().startswith(("%", "!"))))
+        if re.search(r"^#\|\s*exports?\b", text, re.M):
+            run, names = run + 1, names | names_of(tree)
+            longest = max(longest, run)
+            continue
+        used = used_in(tree)
+        says = c["outputs"] or any(isinstance(n, ast.Assert) for n in ast.walk(tree)) or any(u.startswith("test_") for u in used)
+        if (says or "ExceptionExpected" in used) and used & names: run, names = 0, set()
     return longest
+
+
+def test_what_counts_as_an_example():
+    cell = lambda text, kind="code", outputs=(): dict(cell_type=kind, source=text, outputs=list(outputs))
+    four = [cell(f"#| export\ndef f{i}(x): return x") for i in range(4)]
+    between = lambda c: exports_in_a_row([*four[:2], c, *four[2:]])
+    assert exports_in_a_row(four) == between(cell("A word on f1", "markdown")) == 4
+    assert between(cell("#| hide\ntest_eq(f1(2), 2)")) == between(cell("other(2)", outputs=["2"])) == between(cell("f1(2)")) == 4
+    assert between(cell("test_eq(f1(2), 2)")) == between(cell("f1(2)", outputs=["2"])) == between(cell("assert f1(2) == 2")) == 2
+    method = cell("#| export\n@patch\ndef _grow(self: Tree): return 1")
+    assert exports_in_a_row([method, cell("tree.grow()", outputs=["1"]), *four[:3]]) == 3
 
 
 def test_no_two_pages_share_a_number():
@@ -129,6 +165,54 @@ def test_public_names_say_what_they_are():
     assert bare == []
 
 
+TYPED = "core", "cli", "training", "evaluation", "study"    # further rooms follow
+
+
+def bare_parameters(tree):
+    "Parameters of public functions and methods that have no type; those of `**options` need none"
+    def parameters(f, where, bound):
+        named = [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]
+        return [f"{where}{f.name}({a.arg})" for a in named[bound:] if a.annotation is None and a.arg not in ("self", "cls")]
+    public = lambda n: not n.name.startswith("_") or n.name == "__init__"
+    out = [p for n in tree.body if isinstance(n, ast.FunctionDef) and public(n) for p in parameters(n, "", 0)]
+    for c in (n for n in tree.body if isinstance(n, ast.ClassDef) and public(n)):
+        static = lambda f: any(getattr(d, "id", "") == "staticmethod" for d in f.decorator_list)
+        out += [p for f in c.body if isinstance(f, ast.FunctionDef) and public(f) for p in parameters(f, f"{c.name}.", not static(f))]
+    return out
+
+
+def test_parameters_have_types():
+    bare = []
+    for file in sorted((ROOT / "xlnb").rglob("*.py")):
+        room = file.relative_to(ROOT / "xlnb").parts[0].removesuffix(".py")
+        if file.name != "_modidx.py" and room in TYPED:
+            bare += [f"{file.relative_to(ROOT)}: {p}" for p in bare_parameters(ast.parse(file.read_text(encoding="utf-8")))]
+    assert bare == []
+
+
+def test_help_of_a_study_shows_its_parameters():
+    import inspect
+    from xlnb import Study
+    shown = inspect.signature(Study).parameters
+    assert {"tasks", "encoders", "recipes", "seeds", "budget", "measures"} <= {*shown}
+    assert all(p.annotation is not p.empty for p in shown.values() if p.kind is not p.VAR_KEYWORD)
+
+def shown_names():
+    "Names that the visible cells of all pages use"
+    found = set()
+    for path in NOTEBOOKS:
+        for c in code_cells(path):
+            text = re.sub(r"^\s*[%!].*$", "", source(c), flags=re.M)
+            if re.search(r"^#\|\s*(hide|exports?|default_exp)\b", text, re.M): continue
+            tree = ast.parse(text)
+            found |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    return found
+
+
+def test_every_public_name_has_an_example():
+    import xlnb
+    assert sorted({*xlnb.__all__} - shown_names()) == []
+
 def test_what_is_imported_is_required():
     from importlib.metadata import packages_distributions
     from packaging.requirements import Requirement
@@ -158,7 +242,7 @@ def test_notebook_has_the_shape_of_a_page(path):
     if printed(path): return
     assert [s for s in map(source, code_cells(path)) if len(lines(s)) > limit(s)] == [], "exported cells have at most 25 lines"
     assert [l for s in map(source, code_cells(path)) for l in s.splitlines() if len(l) > 120] == [], "lines have at most 120 characters"
-    assert exports_in_a_row(path) <= 3, "an example or an explanation after at most three exported cells"
+    assert exports_in_a_row(cells(path)) <= 3, "after at most three exported cells an example that uses what they define"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from xlnb.core import XlnbError
-from xlnb.evaluation.statistics import score_table
+from xlnb.evaluation.statistics import score_table, summary
 from xlnb.study.recipe import METHODS, recipe
 from xlnb.study.cell import Cell, rows_read
 from xlnb.study.prefixes import Prefixes
@@ -377,3 +377,21 @@ def test_windows_of_long_texts_are_counted(encoder, tmp_path):
     cell, = study.grid
     study.keys()
     assert study.steps(cell) > 3
+
+
+def test_runs_at_chance_are_counted_where_labels_are_not_fixed(encoder, tmp_path):
+    "Of multiple choice the kind knows what guessing gives; cells that were stored before it was recorded are counted too"
+    few = Budget(train_examples=16, eval_examples=40)
+    study = Study("lab-choice", encoder, "finetune(steps=1, lr=1e-9)", 2, few, "qal", tmp_path, prefixes=False).run(progress=False)
+    assert study.items().chance.unique().tolist() == [.5] and "chance" not in study.store.read(study.store.files()[0])[0]
+    assert "2 of 2" in summary(study.items()).caption and "failed runs" in study.table().caption.lower()
+    assert "2 of 2" in summary(Store(tmp_path).items()).caption
+    for file in study.store.files():
+        items, info = study.store.read(file)
+        study.store.write(file, items, {k: v for k, v in info.items() if k != "chance"})
+    assert "2 of 2" in summary(study.items()).caption
+    plain = Study("lab-inference", encoder, "finetune(steps=1)", 1, FEW_ROWS, "qal", tmp_path / "b", prefixes=False).run(progress=False)
+    assert "chance" not in plain.items()    # the most frequent label says it
+
+
+FEW_ROWS = Budget(train_examples=16, eval_examples=8)

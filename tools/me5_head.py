@@ -96,7 +96,7 @@ def masked_accuracy(model, held, tokenizer, pieces, loss, most=200):
     return rows
 
 
-def word_translation(model, tokenizer, data, texts, sentences=60, langs=TEST_LANGS, context='beside'):
+def word_translation(model, tokenizer, data, texts, sentences=60, langs=TEST_LANGS, context='pair'):
     "Precision of SALT's masked-LM candidates for words of English training sentences, against MUSE"
     from xlnb.data.words import words_of
     from xlnb.methods.salt.baselines import read_dictionary
@@ -173,7 +173,7 @@ def keep(out, folder):
     numbers = dict(rank=options['rank'], bytes=(out/'head'/'head.safetensors').stat().st_size, pieces=record['pieces'],
                    lines=sum(r['lines'] for r in record['text']['kept']), removed=sum(record['text']['removed'].values()), read=record['read'] / 1e6,
                    hours=cpu / 3600, alone=masked[~masked.beside].accuracy.mean(), shown=masked[masked.beside].accuracy.mean(),
-                   p1=words[words.context == 'beside'].p1.mean())
+                   p1=words[words.context == 'pair'].p1.mean())
     if numbers['bytes'] > 6_000_000 or numbers['p1'] < .1: raise SystemExit(f'not kept: {numbers["bytes"]:,} bytes, P@1 {numbers["p1"]:.3f}')
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(out/'head'/'head.safetensors', folder)
@@ -234,7 +234,7 @@ def main():
         made = mh.add_head(plain_model(), tensors, tokenizer.mask_token_id)
         lines = pd.read_parquet((o.text or o.out)/'text'/'lines.parquet', columns=['lang', 'text'])
         texts = {l: g.text.tolist()[:20000] for l, g in lines.groupby('lang') if l in ('en', *TEST_LANGS)}
-        record['translation'] = [r for c in ('beside', 'masked') for r in word_translation(made, tokenizer, o.data, texts, o.sentences, context=c)]
+        record['translation'] = [r for c in ('pair', 'masked') for r in word_translation(made, tokenizer, o.data, texts, o.sentences, context=c)]
     record['bytes'] = sum(v.numel() * v.element_size() for v in tensors.values())
     mh.save_head(o.out/'head', tensors, record, most=10**9)
     print(pd.DataFrame(record['masked']).groupby('beside')[['loss', 'accuracy']].mean(), flush=True)

@@ -435,7 +435,7 @@ def _use(device: str):
 
 # %% ../nbs/98_cli.ipynb #cell-27
 def main(
-    argv=None,  # Arguments without the program's name; those of the process if None
+    argv: list|None = None,  # Arguments without the program's name; those of the process if None
 ) -> int:  # Exit code
     "The `xlnb` command"
     parser = _parser()

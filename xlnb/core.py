@@ -19,7 +19,7 @@ class XlnbError(ValueError):
     "Bad input: one sentence that says what is wrong and how to fix it"
 
 def some(
-    names,          # any iterable of strings
+    names: 'Iterable',          # any iterable of strings
     most: int = 16, # shown at most
 ) -> str: # 'a, b, c'
     "Names in a row for an error message, cut when there are many."
@@ -28,7 +28,7 @@ def some(
 
 def nearest(
     name: str, # what somebody typed
-    names,     # what there is
+    names: 'Iterable',     # what there is
 ) -> str: # "did you mean 'x'? ", or nothing
     "The likely meaning of a mistyped name, for an error message."
     near = difflib.get_close_matches(str(name).casefold(), list(names), 2, .5)
@@ -40,13 +40,13 @@ _BOUNDS = dict(above=('above', lambda v, b: v > b), least=('at least', lambda v,
                most=('at most', lambda v, b: v <= b))
 
 def option(
-    default,      # of the field
+    default: 'Any',      # of the field
     *,
-    above=None,   # values must be above this,
-    least=None,   # or at least this,
-    below=None,   # and below this,
-    most=None,    # or at most this
-    choices=None, # the values, or the items of a tuple, that there are
+    above: float|None = None,   # values must be above this,
+    least: float|None = None,   # or at least this,
+    below: float|None = None,   # and below this,
+    most: float|None = None,    # or at most this
+    choices: 'Sequence|None' = None, # the values, or the items of a tuple, that there are
     **options,    # of `dataclasses.field`, such as `repr`
 ): # a field
     "A field of a dataclass with a range that `check_options` checks."
@@ -57,8 +57,8 @@ def option(
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 
 def fitted(
-    value, # of an option
-    hint,  # its annotation
+    value: 'Any', # of an option
+    hint: 'Any',  # its annotation
 ): # the value; an int as a float, a list as a tuple, where the annotation says so
     "A value as its annotation wants it, else TypeError; values of a `Literal` are left to `check_options`."
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -79,7 +79,7 @@ def fitted(
 
 # %% ../nbs/00_core.ipynb #5871f62c
 def type_name(
-    hint, # an annotation
+    hint: 'Any', # an annotation
 ) -> str: # such as 'int', or 'tuple[str, ...] | None'
     "A type as a message says it."
     if typing.get_origin(hint) is typing.Literal: return 'one of ' + ', '.join(map(repr, typing.get_args(hint)))
@@ -87,7 +87,7 @@ def type_name(
 
 # %% ../nbs/00_core.ipynb #62b06e89
 def check_options(
-    obj,           # a dataclass; lists become tuples
+    obj: 'Any',           # a dataclass; lists become tuples
     name: str = '',# in the message; its `name`, else its class in small letters, if empty
 ):
     "Refuse options of another type, outside their range or their `Literal` annotation, with one wording."
@@ -149,7 +149,7 @@ def drawn(
     split: str,        # name of the split
     limit: int | None, # how many; all if None
     seed: int,
-    among=None,        # ids that may be drawn; all if None
+    among: 'Collection|None' = None,        # ids that may be drawn; all if None
 ) -> list[int]: # row numbers, in the order of the rows
     "The rows with the smallest hash of seed, split and id: the same whatever the order; a larger limit adds rows."
     rank = lambda i: drawn_number(f'{seed}|{split}|{ids[i]}')
@@ -158,7 +158,7 @@ def drawn(
 
 # %% ../nbs/00_core.ipynb #cell-15
 def plain(
-    value, # what JSON cannot write
+    value: 'Any', # what JSON cannot write
 ):
     "The same for JSON: an object by its `fingerprint` or what it holds, an array as a list, a set in order."
     return _plain(value, ())
@@ -231,7 +231,7 @@ def _held(value) -> dict:
 
 # %% ../nbs/00_core.ipynb #5b415e18
 def digest(
-    value,         # anything that JSON can write, and what `plain` knows
+    value: 'Any',         # anything that JSON can write, and what `plain` knows
     size: int = 8, # bytes
 ) -> str: # twice as many hexadecimal digits
     "A short hash that changes when the value changes."
@@ -239,7 +239,7 @@ def digest(
 
 # %% ../nbs/00_core.ipynb #f7abf7dd
 def stream_digest(
-    parts, # bytes or texts, one after the other, for what is too large to be held at once
+    parts: 'Iterable', # bytes or texts, one after the other, for what is too large to be held at once
 ) -> str: # 64 hexadecimal digits
     "SHA-256 of bytes; where one part ends and the next begins makes no difference."
     h = hashlib.sha256()
@@ -247,7 +247,7 @@ def stream_digest(
     return h.hexdigest()
 
 def file_digest(
-    path, # of a file
+    path: str|Path, # of a file
 ) -> str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes."
     with open(path, 'rb') as f: return stream_digest(iter(lambda: f.read(1 << 20), b''))
@@ -269,7 +269,7 @@ def checksum(
 # %% ../nbs/00_core.ipynb #cell-19
 @contextmanager
 def atomic(
-    path, # of a file or a folder
+    path: str|Path, # of a file or a folder
 ): # a path to write to; it takes the place of `path` when the block ends without an error
     "Write a file or a folder in one go."
     path = Path(path)
@@ -284,15 +284,15 @@ def atomic(
 
 # %% ../nbs/00_core.ipynb #823d38d4
 def write_text(
-    path,      # of a file
+    path: str|Path,      # of a file
     text: str,
 ):
     "Write a text file in one go."
     with atomic(path) as part: part.write_text(text, encoding='utf-8')
 
 def write_parquet(
-    path,      # of a file
-    table,     # a `pyarrow.Table`
+    path: str|Path,      # of a file
+    table: 'Any',     # a `pyarrow.Table`
     **options, # of `pyarrow.parquet.write_table`
 ):
     "Write a Parquet file in one go."
@@ -300,9 +300,9 @@ def write_parquet(
     with atomic(path) as part: pq.write_table(table, part, **options)
 
 def write_json(
-    path,
-    value,         # what JSON can write, and what `plain` knows
-    indent=None,   # as in `json.dumps`
+    path: str|Path,
+    value: 'Any',         # what JSON can write, and what `plain` knows
+    indent: int|None = None,   # as in `json.dumps`
 ):
     "Write JSON in one go."
     write_text(path, json.dumps(value, indent=indent, default=plain, ensure_ascii=False))
@@ -319,7 +319,7 @@ def cache_folder(
     return Path(home).expanduser().joinpath(*parts)
 
 def used(
-    folder, # in the cache
+    folder: str|Path, # in the cache
 ) -> Path: # the same
     "Say that a folder of the cache, or a file in it, is read now, so that others go before it."
     with suppress(OSError): os.utime(folder)  # a cache that cannot be written is not trimmed either
@@ -327,7 +327,7 @@ def used(
 
 # %% ../nbs/00_core.ipynb #170776ff
 def cache_entries(
-    folder, # of the cache, or of a part of it
+    folder: str|Path, # of the cache, or of a part of it
 ) -> list: # of folders
     "What the cache holds, each a folder that comes and goes as a whole."
     found = [p for p in sorted(Path(folder).glob('*')) if p.is_dir() and not p.name.startswith('.')]
@@ -335,7 +335,7 @@ def cache_entries(
     return [e for p in found for e in ([p] if holds(p) else cache_entries(p))]
 
 def folder_size(
-    folder, # 0 if there is none
+    folder: str|Path, # 0 if there is none
 ) -> int: # bytes
     "The size of all files in a folder."
     return sum(f.stat().st_size for f in Path(folder).rglob('*') if f.is_file())
@@ -346,9 +346,9 @@ def _last_used(entry) -> float:
 
 # %% ../nbs/00_core.ipynb #32b899fa
 def trim_cache(
-    folders,           # whose entries count
+    folders: 'Iterable',           # whose entries count
     limit: float,      # bytes
-    locked=(),         # folders in which a reader holds the lock of an entry
+    locked: 'Collection' = (),         # folders in which a reader holds the lock of an entry
     grace: float=3600, # seconds for which others are taken to be in use
 ):
     "Remove entries, those that were used longest ago first, while all take more than `limit`."
@@ -366,7 +366,7 @@ def trim_cache(
 MARK = 'mark.json'
 
 def claim(
-    folder,           # is made if it is not there
+    folder: str|Path,           # is made if it is not there
     mark: dict,       # what the folder belongs to: options, rows, weights, by name
     name: str = MARK, # of the file that remembers it
     fix: str = "give another folder, or delete it",
@@ -391,14 +391,14 @@ def _difference(was, mark, name=''):
 _SEAL = 'complete.json'
 
 def seal(
-    folder, # whose files are all written
+    folder: str|Path, # whose files are all written
 ):
     "Mark a folder as completely written."
     files = (p for p in Path(folder).iterdir() if p.is_file() and p.name != _SEAL)
     write_json(Path(folder)/_SEAL, {p.name: p.stat().st_size for p in files})
 
 def sealed(
-    folder,
+    folder: str|Path,
 ) -> bool:
     "Is the folder as complete as it was when it was sealed?"
     try:

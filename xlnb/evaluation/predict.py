@@ -19,10 +19,10 @@ from .statistics import (DEFINITION, bootstrap, compare, metric_of, paired_diffe
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-07
 def decode(
-    task,     # a `Task`
-    logits,   # from `predict`: one array per feature (span: a pair of arrays)
-    features, # from `featurize`, in the same order
-    ds,       # the rows that the features were made from
+    task: 'Task',     # a `Task`
+    logits: list,   # from `predict`: one array per feature (span: a pair of arrays)
+    features: list, # from `featurize`, in the same order
+    ds: 'Dataset',       # the rows that the features were made from
 ) -> list: # one prediction per row: an index, a list of tag names, or a text
     "Turn logits into predictions."
     if len(logits) != len(features):
@@ -37,7 +37,7 @@ def decode(
     return [kind.decode(task, w, row) for w, row in zip(windows, ds)]
 
 def as_records(
-    rows, # a Dataset, a DataFrame or a list of dict
+    rows: 'Any', # a Dataset, a DataFrame or a list of dict
 ) -> list: # of dict
     "Rows as a list; reading a Dataset row by row is slow."
     if isinstance(rows, pd.DataFrame): return rows.to_dict('records')
@@ -45,10 +45,10 @@ def as_records(
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-17
 def item_scores(
-    task,        # a `Task`
-    ds,          # its rows, in canonical columns
-    predictions, # one per row, from `decode`
-    lang=None,   # code of the rows' language, for metrics that have rules for each; the source if None
+    task: 'Task',        # a `Task`
+    ds: 'Dataset',          # its rows, in canonical columns
+    predictions: list, # one per row, from `decode`
+    lang: str|None = None,   # code of the rows' language, for metrics that have rules for each; the source if None
 ) -> pd.DataFrame: # id, label, prediction and the numbers of the metric
     "One row per item: what was right, what was predicted, how it scores."
     if len(predictions) != len(ds):
@@ -59,10 +59,10 @@ def item_scores(
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-51k
 def cloze_scores(
-    model,            # a masked language model
-    tokenizer,        # its tokenizer
-    ds,               # rows of a cloze task
-    task=None,        # the `Task`, for messages
+    model: 'torch.nn.Module',            # a masked language model
+    tokenizer: 'PreTrainedTokenizerBase',        # its tokenizer
+    ds: 'Dataset',               # rows of a cloze task
+    task: 'Task|None' = None,        # the `Task`, for messages
     max_length: int = 128,
     batch_size: int = 32, # rows (each with all its candidates) per forward pass
     mean: bool = False,   # divide by the number of tokens
@@ -83,14 +83,12 @@ def cloze_scores(
     return out
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-27
-def evaluate_model(task,          # a `Task`
-                   model,         # with the head of the task
-                   tokenizer,
-                   langs=None,    # canonical codes; default: all of the task
-                   split='test',
-                   budget=None,   # a `Budget`: `eval_examples`, `max_length`, `eval_batch_size`
-                   data=None,     # where the benchmarks are; default: `XLNB_DATA` or the Hub
-                   precision='auto', # of the forward passes, as in `Schedule`; a cloze is always answered in fp32
+def evaluate_model(task: 'Task',          # a `Task`
+                   model: 'torch.nn.Module', tokenizer: 'PreTrainedTokenizerBase', # with the head of the task
+                   langs: 'Sequence|None' = None,    # canonical codes; default: all of the task
+                   split: str = 'test', budget: 'Budget|None' = None, # how many rows, how long, how large a batch
+                   data: 'str|Path|None' = None,     # where the benchmarks are; default: `XLNB_DATA` or the Hub
+                   precision: str = 'auto', # of the forward passes, as in `Schedule`; of a cloze always fp32
                   ) -> pd.DataFrame: # items of all languages, with `task` and `lang`
     "Predict and score every row of `split` in every language"
     from xlnb.training.stage import Budget  # here, so that tables of stored items need no torch
@@ -104,6 +102,7 @@ def evaluate_model(task,          # a `Task`
     items.insert(0, 'task', task.name)
     return items
 
+# %% ../../nbs/evaluation/40_predict.ipynb #6cdf2ddd
 def _predictions(task, model, tokenizer, ds, budget, precision):
     if kind_of(task).fills_gap:
         return [int(np.argmax(s)) for s in cloze_scores(model, tokenizer, ds, task, max_length=budget.max_length)]
@@ -113,8 +112,8 @@ def _predictions(task, model, tokenizer, ds, budget, precision):
     return decode(task, logits, feats, ds)
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-31
-def validation(ctx,             # a `Context`: task, tokenizer and budget
-               select='source', # 'source', 'last' (no choice: the last weights) or 'oracle:xx' (labels of language xx)
+def validation(ctx: 'Context',             # a `Context`: task, tokenizer and budget
+               select: str = 'source', # 'source', 'last' (no choice: the last weights) or 'oracle:xx' (labels of xx)
               ) -> dict:        # the arguments of `Stage` that choose the weights
     "Rows to choose the weights on, and their score"
     if select == 'last': return {}
@@ -128,14 +127,15 @@ def validation(ctx,             # a `Context`: task, tokenizer and budget
     return dict(eval_data=feats, compute_metrics=score, metric=name, oracle=lang)
 
 # %% ../../nbs/evaluation/40_predict.ipynb #cell-34
-def majority_control(task, langs=None, split='test', budget=None, data=None) -> pd.DataFrame:
+def majority_control(task: 'Task', langs: 'Sequence|None' = None, split: str = 'test',
+                     budget: 'Budget|None' = None, data: 'str|Path|None' = None) -> pd.DataFrame:
     "Items of the most frequent label of the source's training split"
     from sklearn.dummy import DummyClassifier
     return _control(task, 'majority', DummyClassifier(strategy='most_frequent'), langs, split, budget, data)
 
-def tfidf_control(task,                 # of kind sentence or pair
-                  langs=None, split='test', budget=None, data=None,
-                  only_second=False,    # pairs: see only `text_b` ("hypothesis only")
+def tfidf_control(task: 'Task',                 # of kind sentence or pair
+                  langs: 'Sequence|None' = None, split: str = 'test', budget: 'Budget|None' = None,
+                  data: 'str|Path|None' = None, only_second: bool = False, # pairs: see only `text_b` (hypothesis)
                  ) -> pd.DataFrame:     # items
     "Items of logistic regression on TF-IDF of words and character n-grams, trained on the source"
     from sklearn.linear_model import LogisticRegression
@@ -177,7 +177,7 @@ def _control(task, recipe, model, langs, split, budget, data):
 
 # %% ../../nbs/evaluation/40_predict.ipynb #b99c5de8
 def controls_measure(
-    run, # a finished cell, with `cell` and `ctx`
+    run: 'CellRun', # a finished cell, with `cell` and `ctx`
 ) -> list[dict]: # {'measure': 'majority' or 'tf-idf', 'lang', 'value'}; empty unless texts are classified
     "Accuracy of the two controls that know no language, on the rows that the cell is tested on."
     cell, budget = run.cell, run.ctx.budget
@@ -188,7 +188,7 @@ def controls_measure(
 
 # %% ../../nbs/evaluation/40_predict.ipynb #45cf6515
 def ceiling_measure(
-    run, # a finished cell, with `cell`, `ctx` and `tokenizer`
+    run: 'CellRun', # a finished cell, with `cell`, `ctx` and `tokenizer`
 ) -> list[dict]: # {'measure': 'ceiling', 'lang': code, 'value': share of rows}
     "Share of the test rows whose right answer can be predicted at all."
     cell, budget = run.cell, run.ctx.budget

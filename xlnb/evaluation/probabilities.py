@@ -14,11 +14,11 @@ from ..data.kinds.base import collator, featurize, kind_of
 
 # %% ../../nbs/evaluation/45_probabilities.ipynb #4c4f1899
 def label_probabilities(
-    task,      # a `Task` whose kind has one set of labels per instance
-    model,     # with the head of the task
-    tokenizer,
-    ds,        # rows in canonical columns
-    budget,    # its `max_length` and `eval_batch_size`
+    task: 'Task',      # a `Task` whose kind has one set of labels per instance
+    model: 'torch.nn.Module',     # with the head of the task
+    tokenizer: 'PreTrainedTokenizerBase',
+    ds: 'Dataset',        # rows in canonical columns
+    budget: 'Budget',    # its `max_length` and `eval_batch_size`
 ) -> list: # per row an array (labels,)
     "The probability of every label"
     kind = kind_of(task)
@@ -36,7 +36,7 @@ def label_probabilities(
 # %% ../../nbs/evaluation/45_probabilities.ipynb #840f0d9a
 def calibration(
     probabilities: list, # per row an array (labels,)
-    labels,              # per row the number of the right label
+    labels: 'Any',              # per row the number of the right label
     bins: int = 10,
 ) -> dict: # ece, confidence, accuracy, nll (nats)
     "Expected calibration error, and what it is made of"
@@ -52,7 +52,7 @@ def calibration(
 
 # %% ../../nbs/evaluation/45_probabilities.ipynb #9380364a
 def calibration_measure(
-    run, # a finished cell: `cell`, `ctx`, `model`, `tokenizer`
+    run: 'CellRun', # a finished cell: `cell`, `ctx`, `model`, `tokenizer`
 ) -> list: # per language rows of 'ece', 'confidence' and 'nll'
     "Calibration of the final model on the test rows of every language"
     cell, budget, out = run.cell, run.ctx.budget, []
@@ -75,7 +75,7 @@ def probability_change(
                 flipped=float(np.mean([b.argmax() != a.argmax() for b, a in zip(before, after)])))
 
 def probability_change_measure(
-    run, # a finished cell: `cell`, `ctx`, `model`, `tokenizer`, `start()`
+    run: 'CellRun', # a finished cell: `cell`, `ctx`, `model`, `tokenizer`, `start()`
 ) -> list: # per language rows of 'probability_change' and 'predictions_changed'
     "What the last method of the recipe did to the probabilities of the test rows"
     cell, budget, start, out = run.cell, run.ctx.budget, run.start(), []

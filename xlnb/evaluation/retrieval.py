@@ -35,8 +35,8 @@ def _hidden(model, tokenizer, texts, layer, max_length, batch_size, progress=Fal
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #78487827
 def sentence_vectors(
-    model,                 # an encoder, or a model with a head
-    tokenizer,
+    model: torch.nn.Module,                 # an encoder, or a model with a head
+    tokenizer: 'PreTrainedTokenizerBase',
     texts: list,           # strings
     pooling: str = 'mean', # 'mean' over all tokens, or 'first'
     layer: int = -1,       # 0: embeddings; -1: the last
@@ -68,10 +68,10 @@ def retrieve(
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-12
 def retrieval_table(
-    model, tokenizer,
+    model: torch.nn.Module, tokenizer: 'PreTrainedTokenizerBase',
     text: ParallelText,  # of a kind with one text per row
     source: str = 'en',
-    langs=None,          # all others if None
+    langs: 'Sequence|None' = None,          # all others if None
     **options,           # of `sentence_vectors`
 ) -> pd.DataFrame: # per language: forward, back, mean, sentences
     "Sentence retrieval both ways for every language"
@@ -97,11 +97,11 @@ def before_after(
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-19
 def lab_alignment_error(
-    model, tokenizer,
-    langs,              # codes of the targets
+    model: torch.nn.Module, tokenizer: 'PreTrainedTokenizerBase',
+    langs: 'Sequence',              # codes of the targets
     n: int = 200,       # sentences
     source: str = 'en',
-    lab=None,           # the usual laboratory if None
+    lab: 'Lab|None' = None,           # the usual laboratory if None
     split: str = 'alignment', # other rows for every name
     **options,          # of `embedding_alignments`
 ) -> pd.DataFrame: # per language: precision, recall, aer, alignments
@@ -116,9 +116,9 @@ def lab_alignment_error(
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-22
 def gold_alignment_error(
-    model, tokenizer,
+    model: torch.nn.Module, tokenizer: 'PreTrainedTokenizerBase',
     name: str,           # a gold set, see `gold_alignments`
-    data=None,           # root of the data; None: the environment's `XLNB_DATA`
+    data: 'str|Path|None' = None,           # root of the data; None: the environment's `XLNB_DATA`
     limit: int|None = None, # sentences at most
     **options,           # of `embedding_alignments`
 ) -> dict: # precision, recall, aer, alignments, sentences
@@ -162,10 +162,10 @@ def isotropy(
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #c09b3d6f
 def translations(
-    task,               # a `Task`
-    langs,              # codes, the source among them
+    task: 'Task',               # a `Task`
+    langs: 'Sequence',              # codes, the source among them
     n: int = 200,       # sentences at most
-    data=None,          # where the task is read from
+    data: 'str|Path|None' = None,          # where the task is read from
 ) -> dict: # {language: texts}, a translation each
     "Sentences that say the same in several languages: the laboratory's own, or test rows that share an id"
     if task.name.startswith('lab-'):
@@ -183,7 +183,7 @@ def translations(
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #7be848bf
 def retrieval_measure(
-    run, # a finished cell: `cell`, `ctx`, `model`, `tokenizer`, `start()`
+    run: 'CellRun', # a finished cell: `cell`, `ctx`, `model`, `tokenizer`, `start()`
 ) -> list: # per language and model a row with the mean share found in both directions
     "Sentence retrieval between the source and every target, at the end and before the last method"
     source, langs = run.cell.task.source, [l for l in run.cell.langs if l != run.cell.task.source]
@@ -200,7 +200,7 @@ def retrieval_measure(
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cde24e1e
 def alignment_error_measure(
-    run, # as for `retrieval_measure`, of a laboratory task
+    run: 'CellRun', # as for `retrieval_measure`, of a laboratory task
 ) -> list: # per language and model a row with the alignment error rate
     "Alignment error against the laboratory's gold, at the end and before the last method"
     task = run.cell.task

@@ -40,9 +40,9 @@ class HeadScorer:
                             f"sentence, pair and choice")
         self._collate = collator(self.task, self.tokenizer)
 
-    def prepare(self, model): return model
+    def prepare(self, model: torch.nn.Module): return model
 
-    def features(self, rows, lang=None) -> list: # of dict, with `labels` only where the rows have a label
+    def features(self, rows: Dataset, lang: str|None = None) -> list: # of dict, with `labels` where rows have a label
         "Token ids of every row"
         label = kind_of(self.task).label_column
         known = label in rows.column_names
@@ -50,7 +50,7 @@ class HeadScorer:
         out = featurize(self.task, rows, self.tokenizer, self.max_length).to_list()
         return out if known else [{k: v for k, v in f.items() if k != 'labels'} for f in out]
 
-    def collate(self, features) -> dict: return self._collate(features)
+    def collate(self, features: list) -> dict: return self._collate(features)
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-11
 @dataclass
@@ -68,7 +68,7 @@ class Verbaliser:
             if len(w) != len(self.words) or len(set(w)) < len(w):
                 raise XlnbError(f"label words of {l} must be {len(self.words)} different words, not {some(w)}")
 
-    def of(self, lang=None) -> tuple: # (template, words)
+    def of(self, lang: str|None = None) -> tuple: # (template, words)
         "Template and label words of a language"
         return self.templates.get(lang, self.template), tuple(self.label_words.get(lang, self.words))
 
@@ -172,14 +172,14 @@ class ClozeScorer:
     def _check_tokenizer(self):
         if self.tokenizer.mask_token_id is None: raise XlnbError("this tokenizer has no mask: use Seq2SeqScorer")
     _make = staticmethod(_cloze_row)
-    def prepare(self, model): return as_label_scorer(model)
+    def prepare(self, model: torch.nn.Module): return as_label_scorer(model)
 
-    def collate(self, features) -> dict: return _collate_cloze(self.tokenizer, features, self.tokens == 'mean')
+    def collate(self, features: list) -> dict: return _collate_cloze(self.tokenizer, features, self.tokens == 'mean')
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #128f6a71
 @patch
 def features(self: ClozeScorer,
-    rows,      # a `Dataset` or a list of dict
+    rows: Dataset|dict,      # a `Dataset` or a list of dict
     lang: str|None = None, # their language: whose template and words
 ) -> list: # of dict, with `labels` only where the rows have a label
     "Sequences with a gap for every row, in the language's template and words"
@@ -241,14 +241,15 @@ MISSING = -1e9  # score of a label that an instance does not have
 
 class LabelScorer(nn.Module):
     "Holds a language model, and scores the labels of a batch of a cloze scorer with it."
-    def __init__(self, model):
+    def __init__(self, model: torch.nn.Module):
         super().__init__()
         self.model, self.config = model, model.config
 
     @property
     def device(self): return self.model.device
 
-    def forward(self, input_ids=None, tokens=None, share=None, labels=None, **inputs):
+    def forward(self, input_ids: torch.Tensor|None = None, tokens: 'Any' = None, share: 'Any' = None,
+                labels: 'Any' = None, **inputs):
         "`logits` (rows, labels), and the loss where there are labels; what the model says where there are no tokens"
         if tokens is None: return self.model(input_ids=input_ids, labels=labels, **inputs)
         real = tokens >= 0
@@ -304,7 +305,7 @@ def as_label_scorer(
 SENTINELS = '<extra_id_0>', '▁<extra_id_0>' # of T5, and of mT5
 
 def sentinel_id(
-    tokenizer, # of an encoder-decoder
+    tokenizer: 'PreTrainedTokenizerBase', # of an encoder-decoder
 ) -> int:
     "The token of a gap."
     vocab = tokenizer.get_vocab()
@@ -327,7 +328,7 @@ class Seq2SeqScorer(ClozeScorer):
     "Scores from label words at the first decoding step, for models such as mT5"
     _make = staticmethod(_seq2seq_row)
     def _check_tokenizer(self): sentinel_id(self.tokenizer)
-    def collate(self, features):
+    def collate(self, features: list):
         return {k: v for k, v in super(Seq2SeqScorer, self).collate(features).items() if k not in ('at', 'seq')}
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #fd09b641
@@ -340,8 +341,8 @@ def load_seq2seq(
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #f0633659
 def default_scorer(
-    task,                  # a `Task` with one label per instance
-    tokenizer,             # of the model
+    task: 'Task',                  # a `Task` with one label per instance
+    tokenizer: 'PreTrainedTokenizerBase',             # of the model
     max_length: int = 128, # longest input in tokens
 ): # `HeadScorer`; `ClozeScorer` for a probe
     "The scorer that needs no choice."
@@ -349,8 +350,8 @@ def default_scorer(
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-46
 def label_logits(
-    model,                 # prepared by the scorer
-    scorer,                # `HeadScorer`, `ClozeScorer` or `Seq2SeqScorer`
+    model: torch.nn.Module,                 # prepared by the scorer
+    scorer: object,                # `HeadScorer`, `ClozeScorer` or `Seq2SeqScorer`
     rows: dict,            # {language: Dataset}, as in `ParallelText.rows`
     batch_size: int = 64,  # rows per forward pass
 ) -> np.ndarray: # (instances, languages, labels)
@@ -359,7 +360,7 @@ def label_logits(
     most = max(len(x) for one in out for x in one)
     return np.stack([[np.pad(x, (0, most - len(x)), constant_values=MISSING) for x in one] for one in out], 1)
 
-def label_probs(logits) -> tuple: # distributions; mask (instances, labels), True where a label exists
+def label_probs(logits: 'Any') -> tuple: # distributions; mask (instances, labels), True where a label exists
     "Softmax over the labels that exist"
     z = torch.as_tensor(logits).double()
     return z.softmax(-1).numpy(), (z > MISSING / 2).any(1).numpy()
@@ -373,8 +374,8 @@ def fingerprint(self: (HeadScorer, ClozeScorer)) -> str: # hexadecimal digits
 
 # %% ../../nbs/evaluation/41_scoring.ipynb #cell-50
 def scorer_stage(
-    scorer,           # what makes features and batches
-    rows,             # labelled rows of the source
+    scorer: object,           # what makes features and batches
+    rows: Dataset,             # labelled rows of the source
     lang: str = 'en', # their language: whose template and words
     **args,           # of `TrainingArguments`
 ) -> Stage:

@@ -14,7 +14,7 @@ from ..core import XlnbError
 from ..data.kinds.base import METRICS, Metric, kind_of
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-10
-def metric_of(x # a `Task`, the name of a metric, or items
+def metric_of(x: 'Any' # a `Task`, the name of a metric, or items
              ) -> Metric:
     "The metric of a task, or the one that the stats of some items are made for"
     if isinstance(x, Metric): return x
@@ -35,8 +35,8 @@ DEFINITION = ("Transfer gap = score of the source language minus the mean of the
 AGGREGATES = ['mean of targets', 'mean of all', 'transfer gap']
 FEW = 5 # runs from which on a figure draws an interval; below, it draws the runs
 
-def transfer_gap(scores,      # language -> score
-                 source='en', # the language with labels
+def transfer_gap(scores: dict|pd.Series,      # language -> score
+                 source: str = 'en', # the language with labels
                 ) -> float:
     "Source score minus the mean of the target scores"
     scores = dict(scores)
@@ -46,7 +46,7 @@ def transfer_gap(scores,      # language -> score
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-16
 def scores(items: pd.DataFrame, # from one or several cells
-           metric=None,         # a name from `METRICS`; default: by the stats
+           metric: str|Metric|None = None,         # a name from `METRICS`; default: by the stats
           ) -> pd.DataFrame:    # the keys, seed, sample, lang, score, items
     "The score of every run in every language"
     items = _checked(items)
@@ -135,7 +135,7 @@ def bootstrap(items: pd.DataFrame, # of one task, encoder, recipe and budget
               draws: int=2000,
               level: float=.95,    # of the interval
               source: str='en',
-              metric=None,         # a name from `METRICS`; default: by the stats
+              metric: str|Metric|None = None,         # a name from `METRICS`; default: by the stats
               seed: int=0,         # of the bootstrap
              ) -> pd.DataFrame:    # lang, score, low, high, sd_seeds, seeds, items
     "Scores per language and their aggregates, with intervals for the luck of items and of runs"
@@ -287,7 +287,7 @@ def _unequal(langs):
 def failed_runs(
     items: pd.DataFrame, # from one or several cells
     source: str = 'en',
-    metric=None,         # as in `scores`
+    metric: str|Metric|None = None,         # as in `scores`
 ) -> pd.DataFrame: # the keys, seed, sample, score, majority
     "Runs that score in the source no more than two standard errors above always giving the most frequent answer"
     out, items = [], _checked(items)
@@ -309,7 +309,7 @@ def _unfinished(items, source, metric):
     "How many runs failed or were stopped; all of them are in the means"
     stopped = items[items.stopped.fillna('') != ''] if 'stopped' in items else items.iloc[:0]
     text = ''
-    for what, found in (("Failed runs (source within two standard errors of the most frequent label)",
+    for what, found in (("Failed runs (source within two standard errors of the most frequent label, or of guessing)",
                          failed_runs(items, source, metric)),
                         ("Runs that stopped early and count with their starting weights", stopped)):
         if not len(found): continue
@@ -320,7 +320,7 @@ def _unfinished(items, source, metric):
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-44
 def summary(items: pd.DataFrame, # from one or several cells
-            draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
+            draws: int=2000, level: float=.95, source: str='en', metric: str|Metric|None = None, seed: int=0,
            ) -> ScoreTable:      # the keys, lang, score, low, high, sd_seeds, seeds, items
     "Score of every recipe in every language"
     est, caption, _ = _estimates(items, draws, level, source, metric, seed)
@@ -328,7 +328,7 @@ def summary(items: pd.DataFrame, # from one or several cells
     return _table(est[~est.lang.isin(AGGREGATES)].reset_index(drop=True), caption, runs)
 
 def transfer_summary(items: pd.DataFrame, # from one or several cells
-                     draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
+                     draws: int=2000, level: float=.95, source: str='en', metric: str|Metric|None = None, seed: int=0,
                     ) -> ScoreTable:      # one row per task, encoder, recipe and budget
     "Source, means, transfer gap, worst language and spread over languages"
     est, caption, definition = _estimates(items, draws, level, source, metric, seed)
@@ -364,7 +364,7 @@ def score_table(items: pd.DataFrame, # from one or several cells
     return _table(table.fillna(''), f"{caption}{definition} Spread: standard deviation over all languages.")
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-51
-def holm(p # p-values of one family of tests
+def holm(p: 'Sequence' # p-values of one family of tests
         ) -> np.ndarray: # adjusted, in the same order
     "Holm's correction for several tests"
     from statsmodels.stats.multitest import multipletests
@@ -403,7 +403,7 @@ def effect(
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-54
 def paired_difference(a: pd.DataFrame, # items of the recipe in question
                       b: pd.DataFrame, # items of the recipe that it is compared with
-                      draws: int=2000, level: float=.95, source: str='en', metric=None, seed: int=0,
+                      draws: int=2000, level: float=.95, source: str='en', metric: str|Metric|None = None, seed: int=0,
                      ) -> ScoreTable:  # a row per language, then means and transfer gap
     "Score of `a` minus score of `b`, paired by item, language and run"
     a, b, name = *_paired(a, b), metric_of(metric or a.dropna(axis=1, how='all'))

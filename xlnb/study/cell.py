@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['data_fingerprint', 'rows_digest', 'rows_read', 'Cell', 'task_fields', 'encoder_label', 'CellRun', 'NoModel',
-           'run_cell', 'stopped', 'cell_items']
+           'run_cell', 'stopped', 'chance', 'cell_items']
 
 # %% ../../nbs/study/91_cell.ipynb #50f661af
 import dataclasses, time, warnings
@@ -30,10 +30,10 @@ from ..training.stage import Context, run_method
 
 # %% ../../nbs/study/91_cell.ipynb #d553975b
 def data_fingerprint(
-    task,  # A `Task`
-    langs,  # Codes of the languages that are tested; none for what is made before a test
-    budget,  # Its `train_examples`, `eval_examples` and `sample` say which rows are read
-    data=None,  # Where the task is read from
+    task: 'Task',  # A `Task`
+    langs: 'Sequence',  # Codes of the languages that are tested; none for what is made before a test
+    budget: 'Budget',  # Its `train_examples`, `eval_examples` and `sample` say which rows are read
+    data: str|Path|None = None,  # Where the task is read from
 ) -> str:  # A hash of every row that a cell reads
     "Hash of the rows: training and validation of the source, test of every language"
     splits = []
@@ -44,9 +44,9 @@ def data_fingerprint(
     return rows_digest(task, splits, data)
 
 def rows_digest(
-    task,  # A `Task`
-    splits,  # Of (language, split, rows at most, seed of the draw)
-    data=None,  # Where the task is read from
+    task: 'Task',  # A `Task`
+    splits: 'Iterable',  # Of (language, split, rows at most, seed of the draw)
+    data: str|Path|None = None,  # Where the task is read from
 ) -> str:
     "Hash of some rows of a task"
     def rows(lang, split, limit, seed): return task.load(lang, split, data=data, limit=limit, seed=seed).to_dict()
@@ -54,8 +54,8 @@ def rows_digest(
 
 # %% ../../nbs/study/91_cell.ipynb #14f27d12
 def rows_read(
-    method,  # A configured method
-    cell,  # That it is part of
+    method: 'Method',  # A configured method
+    cell: 'Cell',  # That it is part of
 ) -> list:  # Of (language, split)
     "Rows of the task that a method reads beyond training and validation of the source"
     return list(method.reads(cell))
@@ -92,7 +92,7 @@ class Cell:
 def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdefault(key, f(*args))
 
 # %% ../../nbs/study/91_cell.ipynb #2c249758
-def task_fields(task) -> dict:
+def task_fields(task: 'Task') -> dict:
     "What a key says of a task; its rows are hashed"
     return task.identity()
 
@@ -103,7 +103,7 @@ def encoder_label(encoder: str) -> str:
 
 # %% ../../nbs/study/91_cell.ipynb #9ac0d5a2
 @patch
-def made_of(self: Cell, methods, memo: dict | None = None) -> dict:
+def made_of(self: Cell, methods: 'Iterable', memo: dict | None = None) -> dict:
     "The part of the key that names encoder, methods with all their options, what else these read, budget and seed"
     memo = {} if memo is None else memo
     limit = self.budget.eval_examples
@@ -124,7 +124,7 @@ def uses_lab(self: Cell) -> bool:
     return self.task.name.startswith('lab-') or 'lab' in [self.encoder, *(o for o in options if isinstance(o, str))]
 
 @patch
-def code(self: Cell, methods=None) -> dict:  # {module: hash}, see `code_modules`
+def code(self: Cell, methods: 'Iterable|None' = None) -> dict:  # {module: hash}, see `code_modules`
     "The code that the cell runs: of its methods, its kind of task, and of objects among the options"
     methods = self.recipe.methods if methods is None else methods
     options = [getattr(m, f.name) for m in methods for f in dataclasses.fields(m)]
@@ -140,7 +140,7 @@ class CellRun:
     "A cell while it is computed, and afterwards what a measure may ask of it"
     def __init__(self,
         cell: Cell,  # What to run
-        out,  # Folder for the checkpoints of its stages
+        out: str|Path,  # Folder for the checkpoints of its stages
         progress: bool = False,  # Show a bar for each stage
         prefixes: Prefixes | None = None,  # Where the cells of all studies leave their prefixes; None: nothing is kept
         snapshots: int = 0,  # How many of the fine-tuned prefix another cell will ask for
@@ -167,7 +167,7 @@ def encoder(self: CellRun):
     return model
 
 @patch
-def head(self: CellRun, model=None):
+def head(self: CellRun, model: 'torch.nn.Module|None' = None):
     "A new head of this cell's seed on an encoder; on the cell's own, if None"
     during, encoder = self.cell.recipe.during, self.cell.encoder if model is None else model
     seed = getattr(during, 'head_seed', None)
@@ -250,7 +250,7 @@ def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest f
         for file in files: yield start | load_file(file)
 
 @patch
-def other_runs(self: CellRun, seeds) -> Iterator[dict]:  # State dicts
+def other_runs(self: CellRun, seeds: 'Sequence') -> Iterator[dict]:  # State dicts
     "The fine-tuned models of some seeds, made where they are missing"
     cell, last = self.cell, self.last
     recipe = dataclasses.replace(cell.recipe, after=())
@@ -262,8 +262,8 @@ def other_runs(self: CellRun, seeds) -> Iterator[dict]:  # State dicts
 # %% ../../nbs/study/91_cell.ipynb #eb07d430
 class NoModel:
     "In the place of the model where a recipe has none"
-    def __init__(self, recipe): self.recipe = recipe
-    def to(self, device): return self
+    def __init__(self, recipe: object): self.recipe = recipe
+    def to(self, device: 'Any'): return self
     def num_parameters(self) -> int: return 0
     def __getattr__(self, name):
         raise XlnbError(f"{self.recipe} answers without a model: leave out what asks or keeps one")
@@ -277,12 +277,12 @@ def finish(self: CellRun):
 # %% ../../nbs/study/91_cell.ipynb #a65c004e
 def run_cell(
     cell: Cell,  # What to run
-    out,  # Folder for the checkpoints of its stages
+    out: str|Path,  # Folder for the checkpoints of its stages
     progress: bool = False,  # Show a bar for each stage
     prefixes: Prefixes | None = None,  # Where prefixes are read and left; None: nothing is kept
-    measures=(),  # Names of what is recorded beside the scores, see `take_measures`
+    measures: 'Sequence' = (),  # Names of what is recorded beside the scores, see `take_measures`
     snapshots: int = 0,  # How many of the fine-tuned prefix another cell will ask for
-    keep=None,  # Folder to leave the final model in
+    keep: str|Path|None = None,  # Folder to leave the final model in
 ) -> tuple[pd.DataFrame, dict]:  # One row per test item and language; what was recorded on the way
     "Train and test one cell"
     start, asked = time.time(), snapshots_wanted(measures)
@@ -297,13 +297,22 @@ def run_cell(
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
                 code=cell.code(), revision=encoder_revision(cell.encoder),
-                data_revisions=data_revisions(cell.task, cell.data))
+                data_revisions=data_revisions(cell.task, cell.data), chance=chance(cell))
     return run.items, info | take_measures(measures, run)
 
 # %% ../../nbs/study/91_cell.ipynb #f3f02789
 def stopped(stages: list) -> list:
     "Why guards stopped a run; empty where none did. The model then has the weights that the stage began with"
     return [s['stopped'] for s in stages if s.get('stopped')]
+
+def chance(
+    cell: Cell,
+) -> float | None:  # None where all rows have the same labels, or nothing is trained
+    "The score of guessing in the source, of kinds whose rows have labels of their own"
+    task, limit = cell.task, cell.budget.eval_examples
+    if task.kind.chances(task, []) is None: return None
+    found = task.kind.chances(task, task.load(task.source, 'test', data=cell.data, limit=limit).to_list())
+    return sum(found) / max(len(found), 1)
 
 # %% ../../nbs/study/91_cell.ipynb #63166413
 def cell_items(run: CellRun) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..data.kinds.base import featurize
 from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
-from .cell import Cell, CellRun, encoder_label, run_cell
+from .cell import Cell, CellRun, chance, encoder_label, run_cell
 from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
                                  take_measures)
 from .plan import contrasts_of, is_side, more_seeds, only_task, primary_contrasts, read_plan
@@ -35,7 +35,7 @@ from ..training.stage import Budget
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
 def listed(
-    value, # one thing, or several
+    value: 'Any', # one thing, or several
 ) -> list:
     "A list of what may be one thing or several; a text, a path, a recipe or a budget is one."
     return [value] if isinstance(value, (str, Path, Recipe, Budget)) or not hasattr(value, '__iter__') else list(value)
@@ -64,21 +64,21 @@ def _with_metrics(tasks: list, metrics: dict) -> list:
 class Study(Results):
     "Tasks by encoders by recipes by seeds by budgets"
     def __init__(self,
-        tasks,  # A task or several, by name or as `Task`
-        encoders='lab',  # An encoder or several: Hub name, folder or 'lab'
-        recipes='finetune',  # A recipe or several, as `recipe` reads them
-        seeds=3,  # How many seeds, or which
-        budget=None,  # A `Budget`, or several; everything there is, if None
-        langs=None,  # Languages to test in any code form, or 'all'; if None those that each task names (`Task.tested`)
-        store='runs/study',  # Folder of the results, a packed store (.zip) to read, or a `Store`
-        data=None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
-        keep_stale=False,  # Take stored results that an earlier version of the code computed
-        *, budgets=None,  # The same as `budget`, for an axis of several
-        measures=(),  # Names of what is recorded with each cell, see `MEASURES`
-        metrics=None,  # {task: name of a metric}; each task's own, if None
-        keep_models=False,  # Leave the final model of every cell in the folder `models` of the store
-        plan=None,  # File that names the primary contrasts, see `read_plan`
-        prefixes=None, **unknown,  # A `Prefixes`; False: share nothing between cells. Other options are refused
+        tasks: 'str|Task|list',  # A task or several, by name or as `Task`
+        encoders: str|Path|list = 'lab',  # An encoder or several: Hub name, folder or 'lab'
+        recipes: str|Recipe|list = 'finetune',  # A recipe or several, as `recipe` reads them
+        seeds: int|list = 3,  # How many seeds, or which
+        budget: Budget|list|None = None,  # A `Budget`, or several; everything there is, if None
+        langs: str|list|None = None,  # Languages to test in any code form, or 'all'; None: `Task.tested` of each task
+        store: str|Path|Store = 'runs/study',  # Folder of the results, a packed store (.zip) to read, or a `Store`
+        data: str|Path|None = None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
+        keep_stale: bool = False,  # Take stored results that an earlier version of the code computed
+        *, budgets: list|None = None,  # The same as `budget`, for an axis of several
+        measures: str|list|tuple = (),  # Names of what is recorded with each cell, see `MEASURES`
+        metrics: dict|None = None,  # {task: name of a metric}; each task's own, if None
+        keep_models: bool = False,  # Leave the final model of every cell in the folder `models` of the store
+        plan: str|Path|None = None,  # File that names the primary contrasts, see `read_plan`
+        prefixes: Prefixes|bool|None = None, **unknown,  # False: share nothing between cells. Other options are refused
     ):
         self.tasks = _with_metrics(list(map(get_task, listed(tasks))), metrics or {})
         self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
@@ -94,7 +94,7 @@ def _laid_out(self: Study, langs) -> list:
     if len({*map(encoder_label, self.encoders)}) < len(self.encoders):
         raise XlnbError("Two encoders have the same name: rename one of the folders, so that tables can distinguish "
                         "them.")
-    self._keys = {}  # key and identity of each cell, once they are asked for
+    self._keys, self._chances = {}, {}  # key and identity of each cell, what guessing gives; once they are asked for
     for name in self.measures: get_measure(name)
     for r in self.recipes: _warn_of_shared_runs(r, self.seeds)
     return list(dict.fromkeys(Cell(t, e, r, s, b, _languages_of(t, langs), self.data) for t in self.tasks
@@ -227,12 +227,6 @@ def stored(self: Study) -> dict:
     return {cell: info | dict(changed=_changed(cell, info), stale_measures=stale_measures(info, cell.uses_lab()))
             for cell, info in found.items()}
 
-# %% ../../nbs/study/93_grid.ipynb #22f7e463
-def _changed(cell: Cell, info: dict) -> list:
-    "Modules that are others now than when a cell was stored, or that it did not have then"
-    now, then = cell.code(), info['code']
-    return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
-
 # %% ../../nbs/study/93_grid.ipynb #cell-14
 @patch
 def cells(self: Study) -> pd.DataFrame:
@@ -249,12 +243,27 @@ def cells(self: Study) -> pd.DataFrame:
                          seconds=round(sum(info['seconds'].values()), 1) if info else None, key=self._keys[c][0]))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/study/93_grid.ipynb #99a7a126
+def _changed(cell: Cell, info: dict) -> list:
+    "Modules that are others now than when a cell was stored, or that it did not have then"
+    now, then = cell.code(), info['code']
+    return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
+
 @patch
 def finished(self: Study) -> list:
     "Rows and metadata of the stored cells, in the order of the grid"
     found = [(cell, self.store.read(self.store.root/info['file'])) for cell, info in self.stored().items()]
     if not any(read for _, read in found): raise XlnbError("No cell of this study is stored yet: call run() first.")
-    return [(read[0].assign(encoder=encoder_label(cell.encoder)), read[1]) for cell, read in found if read]
+    return [(read[0].assign(encoder=encoder_label(cell.encoder)), read[1] | dict(chance=self._chance(cell, read[1])))
+            for cell, read in found if read]
+
+@patch
+def _chance(self: Study, cell: Cell, info: dict):
+    "What guessing gives in a cell; from its rows where an earlier version has not recorded it"
+    if 'chance' in info: return info['chance']
+    at = cell.task, cell.budget, cell.data
+    if at not in self._chances: self._chances[at] = chance(dataclasses.replace(cell, task=self._rows[cell.task]))
+    return self._chances[at]
 
 # %% ../../nbs/study/93_grid.ipynb #cell-17
 @dataclasses.dataclass(frozen=True)
@@ -308,9 +317,9 @@ def store(self: Job, progress: bool):
 # %% ../../nbs/study/93_grid.ipynb #0e709791
 def measured(
     cell: Cell,  # That is stored
-    items,  # Its rows
-    names,  # Of the measures to take
-    work,  # Folder for what has to be made again
+    items: pd.DataFrame,  # Its rows
+    names: 'Iterable',  # Of the measures to take
+    work: str|Path,  # Folder for what has to be made again
     **options,  # Of `CellRun`
 ) -> dict:  # As from `take_measures`
     "Take measures of a cell that is stored: its models are read from prefixes, or made again"
@@ -329,7 +338,7 @@ def _tidy(root: Path, key: str):
 # %% ../../nbs/study/93_grid.ipynb #cell-20
 @patch
 def run(self: Study,
-    executor=None,  # None: here, one after another; an object with `submit`, or 'ray'
+    executor: 'Any' = None,  # None: here, one after another; an object with `submit`, or 'ray'
     progress: bool = True,  # Show a bar
 ) -> Study:  # Itself
     "Compute every cell that the store does not have, or has from other code"
@@ -355,7 +364,7 @@ def run(self: Study,
 
 # %% ../../nbs/study/93_grid.ipynb #4a054f7a
 @patch
-def jobs(self: Study, root) -> list:
+def jobs(self: Study, root: Path) -> list:
     "A job for each cell"
     last = max((getattr(m, 'snapshots', 0) for r in self.recipes for m in r.after), default=0)
     last = max(last, snapshots_wanted(self.measures))
@@ -484,7 +493,7 @@ class RayExecutor:
         ray.init(ignore_reinit_error=True, **options)
         self.ray, self.resources = ray, resources or {'num_cpus': 1}
 
-    def submit(self, f, *args): return self.ray.remote(**self.resources)(f).remote(*args).future()
+    def submit(self, f: 'Callable', *args): return self.ray.remote(**self.resources)(f).remote(*args).future()
 
 # %% ../../nbs/study/93_grid.ipynb #17175498
 @patch
@@ -502,7 +511,7 @@ def measures_table(self: Study,
 
 # %% ../../nbs/study/93_grid.ipynb #cell-40
 def lab_study(
-    store='runs/lab',  # Folder of the results
+    store: str|Path = 'runs/lab',  # Folder of the results
     **options,  # Anything else that `Study` takes, in place of the preset
 ) -> Study:
     "The laboratory study: all methods, three seeds, all laboratory languages"

@@ -22,7 +22,7 @@ SCORES = {'targets': AGGREGATES[0], 'source': 'the source', 'gap': AGGREGATES[2]
 _OTHER = dict(smallest_difference='smallest_visible_difference', target_half_width='half_width_wanted')
 
 def read_plan(
-    path,  # A JSON file
+    path: str|Path,  # A JSON file
 ) -> dict:  # Its content with the entries of the table above, and `hash`
     "Primary contrasts and the smallest visible difference, decided before anything runs"
     try: plan = json.loads(Path(path).read_text(encoding='utf-8'))
@@ -77,7 +77,7 @@ def contrasts_of(
 
 # %% ../../nbs/study/99_plan.ipynb #34e4c26a
 def is_side(
-    cell,  # A `Cell`
+    cell: 'Cell',  # A `Cell`
     contrast: dict,  # Of a plan
 ) -> bool:
     "Is a cell one of those that a contrast compares?"
@@ -127,7 +127,7 @@ def _contrast(items, c: dict, source: str, **options) -> dict:
 
 # %% ../../nbs/study/99_plan.ipynb #f994e826
 def only_task(
-    names,  # Of tasks
+    names: 'Iterable',  # Of tasks
 ) -> str:  # Empty where there are several
     "The name of the one task that there is"
     return next(iter(names)) if len({*names}) == 1 else ''
@@ -166,12 +166,12 @@ def _sentence(r, plan: dict, missing) -> str:
     lacks = f" Missing: {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''} ({len(missing)} in all)." if len(
         missing) else ''
     if not r.seeds: return f"{what}: not answered, no run of both sides is stored.{lacks}"
-    said = effect(r.points / 100, r.low / 100, r.high / 100, r.seeds, r.items)
+    stated = effect(r.points / 100, r.low / 100, r.high / 100, r.seeds, r.items)
     if r.verdict == 'too few seeds':
         each = ', '.join(f'{v:+.1f}' for v in r.runs)
-        return f"{what}: {said} (single runs {each}); no interval and no verdict below {FEW} seeds.{lacks}"
+        return f"{what}: {stated} (single runs {each}); no interval and no verdict below {FEW} seeds.{lacks}"
     p = '' if r.p != r.p else f", p = {r.p:.2g}, corrected {r.p_holm:.2g}"
-    return f"{what}: {said}{p}: {r.verdict}.{_against_smallest(r, plan)}{lacks}"
+    return f"{what}: {stated}{p}: {r.verdict}.{_against_smallest(r, plan)}{lacks}"
 
 def _against_smallest(r, plan: dict) -> str:
     "How an answer compares with what the plan set out to see"

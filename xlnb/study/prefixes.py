@@ -29,7 +29,7 @@ def changed_tensors(
     return {k: v.clone().contiguous() for k, v in now.items() if not torch.equal(v, start[k].detach().cpu())}
 
 def put_tensors(
-    model,  # Is changed in place
+    model: torch.nn.Module,  # Is changed in place
     tensors: dict,  # As from `changed_tensors`
 ):
     "Put tensors into a model that has all of these names"
@@ -41,7 +41,7 @@ def put_tensors(
 class Prefixes:
     "A folder of weights, each under its key, of limited size"
     def __init__(self,
-        root=None,  # The folder; None: `prefixes` in XLNB_CACHE, or in ~/.cache/xlnb
+        root: str|Path|None = None,  # The folder; None: `prefixes` in XLNB_CACHE, or in ~/.cache/xlnb
         limit: float = 20e9,  # Bytes; above it the oldest go
     ):
         self.root, self.limit = Path(root or cache_folder('prefixes')).expanduser(), limit
@@ -74,7 +74,7 @@ def save(self: Prefixes,
     key: str,
     tensors: dict,  # As from `changed_tensors`
     record: dict,  # What JSON can write: stages, seconds
-    snapshots=(),  # Files of earlier states, oldest first
+    snapshots: 'Sequence' = (),  # Files of earlier states, oldest first
 ):
     "Keep a prefix, all or nothing; whoever calls this holds its lock"
     with atomic(self.root/key) as part:
@@ -108,9 +108,9 @@ class Snapshots(TrainerCallback):
     TIMES = 10
 
     def __init__(self,
-        model,  # The model that is trained
+        model: torch.nn.Module,  # The model that is trained
         start: dict,  # State dict that differences are taken from
-        folder,  # Where to write
+        folder: str|Path,  # Where to write
         last: int,  # How many are kept
     ):
         self.model, self.start, self.folder, self.last = model, start, Path(folder), last
@@ -125,7 +125,7 @@ class Snapshots(TrainerCallback):
     def files(self) -> list:  # oldest first
         return sorted(self.folder.glob('*.safetensors'))[-self.last:] if self.last else []
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: object, state: object, control: object, **kwargs):
         marks = self.marks(state.max_steps)
         if not self.last or state.global_step not in marks or not state.is_world_process_zero: return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def _parse(spec: str) -> list:
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-17
 def recipe(
-    spec,  # A string such as 'mmkd+salt+alsace' or 'finetune(lr=3e-4)', a method, a list of methods, or a recipe
+    spec: 'Any',  # A string such as 'mmkd+salt+alsace' or 'finetune(lr=3e-4)', a method, a list of methods, or a recipe
 ) -> Recipe:
     "A recipe from how one writes it down"
     if isinstance(spec, Recipe): return spec
@@ -150,7 +150,7 @@ def recipe(
 
 # %% ../../nbs/study/90_recipe.ipynb #e877aff4
 def with_steps(
-    spec,       # a recipe, or how one writes it down
+    spec: 'Any',       # a recipe, or how one writes it down
     steps: int, # optimiser steps of the method that acts during fine-tuning
 ) -> Recipe:
     "The same recipe with so many steps of fine-tuning."

@@ -33,9 +33,10 @@ class Results:
 
     def items(self) -> pd.DataFrame:
         "One row per cell, language and test item"
-        def with_reason(items, info):  # `stopped`: why a guard stopped the run; only such runs have the column
-            return items.assign(stopped='; '.join(info['stopped'])) if info.get('stopped') else items
-        return pd.concat([with_reason(*cell) for cell in self.finished()], ignore_index=True)
+        def with_record(items, info):  # why a guard stopped the run, and what guessing gives, only where there is such
+            if info.get('stopped'): items = items.assign(stopped='; '.join(info['stopped']))
+            return items if info.get('chance') is None else items.assign(chance=info['chance'])
+        return pd.concat([with_record(*cell) for cell in self.finished()], ignore_index=True)
 
     def scores(self) -> pd.DataFrame:
         "The score of every seed in every language"
@@ -70,7 +71,7 @@ def notes(self: Results,
 
 # %% ../../nbs/study/92_store.ipynb #b8d28617
 @patch
-def by_source(self: Results, make, task=None, axis=0, **options) -> pd.DataFrame:
+def by_source(self: Results, make: 'Callable', task: str|None = None, axis: int = 0, **options) -> pd.DataFrame:
     "`make` of the items of each source of labels, put together"
     items, sources = self.items().drop(columns='stopped', errors='ignore'), self.sources()  # `notes` names them
     if task not in {None, *items.task}:
@@ -90,7 +91,7 @@ def _slug(name: str) -> str: return re.sub(r'[^\w+.-]+', '-', name)
 class Store(Results):
     "Finished cells: a folder with a Parquet file for each, or the one file that `pack` makes of it"
     def __init__(self,
-        root,  # The folder, made when the first cell is saved; or a packed store, whose name ends in .zip
+        root: str|Path,  # The folder, made when the first cell is saved; or a packed store, whose name ends in .zip
     ): self.root = Path(root)
 
     def __repr__(self): return f'Store({str(self.root)!r}): {len(self.files())} cells'
@@ -114,7 +115,7 @@ class Store(Results):
 
 # %% ../../nbs/study/92_store.ipynb #cell-13
 @patch
-def write(self: Store, path, items: pd.DataFrame, info: dict) -> Path:
+def write(self: Store, path: str|Path, items: pd.DataFrame, info: dict) -> Path:
     "Write one cell, with its record in the schema; in a packed store it takes the place of the one of that name"
     if self.packed: return self.write_all({path: (items, info)})[0]
     table, path = pa.Table.from_pandas(items, preserve_index=False), Path(path)
@@ -137,7 +138,7 @@ def _record(info: dict) -> bytes:
 # %% ../../nbs/study/92_store.ipynb #685ddba9
 @patch
 def read(self: Store,
-    path,  # One of `files`
+    path: str|Path,  # One of `files`
     items: bool = True,  # Read the rows too, not only what is told about them
 ) -> tuple | None:  # Rows and metadata; None and a warning where the file is no finished cell
     "Read one cell, and never fail on a broken one"
@@ -259,7 +260,7 @@ def curve(self: Results,
 # %% ../../nbs/study/92_store.ipynb #cell-33
 @patch
 def report(self: Results,
-    folder,  # Where to write
+    folder: str|Path,  # Where to write
     baseline: str | None = None,  # As in `differences`
 ) -> dict:  # Paths of what was written
     "Write the tables, the figures and a one-page summary"
@@ -355,7 +356,7 @@ def without_texts(
 # %% ../../nbs/study/92_store.ipynb #fcbe042b
 @patch
 def pack(self: Store,
-    path,  # The file, whose name ends in .zip; one that is there is replaced
+    path: str|Path,  # The file, whose name ends in .zip; one that is there is replaced
 ) -> 'Store':  # The packed store
     "Put all cells into one file, in one go"
     path, cells = Path(path), {p.name: self.read(p) for p in self.files()}
@@ -370,7 +371,7 @@ def pack(self: Store,
 
 @patch
 def unpack(self: Store,
-    folder,  # A new one
+    folder: str|Path,  # A new one
 ) -> 'Store':  # The same cells in a folder, where a study can go on
     "Put the cells of a packed store into a folder, in one go"
     folder = Path(folder)

@@ -26,7 +26,7 @@ from ..training.stage import Budget
 # %% ../../nbs/study/95_verify.ipynb #ac5af8c0
 def stored_cell(
     info: dict,  # The record of a stored cell
-    data=None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
+    data: str|Path|None = None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
     encoders: dict | None = None,  # {name: folder} of encoders that are folders
 ) -> Cell:
     "The cell that a record describes"
@@ -105,7 +105,7 @@ def compared_measure(
 
 # %% ../../nbs/study/95_verify.ipynb #3d7ca584
 def verify(
-    store,  # A folder of results or a packed one, a `Store`, or the `Study` that made one
+    store: Study|Store,  # A folder of results or a packed one, a `Store`, or the `Study` that made one
     sample: int = 3,  # How many cells are computed again
     stamp: bool = False,  # Where all of these come out, record the present code with every cell
     seed: int = 0,  # Of the draw of the sample

@@ -21,7 +21,7 @@ _PACKAGE = Path(util.find_spec('xlnb').origin).parent
 
 # %% ../../nbs/study/87_version.ipynb #7546339e
 def syntax(
-    node,  # A syntax tree, as `ast.parse` gives it
+    node: ast.AST,  # A syntax tree, as `ast.parse` gives it
 ) -> list:  # The same in every Python version
     "A syntax tree as nested lists, without docstrings and annotations"
     if isinstance(node, list): return [syntax(n) for n in node if not _says_nothing(n)]

@@ -31,7 +31,7 @@ def exact(
 
 # %% ../../nbs/training/31_losses.ipynb #17350044
 def output_loss(
-    out,            # what a model with a head returned
+    out: 'Any',            # what a model with a head returned
     batch: Mapping, # tensors, with labels
 ) -> torch.Tensor: # a number in nats
     "The loss of a task from a model's output; padding takes no part in the softmax of a span."
@@ -44,7 +44,7 @@ def output_loss(
     return (start + end) / 2
 
 def task_loss(
-    model,          # a model with a head
+    model: torch.nn.Module,          # a model with a head
     batch: Mapping, # tensors, with labels
 ) -> tuple[torch.Tensor, dict]: # the loss, and `{'task': loss}`
     "The loss of the task itself."
@@ -61,7 +61,7 @@ def counted(
 
 def step_shares(
     counts: list, # of each smaller batch: a number, {part: number}, or None
-    total=None,   # sums over all processes, as long as a count; those of `counts` if None
+    total: float|dict|None = None,   # sums over all processes, as long as a count; those of `counts` if None
     n: int|None = None, # smaller batches in all processes; `len(counts)` if None
 ) -> list: # of each: what multiplies its loss (or each part), so that the mean over batches is the mean over things
     "Weights of smaller batches within a step."
@@ -79,7 +79,7 @@ class Objective(nn.Module):
     weights: dict = {} # {part: weight}, where the loss is a weighted sum of its parts
 
     def forward(self,
-        model,          # being trained
+        model: torch.nn.Module,          # being trained
         batch: Mapping, # from the stage's collator
     ) -> tuple[torch.Tensor, dict]: # what is minimised; {part: value}
         "The loss of a batch and its parts."
@@ -89,11 +89,11 @@ class Objective(nn.Module):
         "What the loss of a batch is the mean of: a number, {part: number}, or None; see `step_shares`."
         return counted(batch)
 
-    def unused(self, model) -> list:
+    def unused(self, model: torch.nn.Module) -> list:
         "Parameters of the model that the loss never reaches; they stay as they are."
         return []
 
-    def hand_on(self, model):
+    def hand_on(self, model: torch.nn.Module):
         "Give the model what it keeps of the objective; nothing, unless a method says otherwise."
 
 # %% ../../nbs/training/31_losses.ipynb #83751f9d

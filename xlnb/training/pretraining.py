@@ -28,7 +28,7 @@ from .trainer import Stage, mixed_precision
 # %% ../../nbs/training/34_pretraining.ipynb #cell-08
 _SPECIAL = ['<s>', '<pad>', '</s>', '<unk>']
 
-def train_tokenizer(texts,                   # strings, or an iterable of them
+def train_tokenizer(texts: 'Iterable',                   # strings, or an iterable of them
                     vocab_size: int=16_000,  # tokens, special ones included
                     lowercase: bool=False,   # fold case first: a small vocabulary then goes further
                     max_length: int=512,     # longest input that the tokenizer reports
@@ -68,7 +68,7 @@ def _texts(texts):
 
 # %% ../../nbs/training/34_pretraining.ipynb #cell-16
 def pack(texts: list,       # strings
-         tokenizer,
+         tokenizer: 'PreTrainedTokenizerBase',
          block_size: int=128,
         ) -> np.ndarray:    # (blocks, block_size), every block starts with `<s>`
     "Cut texts into blocks of one length, without losing a piece"
@@ -119,8 +119,8 @@ def _batch(rows) -> dict:
 class MaskedLM(Objective):
     "Masked language modelling: the mean cross-entropy at the masked positions, in nats"
     def forward(self,
-        model, # a masked language model
-        batch, # input_ids, attention_mask, labels (-100 where nothing is masked), each (rows, positions)
+        model: torch.nn.Module, # a masked language model
+        batch: 'Mapping', # input_ids, attention_mask, labels (-100 where nothing is masked), each (rows, positions)
     ) -> tuple[torch.Tensor, dict]: # the loss, {'mlm': loss}
         "The loss of a batch"
         labels, mask = batch['labels'], batch['attention_mask']

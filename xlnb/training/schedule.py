@@ -46,14 +46,14 @@ class Budget:
 
 # %% ../../nbs/training/30_schedule.ipynb #a03de271
 def learning_rate(
-    model, # an encoder with or without a head
+    model: torch.nn.Module, # an encoder with or without a head
 ) -> float: # peak learning rate for fine-tuning all its weights
     "2e-5 at 768 dimensions, more for narrower encoders."
     return min(2e-5 * (768 / model.config.hidden_size)**1.75, 1e-3)
 
 # %% ../../nbs/training/30_schedule.ipynb #4f02a1c1
 def best_precision(
-    device=None,              # a device or its name; the GPU if there is one, else the CPU
+    device: 'Any' = None,              # a device or its name; the GPU if there is one, else the CPU
     weights: int|None = None, # size of the model; a large one if None
 ) -> str: # 'bf16' or 'fp32'
     "The precision that `'auto'` means on a device."
@@ -138,7 +138,7 @@ def _layers(model):
     return lists[0]
 
 def frozen_parameters(
-    model,
+    model: torch.nn.Module,
     frozen: str|int, # as in `Schedule`
 ) -> list: # of parameters
     "What does not train."
@@ -153,7 +153,7 @@ def frozen_parameters(
 
 # %% ../../nbs/training/30_schedule.ipynb #1c346b4f
 def partly_frozen(
-    model,
+    model: torch.nn.Module,
     frozen: str|int, # as in `Schedule`
 ) -> torch.nn.Parameter|None: # None: no weight is frozen in part
     "The weight of the embeddings, where it is frozen but for rows that a method has added."
@@ -168,9 +168,9 @@ def _only_rows(grad, rows):
 # %% ../../nbs/training/30_schedule.ipynb #85d4ccf7
 @contextmanager
 def settled(
-    model,              # is changed within the block and put back after it
+    model: torch.nn.Module,              # is changed within the block and put back after it
     schedule: Schedule,
-    idle=(),            # more parameters that do not train
+    idle: 'Iterable' = (),            # more parameters that do not train
 ):
     "A model with its frozen parts and its attention path."
     frozen, partly = [*frozen_parameters(model, schedule.frozen), *idle], partly_frozen(model, schedule.frozen)

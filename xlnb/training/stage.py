@@ -179,7 +179,7 @@ class _Bar(TrainerCallback):
 # %% ../../nbs/training/33_stage.ipynb #cell-20
 def run_stage(
     stage: Stage,              # what to run
-    model,                     # trained in place
+    model: torch.nn.Module,                     # trained in place
     out: str|Path|None = None, # folder to resume from; `None`: nothing is kept
     seed: int = 0,             # seed of data order, dropout and collator
     progress: bool = False,    # show a bar
@@ -282,32 +282,32 @@ class Method(Schedule):
     baseline: ClassVar[bool] = False # a baseline of another method, left out of `plain_recipes`
     asks_model: ClassVar[bool] = True # False: it gives its test items itself, by `answers`
 
-    def needs(self, task) -> list[str]:
+    def needs(self, task: 'Task') -> list[str]:
         "What must be there for a task and is not: a sentence each."
         return []
 
-    def fits(self, recipe):
+    def fits(self, recipe: 'Recipe'):
         "Refuse a recipe whose other methods do not go with this one."
 
-    def reads(self, cell) -> list:
+    def reads(self, cell: 'Cell') -> list:
         "(language, split) of the rows of the task that decide a result beyond training and validation of the source."
         return []
 
-    def prepare(self, model, ctx: Context):
+    def prepare(self, model: torch.nn.Module, ctx: Context):
         "Change the model before weights are read into it, such as new rows of the embeddings."
 
-    def stages(self, model, ctx: Context) -> Iterator[Stage]:
+    def stages(self, model: torch.nn.Module, ctx: Context) -> Iterator[Stage]:
         "Stages, one after the other; each is asked for when the one before it has run."
         raise NotImplementedError(f"{type(self).__name__} must define stages(model, ctx)")
 
 # %% ../../nbs/training/33_stage.ipynb #3e0a6760
 @patch
-def default_lr(self: Method, model) -> float:
+def default_lr(self: Method, model: torch.nn.Module) -> float:
     "The peak learning rate where none is given."
     return learning_rate(model)
 
 @patch
-def schedule(self: Method, model) -> Schedule:
+def schedule(self: Method, model: torch.nn.Module) -> Schedule:
     "The settings of its training, with the learning rate filled in."
     values = {f.name: getattr(self, f.name) for f in fields(Schedule)}
     return Schedule(**values | dict(lr=self.lr or self.default_lr(model)))
@@ -338,7 +338,7 @@ def check_untrained(
 # %% ../../nbs/training/33_stage.ipynb #5c225f29
 def run_method(
     method: Method,        # what to run
-    model,                 # trained in place
+    model: torch.nn.Module,                 # trained in place
     ctx: Context,          # task, tokenizer, seed and budget
     progress: bool = False,# show bars
     callbacks: Sequence = (), # more `TrainerCallback`s
@@ -369,13 +369,13 @@ class Tuning(Method):
 
     def __post_init__(self): super().__post_init__(); _check_select(self)
 
-    def reads(self, cell) -> list:
+    def reads(self, cell: 'Cell') -> list:
         "Validation rows of the language that an oracle looks at."
         how, _, lang = self.select.partition(':')
         return [(lang, 'validation')] if how == 'oracle' else []
 
     def training(self,
-        model,        # with its head
+        model: torch.nn.Module,        # with its head
         ctx: Context, # its budget says the size of evaluation batches
         n: int,       # training rows
         share: float = 1., # of the training that this stage takes
@@ -397,8 +397,8 @@ def _check_select(m):
 def make_encoder(
     encoder: str,            # Hub id, folder or 'lab'
     method: Method,          # of the slot 'before', with its text; without text, that of the laboratory
-    out,                     # folder of the run; one that was interrupted goes on
-    langs=(),                # languages with parallel text; all that are there if empty
+    out: str|Path,                     # folder of the run; one that was interrupted goes on
+    langs: Sequence = (),                # languages with parallel text; all that are there if empty
     source: str = 'en',      # the language with labels
     seed: int = 0,
     budget: Budget = Budget(),

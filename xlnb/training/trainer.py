@@ -74,7 +74,7 @@ class EpochSampler(torch.utils.data.Sampler):
     "Row numbers of one epoch, grouped by length; epoch e counts from e*n, so that a batch tells which epoch it is of."
     def __init__(self,
         n: int,           # rows
-        lengths,          # of each, or None
+        lengths: list,          # of each, or None
         batch_size: int,
         seed: int,        # with `epoch` it decides the order
         shuffle: bool = True, # False: the rows in their own order
@@ -157,7 +157,7 @@ class StageTrainer(Trainer):
     "`transformers.Trainer` that minimises a stage's loss and logs its parts."
     def __init__(self,
         stage: Stage,            # what to run
-        model,                   # the model, changed in place
+        model: torch.nn.Module,                   # the model, changed in place
         args: TrainingArguments, # `run_stage` makes them
         callbacks: Sequence = (),# more callbacks
         save_minutes: float = 5, # write a checkpoint at least so often
@@ -176,11 +176,11 @@ class StageTrainer(Trainer):
         "That of the training, in which it is evaluated too."
         return next((k for k in ('bf16', 'fp16') if getattr(self.args, k)), 'fp32')
 
-    def floating_point_ops(self, inputs): return 0 # counting parameters at every step costs more than a small step
+    def floating_point_ops(self, inputs: dict): return 0 # counting parameters takes longer than a small step
 
 # %% ../../nbs/training/32_trainer.ipynb #ff7ace4f
 @patch
-def get_batch_samples(self: StageTrainer, epoch_iterator, num_batches, device):
+def get_batch_samples(self: StageTrainer, epoch_iterator: 'Iterable', num_batches: int, device: Any):
     "The batches of a step, and what each counts in it."
     batches, _ = Trainer.get_batch_samples(self, epoch_iterator, num_batches, device)
     self._shares = self._weigh(batches) if len(batches) * self.args.world_size > 1 else [None] * len(batches)
@@ -204,7 +204,7 @@ def _weigh(self: StageTrainer, batches):
 
 # %% ../../nbs/training/32_trainer.ipynb #9aef3557
 @patch
-def get_decay_parameter_names(self: StageTrainer, model):
+def get_decay_parameter_names(self: StageTrainer, model: torch.nn.Module):
     "Weight decay would move the rows of a weight that is frozen in part"
     partly = partly_frozen(self.bare, self.stage.schedule.frozen) if self.stage.schedule else None
     still = {name for name, p in model.named_parameters() if p is partly}
@@ -227,7 +227,7 @@ def _get_train_sampler(self: StageTrainer, train_dataset=None):
 
 # %% ../../nbs/training/32_trainer.ipynb #b51e71ae
 @patch
-def compute_loss(self: StageTrainer, model, inputs, return_outputs=False, **kwargs):
+def compute_loss(self: StageTrainer, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, **kwargs):
     "The stage's loss; its parts are kept for the next log line."
     loss, parts = self._minimised(model, inputs)
     if (share := self._shares.pop(0) if self._shares else None) is not None:
@@ -264,7 +264,7 @@ def _drain(self: StageTrainer):
 
 # %% ../../nbs/training/32_trainer.ipynb #7032c522
 @patch
-def log(self: StageTrainer, logs, start_time=None):
+def log(self: StageTrainer, logs: dict, start_time: float|None = None):
     "Log `logs`, with the parts of the loss where it is a training line."
     if 'loss' in logs:
         if clash := {*logs, 'epoch', 'step', 'tokens', 'seconds'} & {*self._parts} - {'loss'}:
@@ -279,7 +279,7 @@ def log(self: StageTrainer, logs, start_time=None):
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-31
 def mixed_precision(
-    model, # as it is placed
+    model: torch.nn.Module, # as it is placed
     precision: str = 'auto', # as in `Schedule`; 'auto': that of `best_precision` where the model lies
 ): # a context
     "The precision in which a model predicts."
@@ -305,7 +305,7 @@ _LABELS = {'labels', 'start_positions', 'end_positions'}
 @torch.no_grad()
 def predict(
     model: torch.nn.Module,                       # a model with a head
-    features,                    # rows as `featurize` gives them
+    features: list,                    # rows as `featurize` gives them
     collator: Callable,          # list of rows -> batch
     batch_size: int = 64,        # rows per forward pass
     per_row: Callable = _per_row,# (outputs, batch) -> list with one result per row
@@ -327,7 +327,8 @@ def predict(
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-36
 @patch
-def evaluate(self: StageTrainer, eval_dataset=None, ignore_keys=None, metric_key_prefix='eval'):
+def evaluate(self: StageTrainer, eval_dataset: Any = None, ignore_keys: list|None = None,
+             metric_key_prefix: str = 'eval'):
     "Metrics of the stage on its evaluation rows, shared out over the processes."
     data = self.stage.eval_data if eval_dataset is None else eval_dataset
     me, n = self.args.process_index, self.args.world_size
@@ -374,7 +375,7 @@ def _mean_rows(sums, weights=None):
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-40
 def checkpoints(
-    out,                 # folder of a run
+    out: str|Path,                 # folder of a run
     clean: bool = False, # remove those that were only half written, and say so
 ) -> list: # of folders, oldest first
     "The complete checkpoints of a run."
@@ -430,7 +431,7 @@ def _issue_warnings_after_load(self: StageTrainer, load_result):
     Trainer._issue_warnings_after_load(self, load_result._replace(missing_keys=missing))
 
 @patch
-def save_final(self: StageTrainer, folder):
+def save_final(self: StageTrainer, folder: str|Path):
     "Keep the model alone: what an objective has learnt is handed on or gone."
     if self.model is self.bare: self.save_model(str(folder))
     elif self.args.should_save:

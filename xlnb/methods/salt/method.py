@@ -39,7 +39,7 @@ class Searching(Tuning):
     neighbour_score: Literal['csls', 'cosine'] = 'csls' # what is nearest
     neighbour_centred: bool = True # take away the mean of each language?
     neighbour_words: int = option(6000, above=0) # most frequent words of a language
-    neighbour_temperature: float = option(.05, above=0) # of the probabilities
+    neighbour_temperature: float = option(.08, above=0) # of the probabilities
     neighbour_rerank: int = option(0, least=0) # nearest words ordered again by how little the sentence moves; 0: none
 
     @property

@@ -163,7 +163,7 @@ class Neighbours:
     score: Literal['csls', 'cosine'] = 'csls' # what is nearest
     centred: bool = True          # take away the mean of each language?
     words: int = option(6000, above=0) # most frequent words of a language
-    temperature: float = option(.05, above=0) # of the probabilities
+    temperature: float = option(.08, above=0) # of the probabilities
     rerank: int = option(0, least=0) # nearest words that are ordered again by how little the sentence moves; 0: none
     top_k: int = option(5, above=0) # candidates at most
     top_p: float|None = option(None, above=0, most=1) # the fewest candidates with that much probability
