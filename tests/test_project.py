@@ -197,6 +197,22 @@ def test_help_of_a_study_shows_its_parameters():
     assert {"tasks", "encoders", "recipes", "seeds", "budget", "measures"} <= {*shown}
     assert all(p.annotation is not p.empty for p in shown.values() if p.kind is not p.VAR_KEYWORD)
 
+def shown_names():
+    "Names that the visible cells of all pages use"
+    found = set()
+    for path in NOTEBOOKS:
+        for c in code_cells(path):
+            text = re.sub(r"^\s*[%!].*$", "", source(c), flags=re.M)
+            if re.search(r"^#\|\s*(hide|exports?|default_exp)\b", text, re.M): continue
+            tree = ast.parse(text)
+            found |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    return found
+
+
+def test_every_public_name_has_an_example():
+    import xlnb
+    assert sorted({*xlnb.__all__} - shown_names()) == []
+
 def test_what_is_imported_is_required():
     from importlib.metadata import packages_distributions
     from packaging.requirements import Requirement
