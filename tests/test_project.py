@@ -65,9 +65,6 @@ def exports_in_a_row(page):
     return longest
 
 
-EXAMPLES_MISSING = ["nbs/methods/salt/50_method.ipynb"]  # this list only shrinks
-
-
 def test_what_counts_as_an_example():
     cell = lambda text, kind="code", outputs=(): dict(cell_type=kind, source=text, outputs=list(outputs))
     four = [cell(f"#| export\ndef f{i}(x): return x") for i in range(4)]
@@ -200,6 +197,22 @@ def test_help_of_a_study_shows_its_parameters():
     assert {"tasks", "encoders", "recipes", "seeds", "budget", "measures"} <= {*shown}
     assert all(p.annotation is not p.empty for p in shown.values() if p.kind is not p.VAR_KEYWORD)
 
+def shown_names():
+    "Names that the visible cells of all pages use"
+    found = set()
+    for path in NOTEBOOKS:
+        for c in code_cells(path):
+            text = re.sub(r"^\s*[%!].*$", "", source(c), flags=re.M)
+            if re.search(r"^#\|\s*(hide|exports?|default_exp)\b", text, re.M): continue
+            tree = ast.parse(text)
+            found |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    return found
+
+
+def test_every_public_name_has_an_example():
+    import xlnb
+    assert sorted({*xlnb.__all__} - shown_names()) == []
+
 def test_what_is_imported_is_required():
     from importlib.metadata import packages_distributions
     from packaging.requirements import Requirement
@@ -229,7 +242,6 @@ def test_notebook_has_the_shape_of_a_page(path):
     if printed(path): return
     assert [s for s in map(source, code_cells(path)) if len(lines(s)) > limit(s)] == [], "exported cells have at most 25 lines"
     assert [l for s in map(source, code_cells(path)) for l in s.splitlines() if len(l) > 120] == [], "lines have at most 120 characters"
-    if path in EXAMPLES_MISSING: return
     assert exports_in_a_row(cells(path)) <= 3, "after at most three exported cells an example that uses what they define"
 
 

@@ -614,3 +614,19 @@ def test_muse_is_a_folder_of_the_data_or_of_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XLNB_CACHE", str(tmp_path))
     assert read_dictionary("muse", ["de"], data="hub") == {"de": {"dog": ["hund"]}}
     with pytest.raises(XlnbError, match="en-fr.txt.*muse"): read_dictionary("muse", ["fr"], data="hub")
+
+
+def test_cutting_the_output_layer_changes_no_candidate(lab, monkeypatch):
+    from xlnb.methods.salt import candidates as room
+    tokenizer, mlm, vocabs = lab
+    few = {"qal": vocabs["qal"]._replace(single=vocabs["qal"].single[:60])}
+    text = "the hungry queen cooked rice in the village."
+    words = [Occurrence(text, a, b, ("qal",)) for a, b in words_of(text)]
+    asked, original = [], room.sliced_head
+    monkeypatch.setattr(room, "sliced_head", lambda model, ids: asked.append(len(ids)) or original(model, ids))
+    cut = MaskedCandidates(mlm, tokenizer, few)(words)
+    assert asked and max(asked) <= 60
+    monkeypatch.setattr(room, "sliced_head", lambda model, ids: None)
+    whole = MaskedCandidates(mlm, tokenizer, few)(words)
+    assert [[w for w, _ in c["qal"]] for c in cut] == [[w for w, _ in c["qal"]] for c in whole]
+    assert np.allclose([p for c in cut for _, p in c["qal"]], [p for c in whole for _, p in c["qal"]], atol=1e-6)

@@ -23,9 +23,9 @@ from .words import is_unspaced, split_words
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-07
 def text_pairs(
-    text: ParallelText,
+    text: ParallelText, # of single sentences
     source: str, # code of one language
-    lang: str,   # and of the other
+    lang: str, # and of the other
 ) -> list: # of (id, source text, target text)
     "All pairs of two languages in a parallel text: one of each text column of each row."
     en, xx = text.rows[source], text.rows[lang]
@@ -48,12 +48,12 @@ def _languages(texts, langs, source):
 
 # %% ../../nbs/data/18_pairs.ipynb #c359ef70
 def sentence_pairs(
-    text,                    # a `ParallelText`, or several of them
-    langs=None,              # codes of the targets; all that are there if None
+    text: 'ParallelText|list', # a `ParallelText`, or several of them
+    langs: list|tuple|None = None, # codes of the targets; all that are there if None
     amount: int|None = None, # pairs per language at most
-    identity: bool = True,   # after each round of languages, an English sentence with itself
-    source: str = 'en',      # the language that the teacher reads
-    seed: int = 0,           # of the draw and the order
+    identity: bool = True, # after each round of languages, an English sentence with itself
+    source: str = 'en', # the language that the teacher reads
+    seed: int = 0, # of the draw and the order
 ) -> Dataset: # lang, source, target; `lang` is the source's own code for identity pairs
     "Pairs of all languages, in turns."
     texts, lists = [text] if isinstance(text, ParallelText) else list(text), {}
@@ -73,8 +73,8 @@ def _in_turns(lists, identity, source):
 # %% ../../nbs/data/18_pairs.ipynb #cell-14
 def read_before(
     pairs: Dataset, # from `sentence_pairs`
-    task,           # what is to be evaluated
-    data=None,      # where the benchmark is
+    task: 'Task', # what is to be evaluated
+    data: str|None = None, # where the benchmark is
 ) -> dict: # {split: share}
     "English sentences that are both in the pairs and in an evaluation split, as a share of the smaller of the two."
     known, out = {s.strip().casefold() for s in pairs['source'][:]}, {}
@@ -87,7 +87,9 @@ def read_before(
 
 # %% ../../nbs/data/18_pairs.ipynb #016989ba
 def warn_if_read(
-    pairs: Dataset, task, data=None,
+    pairs: Dataset, # from `sentence_pairs`
+    task: 'Task', # a `Task`
+    data: str|None = None, # where the benchmark is; XLNB_DATA if None, then the Hub
     share: float = .05, # more than this share is worth a warning
 ) -> dict: # the shares
     "Warn when pairs hold sentences of an evaluation split"
@@ -109,7 +111,7 @@ def _alone(c):
     return c in string.punctuation or unicodedata.category(c)[0] == 'P' or any(a <= ord(c) <= b for a, b in _CJK)
 
 def word_spans(
-    text: str,
+    text: str, # in any language
     words: str = 'spaces', # runs without white space, cut where a script has none; 'bert': as BERT's tokenizer cuts
 ) -> list: # of (start, end), in characters
     "Where the words of a text are; those of scripts without spaces come from `split_words`."
@@ -139,8 +141,8 @@ class WordPieces(NamedTuple):
     starts: list     # per row the position of the first piece of each
 
 def word_pieces(
-    tokenizer,             # a fast tokenizer
-    texts: list,           # strings
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    texts: list, # strings
     targets: list|None = None, # a second text for each
     max_length: int = 128, # of a row, in tokens; the longer text is cut first
     words: str = 'spaces', # one of `WORDS`
@@ -171,8 +173,8 @@ def _first_pieces(words, sides):
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-29
 def pair_features(
-    pairs: Dataset,        # from `sentence_pairs`
-    tokenizer,             # the student's
+    pairs: Dataset, # from `sentence_pairs`
+    tokenizer: 'PreTrainedTokenizerFast', # the student's
     max_length: int = 128, # of the pair, and of each text alone, in tokens
     words: str = 'spaces', # what counts as a word: one of `WORDS`
 ) -> tuple: # Dataset of features; list of the different English sentences
@@ -216,11 +218,11 @@ def choose_words(
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-40
 def padded_inputs(
-    name: str,     # prefix of the names of the tensors
-    ids: list,     # token ids per row
-    pad_id: int,   # of the tokenizer
-    types=None,    # segment ids per row, where the tokenizer has them
-    length=None,   # to pad to; the longest row if None
+    name: str, # prefix of the names of the tensors
+    ids: list, # token ids per row
+    pad_id: int, # of the tokenizer
+    types: list|None = None, # segment ids per row, where the tokenizer has them
+    length: int|None = None, # to pad to; the longest row if None
 ) -> dict: # {name}_input_ids, {name}_attention_mask and, with `types`, {name}_token_type_ids: (rows, length)
     "Rows of one input as tensors."
     n = length or max(map(len, ids))
@@ -266,13 +268,19 @@ class PairCollator:
 
 # %% ../../nbs/data/18_pairs.ipynb #cell-41
 @patch
-def pair(self: PairCollator, name, rows, length=None) -> dict:
+def pair(self: PairCollator,
+    name: str, # of the tensors, in front
+    rows: list, # features of pairs
+    length: int|None = None, # to pad to; the longest row if None
+) -> dict:
     "English and translation as one input"
     types = [r['types'] for r in rows] if 'types' in rows[0] else None
     return padded_inputs(name, [r['pair'] for r in rows], self.tokenizer.pad_token_id, types, length)
 
 @patch
-def token(self: PairCollator, rows) -> dict:
+def token(self: PairCollator,
+    rows: list, # features of pairs
+) -> dict:
     "The pair with tokens of both sentences masked"
     out = self.pair('token', rows, self.max_length if self.release else None)
     x = out['token_input_ids']
@@ -284,7 +292,9 @@ def token(self: PairCollator, rows) -> dict:
 
 # %% ../../nbs/data/18_pairs.ipynb #6f4f8c09
 @patch
-def word(self: PairCollator, rows) -> dict:
+def word(self: PairCollator,
+    rows: list, # features of pairs
+) -> dict:
     "The pair with words of the English masked, and where its words are"
     out = self.pair('word', rows)
     n, most = out['word_input_ids'].shape[1], max(len(r['keys']) for r in rows)

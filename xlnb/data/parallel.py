@@ -70,7 +70,7 @@ def divide(self, share: float, seed: int = 0) -> tuple: # (the rest, the rows he
     held = drawn(ids, 'held out', min(max(1, round(share * len(ids))), len(ids) - 1), seed)
     return self._pick([i for i in range(len(ids)) if i not in {*held}]), self._pick(held)
 
-def only(self, langs) -> ParallelText: # in the order asked for
+def only(self, langs: list|tuple) -> ParallelText: # in the order asked for
     "Some of the languages"
     if missing := [l for l in langs if l not in self.rows]:
         raise XlnbError(f"the parallel text has no {some(missing)}; it has {some(self.rows)}: add the language, or "
@@ -144,11 +144,11 @@ def _spread(row, fields, columns) -> dict: # {language: row}
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-17
 def parallel_text(
-    data,                     # a file, a folder, a table, or {language: table}; see above
-    task: 'str|Task',         # says which text columns there are
-    columns: dict|None = None,# {text column: what it is called in the data}
-    by_position: bool = False,# tables of languages without ids: trust that row i says the same
-    origin: str = '',         # how to call the source
+    data: object, # a file, a folder, a table, or {language: table}; see above
+    task: 'str|Task', # says which text columns there are
+    columns: dict|None = None, # {text column: what it is called in the data}
+    by_position: bool = False, # tables of languages without ids: trust that row i says the same
+    origin: str = '', # how to call the source
 ) -> ParallelText:
     "Aligned rows of any source"
     if isinstance(data, ParallelText): return data
@@ -214,7 +214,7 @@ def _untranslated(text):
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-42
 def parallel_texts(
-    text, # whatever `parallel_text` reads, or a list or tuple of these
+    text: object, # whatever `parallel_text` reads, or a list or tuple of these
 ) -> list: # of `ParallelText`
     "Every parallel text of single sentences that is given"
     texts = text if isinstance(text, (list, tuple)) else [text]
@@ -222,10 +222,10 @@ def parallel_texts(
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-28
 def translated_text(
-    rows,                # rows of the source: a table or file with the text columns (and `id`)
+    rows: object, # rows of the source: a table or file with the text columns (and `id`)
     translate: Callable, # (list of texts, code of the target) -> list of texts
-    task: 'str|Task',    # says which text columns there are
-    langs,               # codes of the targets
+    task: 'str|Task', # says which text columns there are
+    langs: list|tuple, # codes of the targets
 ) -> ParallelText:
     "Parallel text made by a translation function"
     task, fields = _task(task), _columns_of(_task(task))
@@ -249,12 +249,12 @@ def _checked(got, n, lang):
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-32
 def lab_text(
-    task: 'str|Task',   # a laboratory task with a label per instance
-    n: int = 500,       # instances
-    langs=None,         # all of the laboratory if None
+    task: 'str|Task', # a laboratory task with a label per instance
+    n: int = 500, # instances
+    langs: list|tuple|None = None, # all of the laboratory if None
     lab: Lab|None = None, # the usual laboratory if None
     gold: bool = False, # also return the labels that were thrown away, to see how good a vote is
-): # ParallelText; with `gold` also a list of labels
+) -> 'ParallelText|tuple': # ParallelText; with `gold` also a list of labels
     "New unlabelled instances of a laboratory task in all languages"
     task = _task(task)
     fields, lab = _columns_of(task), lab or getattr(task.loader, 'lab', None) or Lab()
@@ -271,9 +271,9 @@ def lab_text(
 # %% ../../nbs/data/17_parallel.ipynb #cell-37
 def split_text(
     task: 'str|Task', # a task whose rows are parallel
-    split: str,       # 'train', 'validation' or 'test'
-    langs=None,       # all of the task if None
-    data=None,        # where the benchmark is
+    split: str, # 'train', 'validation' or 'test'
+    langs: list|tuple|None = None, # all of the task if None
+    data: str|None = None, # where the benchmark is
     n: int|None = None, # rows at most
 ) -> ParallelText:
     "The rows of a split in all languages, without labels"
@@ -287,8 +287,8 @@ def split_text(
 # %% ../../nbs/data/17_parallel.ipynb #03c54d9a
 def evaluation_overlap(
     text: ParallelText, # what is to be trained on
-    task: 'str|Task',   # what is to be evaluated
-    data=None,          # where the benchmark is
+    task: 'str|Task', # what is to be evaluated
+    data: str|None = None, # where the benchmark is
 ) -> dict: # {'validation': share, 'test': share}
     "Share of the rows that are in an evaluation split too, compared in the source"
     task = _task(task)
@@ -305,7 +305,9 @@ def evaluation_overlap(
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-38
 def warn_if_evaluation(
-    text: ParallelText, task: 'str|Task', data=None,
+    text: ParallelText, # in any language
+    task: 'str|Task', # a `Task`
+    data: str|None = None, # where the benchmark is; XLNB_DATA if None, then the Hub
     share: float = .05, # more than this share of rows in an evaluation split is worth a warning
 ) -> dict: # the shares
     "Warn when the unlabelled text is, or contains, an evaluation split"

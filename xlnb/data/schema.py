@@ -62,9 +62,9 @@ def _as_numbers(task, values: list, names: list, feature, where: str) -> list:
 
 # %% ../../nbs/data/10_schema.ipynb #cell-13
 def canonical_rows(
-    task, # a `Task`: its kind, labels, columns and label names say how to read the rows
+    task: 'Task', # a `Task`: its kind, labels, columns and label names say how to read the rows
     raw: Dataset, # rows as the source has them
-    where: str # how a message calls them
+    where: str, # how a message calls them
 ) -> Dataset:
     "Checked rows in the canonical columns"
     out, numbers = _pick(task, raw, where)
@@ -124,10 +124,10 @@ def align_rows(
 
 # %% ../../nbs/data/10_schema.ipynb #cell-32
 def show_rows(
-    task, # a `Task`
+    task: 'Task', # a `Task`
     by_lang: dict, # {language: canonical rows}
-    width: int = 240 # characters of a text at most
-):
+    width: int = 240, # characters of a text at most
+) -> 'Styler':
     "A readable table of rows, a `pandas` Styler; where they are parallel, the languages of a row are together"
     rows = [{'id': row['id'], 'language': code, **kind_of(task).show(task, row, width)} for code,
             ds in by_lang.items() for row in ds]

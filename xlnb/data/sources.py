@@ -17,7 +17,7 @@ from ..languages import Language, code_in, language
 
 # %% ../../nbs/data/15_sources.ipynb #b34584b2
 def data_root(
-    data=None, # a folder, or 'hub'; XLNB_DATA if None, then the Hub
+    data: str|None = None, # a folder, or 'hub'; XLNB_DATA if None, then the Hub
 ) -> str: # the folder, or 'hub'
     "Where benchmarks are read"
     return str(data or os.environ.get('XLNB_DATA') or 'hub')
@@ -31,8 +31,8 @@ def hub_name(
 
 # %% ../../nbs/data/15_sources.ipynb #800c8fbd
 def data_folder(
-    task, # a `Task`: its `path` on the Hub and its `folder` in a mirror
-    data, # a folder, or 'hub'; XLNB_DATA if None, then the Hub
+    task: 'Task', # a `Task`: its `path` on the Hub and its `folder` in a mirror
+    data: str, # a folder, or 'hub'; XLNB_DATA if None, then the Hub
 ) -> tuple[str, str]: # what load_dataset needs, and how to call it in a message
     "Folder in the mirror, or Hub id"
     data = data_root(data)
@@ -53,8 +53,8 @@ def data_folder(
 
 # %% ../../nbs/data/15_sources.ipynb #2686f464
 def config_of(
-    task, # a `Task`
-    lang: Language,
+    task: 'Task', # a `Task`
+    lang: Language, # of the rows
     local: bool = True, # in a mirror?
 ) -> str | None: # 'sw', 'swh_Latn', 'xquad.sw'
     "Name of the config that holds a language"
@@ -84,16 +84,16 @@ def quiet(
 # %% ../../nbs/data/15_sources.ipynb #dfb71302
 @functools.lru_cache(maxsize=16)
 def folder_info(
-    path: str,
+    path: str, # a folder
     stamp: str, # from `stamp_of`
-):
+) -> 'DatasetModule':
     "What `datasets` learns from a folder and its README, read once for every state of the folder"
     return dataset_module_factory(path)
 
 def read_folder(
-    path: str,          # a folder
+    path: str, # a folder
     config: str | None, # the default one if None
-    split: str,
+    split: str, # 'train', 'validation' or 'test'
 ) -> Dataset:
     "`load_dataset` of a local folder, with a cache for each state of it: `datasets` does not notice a changed file."
     stamp = stamp_of(path)
@@ -108,9 +108,9 @@ def read_folder(
 
 # %% ../../nbs/data/15_sources.ipynb #fe8e323d
 def read_hub(
-    path: str,          # Hub id, perhaps with `@revision`
-    config: str | None,
-    split: str,
+    path: str, # Hub id, perhaps with `@revision`
+    config: str | None, # None: the default one
+    split: str, # 'train', 'validation' or 'test'
 ) -> Dataset:
     "`load_dataset`, or the Hub's own Parquet copy of a set that is a script, which `datasets` no longer runs"
     name, revision = hub_name(path)

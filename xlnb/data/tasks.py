@@ -179,10 +179,10 @@ def list_tasks() -> pd.DataFrame:
 
 # %% ../../nbs/data/12_tasks.ipynb #6a2a9eb4
 def task_as(
-    task: 'str | Task',  # name or task
-    metric: str = '',    # of its kind; its own if empty
-    options=None,        # of its kind: a dict, or (name, value) pairs; its own if None
-    name: str = '',      # another name for tables; its own if empty
+    task: 'str | Task', # name or task
+    metric: str = '', # of its kind; its own if empty
+    options: dict|tuple|None = None, # of its kind: a dict, or (name, value) pairs; its own if None
+    name: str = '', # another name for tables; its own if empty
 ) -> Task:
     "A task with another metric, other options or another name."
     task = get_task(task)
@@ -207,8 +207,8 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
 
 # %% ../../nbs/data/12_tasks.ipynb #4db20f6e
 def data_revisions(
-    task: Task,
-    data=None, # where it is read; XLNB_DATA if None, then the Hub
+    task: Task, # a `Task`
+    data: str|None = None, # where it is read; XLNB_DATA if None, then the Hub
 ) -> dict: # {Hub id: revision}; empty where none is named, and where a mirror or a table is read
     "Revisions of a task's rows on the Hub, and of the sets that it takes rows of"
     if data_root(data) != 'hub': return {}
@@ -386,13 +386,13 @@ def _trains(task: Task, other: Task):
 # %% ../../nbs/data/12_tasks.ipynb #cell-45
 def show_batch(
     task: 'str | Task', # name or task
-    lang='en', # one language, or several: the same rows of each
+    lang: str|list = 'en', # one language, or several: the same rows of each
     split: str = 'validation', # split
     n: int = 4, # how many rows
-    data=None, # mirror; XLNB_DATA if None, then the Hub
+    data: str|None = None, # mirror; XLNB_DATA if None, then the Hub
     seed: int = 0, # which rows
-    width: int = 240 # characters of a text at most
-):
+    width: int = 240, # characters of a text at most
+) -> 'Styler':
     "A readable table of some rows; a `pandas` Styler"
     task, langs = get_task(task), [lang] if isinstance(lang, (str, Language)) else list(lang)
     loaded = {language(o).code: task.load(o, split, data, limit=n, seed=seed) for o in langs}
@@ -455,12 +455,12 @@ def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label nam
 # %% ../../nbs/data/12_tasks.ipynb #cell-57
 def own_task(
     name: str, # how to call it
-    kind, # a `Kind`, or its name: 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
-    data, # a folder, or {language: {split: rows}} with rows as Dataset, DataFrame, list of dicts or dict of lists
-    labels=None, # label names; those of the rows if None
+    kind: 'Kind|str', # a `Kind`, or its name: 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
+    data: str|dict, # a folder, or {language: {split: rows}}; rows: Dataset, DataFrame, list of dict or dict of lists
+    labels: list|tuple|None = None, # label names; those of the rows if None
     source: str = 'en', # language of the training rows
     columns: dict | None = None, # {canonical: column of yours}, where they differ
-    **fields # further fields of `Task`
+    **fields, # further fields of `Task`
 ) -> Task: # registered under its name
     "A task made of rows of your own"
     source, columns = language(source).code, columns or {}

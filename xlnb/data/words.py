@@ -56,13 +56,15 @@ def in_script(
     found = {script_of(c) for c in word} - {'', 'COMBINING', 'ZERO', 'MODIFIER'}
     return bool(found) and found <= set(SCRIPTS[script])
 
-def is_unspaced(text: str) -> bool:
+# %% ../../nbs/data/11_words.ipynb #7df95bcb
+def is_unspaced(
+    text: str, # in any language
+) -> bool:
     "Does a text have letters of a script that writes words together?"
     return any(script_of(c) in UNSPACED for c in text)
 
-# %% ../../nbs/data/11_words.ipynb #7df95bcb
 @cache
-def segmenter(): # a function: text -> list of its parts; None where there is none
+def segmenter() -> 'Callable|None': # a function: text -> list of its parts; None where there is none
     "ICU's words, if it is installed."
     try: from icu4py.breakers import WordBreaker
     except ImportError:
@@ -72,7 +74,7 @@ def segmenter(): # a function: text -> list of its parts; None where there is no
     return lambda text: list(WordBreaker(text, 'en'))
 
 def letter_end(
-    text: str,
+    text: str, # in any language
     at: int, # one behind a letter
 ) -> int: # behind the marks that follow it
     "Where a letter ends with its marks: accents, vowel signs, joiners, and the later parts of a Korean syllable."
@@ -83,17 +85,18 @@ def letter_end(
 
 # %% ../../nbs/data/11_words.ipynb #c0f76f21
 def split_words(
-    text: str,      # any language
-    tokenizer=None, # cuts runs of letters in scripts without spaces into its pieces; None: into words
+    text: str, # any language
+    tokenizer: 'PreTrainedTokenizerFast|None' = None, # cuts scripts without spaces into its pieces; None: into words
 ) -> list[tuple[int, int]]: # (start, end) of every word
     "Where the words of a text are, in every script."
     return [w for a, b in words_of(text) for w in (cut_run(text, a, b, tokenizer) if is_unspaced(text[a:b])
         else [(a, b)])]
 
 def cut_run(
-    text: str,
-    start: int, end: int, # a part of it without spaces
-    tokenizer=None,       # as for `split_words`
+    text: str, # in any language
+    start: int,
+    end: int, # a part of it without spaces
+    tokenizer: 'PreTrainedTokenizerFast|None' = None, # as for `split_words`
 ) -> list[tuple[int, int]]: # (start, end) of every word
     "The words of a run of letters in a script without spaces."
     run = text[start:end]
@@ -107,7 +110,7 @@ def cut_run(
 
 # %% ../../nbs/data/11_words.ipynb #109b818b
 def names_in(
-    texts, # in the source language
+    texts: list, # in the source language
 ) -> set: # as they are written
     "Words that are capitalised within sentences more often than not, or never written small."
     big, small = {}, {}

@@ -102,6 +102,7 @@ def evaluate_model(task: 'Task',          # a `Task`
     items.insert(0, 'task', task.name)
     return items
 
+# %% ../../nbs/evaluation/40_predict.ipynb #6cdf2ddd
 def _predictions(task, model, tokenizer, ds, budget, precision):
     if kind_of(task).fills_gap:
         return [int(np.argmax(s)) for s in cloze_scores(model, tokenizer, ds, task, max_length=budget.max_length)]

@@ -58,10 +58,10 @@ def located(
 
 # %% ../../nbs/models/25_encoders.ipynb #cd7c6949
 def from_checkpoint(
-    cls,       # a Transformers class with `from_pretrained`
+    cls: type, # a Transformers class with `from_pretrained`
     name: str, # as in `located`
     **options, # of `from_pretrained`
-): # what `from_pretrained` returns
+) -> object: # what `from_pretrained` returns
     "Read a part of a checkpoint; no code of the checkpoint is run"
     where, revision = located(name)
     if revision: options['revision'] = revision
@@ -239,7 +239,7 @@ def _at_random(model: PreTrainedModel) -> PreTrainedModel:
 
 # %% ../../nbs/models/25_encoders.ipynb #6ff0162c
 def body(
-    model,    # an encoder, or a model with a head
+    model: PreTrainedModel, # an encoder, or a model with a head
     **inputs, # `input_ids`, `attention_mask`, ...
 ) -> torch.Tensor: # (rows, positions, size)
     "The last states"
@@ -248,8 +248,8 @@ def body(
 
 # %% ../../nbs/models/25_encoders.ipynb #552a9450
 def masked_lm_head(
-    model, # a masked language model
-): # a function: states (..., size) -> logits (..., vocabulary); None where the head can't be separated from the rest
+    model: PreTrainedModel, # a masked language model
+) -> 'Callable|None': # states (..., size) -> logits (..., vocabulary); None where it can't be had without the rest
     "The masked-LM head by itself; an error where there is none"
     model = getattr(model, 'module', model)
     if model.get_output_embeddings() is None:
@@ -272,7 +272,7 @@ _MASKED_LM_HEADS = {  # the parts of the head, by the name of its modules
 
 # %% ../../nbs/models/25_encoders.ipynb #858a8092
 def masked_logits(
-    model,                # a masked language model
+    model: PreTrainedModel, # a masked language model
     states: torch.Tensor, # its last states at some positions (..., size)
 ) -> torch.Tensor|None: # (..., vocabulary); None where the head can't be separated from the rest
     "The masked-LM head at some positions only"
@@ -281,8 +281,8 @@ def masked_logits(
 
 # %% ../../nbs/models/25_encoders.ipynb #0f14e393
 def longest_input(
-    model,     # an encoder, or a model with a head
-    tokenizer, # its tokenizer
+    model: PreTrainedModel, # an encoder, or a model with a head
+    tokenizer: PreTrainedTokenizerFast, # its tokenizer
 ) -> int: # tokens, special ones included
     "The longest input that model and tokenizer take"
     config = getattr(model, 'module', model).config
@@ -291,7 +291,7 @@ def longest_input(
     return min((getattr(config, "max_position_embeddings", None) or 1 << 20) - offset, tokenizer.model_max_length)
 
 def layers(
-    model, # an encoder, or a model with a head
+    model: PreTrainedModel, # an encoder, or a model with a head
 ) -> nn.ModuleList: # from the lowest up
     "The layers of an encoder"
     for path in ('encoder.layer', 'transformer.layer', 'layers'):

@@ -56,8 +56,8 @@ class _MeanPooled:
 
 @cache
 def mean_pooled(
-    cls, # Transformers' class of a model for classification
-): # a subclass with the same weights
+    cls: type, # Transformers' class of a model for classification
+) -> type: # a subclass with the same weights
     "The class that reads the mean of all states"
     return type(f'MeanPooled{cls.__name__}', (_MeanPooled, cls), {'__module__': __name__})
 
@@ -80,13 +80,13 @@ HEADS = {}
 
 def register_head(
     name: str, # as `task.kind.head` gives it
-    head: Head,
+    head: Head, # how models with it are made
 ):
     "Add a sort of head"
     HEADS[name] = head
 
 def head_of(
-    task, # a `Task`
+    task: 'Task', # a `Task`
 ) -> Head:
     "The head that a task needs"
     name = kind_of(task).head
@@ -141,9 +141,9 @@ register_head('masked_lm', Head(MODEL_FOR_MASKED_LM_MAPPING))
 # %% ../../nbs/models/26_heads.ipynb #00b16eff
 def with_head(
     encoder: str|PreTrainedModel, # Hub id, folder, 'lab', or an encoder in memory
-    task,                         # a `Task`: its kind and labels decide the head
-    seed: int = 0,                # of the head's first weights
-    pooling: str = 'auto',        # of a classification head: 'first', 'mean', or 'auto': as trained, where the head can
+    task: 'Task', # a `Task`: its kind and labels decide the head
+    seed: int = 0, # of the head's first weights
+    pooling: str = 'auto', # of a classification head: 'first', 'mean', or 'auto': as trained, where the head can
 ) -> PreTrainedModel: # in evaluation mode
     "A copy of the encoder with a new head for the task; the body's weights are the encoder's"
     head = head_of(task)
@@ -215,11 +215,11 @@ def forward(self: Pointer,
 
 # %% ../../nbs/models/26_heads.ipynb #6882f258
 def give_pointer(
-    model,             # a masked language model, with a row for [QUE] in its embeddings
-    tokenizer,         # that knows [QUE]
-    kinds=('span',),   # kinds of task that get a [QUE]: 'span', 'tags'
+    model: PreTrainedModel, # a masked language model, with a row for [QUE] in its embeddings
+    tokenizer: 'PreTrainedTokenizerFast', # that knows [QUE]
+    kinds: tuple|list = ('span',), # kinds of task that get a [QUE]: 'span', 'tags'
     kind: str|None = 'linear', # of the head, one of `POINTERS`; None: no head, tasks get the usual ones
-    seed: int = 0,     # of the head
+    seed: int = 0, # of the head
 ):
     "Make an encoder one that points"
     if odd := set(kinds) - {*query_kinds()}:
@@ -229,7 +229,9 @@ def give_pointer(
     if kind is None: drop_pointer(model)
     else: model.pointer = Pointer(model.config.hidden_size, kind, seed).to(model.device)
 
-def drop_pointer(model):
+def drop_pointer(
+    model: PreTrainedModel, # an encoder, perhaps with a pointer
+):
     "Take an encoder's pointer away, if it has one"
     if hasattr(model, 'pointer'): del model.pointer
 
@@ -257,8 +259,8 @@ class _Pointing:
 
 @cache
 def pointing(
-    cls, # Transformers' class of a model for answers
-): # a subclass
+    cls: type, # Transformers' class of a model for answers
+) -> type: # a subclass
     "The class that answers by a pointer"
     return type(f'Pointing{cls.__name__}', (_Pointing, cls), {'__module__': __name__})
 
@@ -266,15 +268,15 @@ def pointing(
 POINTER_FILE = 'pointer.safetensors'
 
 def save_pointer(
-    pointer: Pointer,
-    folder, # of a checkpoint
+    pointer: Pointer, # of an encoder
+    folder: str|Path, # of a checkpoint
 ):
     "Write a pointer into the folder of a checkpoint"
     weights = {k: v.detach().cpu().contiguous() for k, v in pointer.state_dict().items()}
     save_file(weights, f'{folder}/{POINTER_FILE}', metadata=dict(kind=pointer.kind, size=str(pointer.size)))
 
 def load_pointer(
-    folder, # of a checkpoint
+    folder: str|Path, # of a checkpoint
 ) -> Pointer:
     "Read the pointer from the folder of a checkpoint"
     with safe_open(f'{folder}/{POINTER_FILE}', 'pt') as f:
@@ -284,9 +286,9 @@ def load_pointer(
 
 # %% ../../nbs/models/26_heads.ipynb #1e885664
 def save_encoder(
-    model,     # an encoder, perhaps with a pointer, or a fine-tuned model
-    tokenizer,
-    folder,    # is made
+    model: PreTrainedModel, # an encoder, perhaps with a pointer, or a fine-tuned model
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    folder: str|Path, # is made
 ) -> str: # the folder
     "Write a checkpoint that `load_encoder` or `load_finetuned` reads, and plain Transformers but for a pointer"
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -302,10 +304,10 @@ def save_encoder(
 
 # %% ../../nbs/models/26_heads.ipynb #a4d991fe
 def save_finetuned(
-    model: torch.nn.Module,     # a fine-tuned model
-    tokenizer,
-    folder: str|Path,    # is made
-    task=None, # the `Task` that it was fine-tuned for: head and labels are checked
+    model: torch.nn.Module, # a fine-tuned model
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    folder: str|Path, # is made
+    task: 'Task|None' = None, # the `Task` that it was fine-tuned for: head and labels are checked
 ) -> str: # the folder
     "Write a fine-tuned model, which `load_finetuned` reads"
     if task is None: return save_encoder(model, tokenizer, folder)
@@ -321,7 +323,7 @@ def save_finetuned(
 # %% ../../nbs/models/26_heads.ipynb #06383a60
 def load_finetuned(
     name: str, # Hub id, perhaps with `@revision`, or a folder that `save_encoder` or plain Transformers wrote
-    task,      # the `Task` that it was fine-tuned for
+    task: 'Task', # the `Task` that it was fine-tuned for
 ) -> PreTrainedModel: # in fp32 and evaluation mode
     "Load a model with the head that fine-tuning left"
     head, config = head_of(task), from_checkpoint(AutoConfig, name)

@@ -77,8 +77,8 @@ _EMBEDDINGS = {'emb.word': 'word_embeddings.weight', 'emb.pos': 'position_embedd
                'emb.type': 'token_type_embeddings.weight', 'emb.ln.w': 'LayerNorm.weight', 'emb.ln.b': 'LayerNorm.bias'}
 
 def e5_body(
-    file: E5File,
-): # a `BertModel` without pooler, in fp32
+    file: E5File, # from the package index
+) -> 'BertModel': # a `BertModel` without pooler, in fp32
     "The encoder with the weights of the file."
     from transformers import BertConfig, BertModel
     model = BertModel(BertConfig(**file.config, pad_token_id=1, bos_token_id=0, eos_token_id=2),
@@ -95,8 +95,8 @@ def e5_body(
 
 # %% ../../nbs/models/24_me5_small.ipynb #7a8d8532
 def e5_tokenizer(
-    file: E5File,
-): # a fast Transformers tokenizer
+    file: E5File, # from the package index
+) -> 'PreTrainedTokenizerFast': # a fast Transformers tokenizer
     "XLM-R's tokenizer from the pieces and scores of the file."
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

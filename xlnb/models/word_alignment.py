@@ -32,9 +32,9 @@ def _one_way(source, target, iterations):
 def statistical_alignments(
     source: Sequence, # sentences, each a list of words
     target: Sequence, # their translations
-    more=None,        # further pairs to learn from: (sentences, translations)
-    iterations: int = 5,           # of expectation maximisation
-    symmetry: str = 'intersection',# one of `SYMMETRY`
+    more: tuple|None = None, # further pairs to learn from: (sentences, translations)
+    iterations: int = 5, # of expectation maximisation
+    symmetry: str = 'intersection', # one of `SYMMETRY`
     prefix: int|None = None, # learn from so many letters of a word, which helps where text is short; None: all
 ) -> list: # per pair the sorted alignments (i, j)
     "Word alignments by IBM Model 1 in both directions"
@@ -88,11 +88,11 @@ def _match(x, y, matching):
 def embedding_alignments(
     source: Sequence, # sentences, each a list of words
     target: Sequence, # their translations
-    encoder,          # Hub id, folder, 'lab', or a pair (model, tokenizer)
-    layer: int|None = None,  # whose states are compared, 0 for the embeddings; two thirds of the way up if None
+    encoder: str|tuple, # Hub id, folder, 'lab', or a pair (model, tokenizer)
+    layer: int|None = None, # whose states are compared, 0 for the embeddings; two thirds of the way up if None
     matching: str = 'inter', # one of `MATCHING`
-    batch_size: int = 64,    # sentences per forward pass
-    max_length: int = 256,   # tokens of a sentence at most; words beyond are not aligned
+    batch_size: int = 64, # sentences per forward pass
+    max_length: int = 256, # tokens of a sentence at most; words beyond are not aligned
 ) -> list: # per pair the sorted alignments (i, j)
     "Word alignments by the similarity of an encoder's states"
     if matching not in MATCHING:
@@ -111,10 +111,10 @@ def embedding_alignments(
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-14
 def align_words(
-    source: Sequence,        # sentences, each a list of words
-    target: Sequence,        # their translations, in the same order
-    encoder=None,            # whose states are compared: Hub id, folder, 'lab', (model, tokenizer); None: count
-    **options,               # of `statistical_alignments` or `embedding_alignments`
+    source: Sequence, # sentences, each a list of words
+    target: Sequence, # their translations, in the same order
+    encoder: str|tuple|None = None, # whose states are compared: Hub id, folder, 'lab', (model, tokenizer); None: count
+    **options, # of `statistical_alignments` or `embedding_alignments`
 ) -> list: # per pair the sorted alignments (i, j): word i of the source and word j of the target
     "Which word translates which"
     if len(source) != len(target):
@@ -126,9 +126,9 @@ def align_words(
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-18
 def alignment_error(
-    found: Sequence,    # alignments per pair
-    sure: Sequence,     # gold alignments per pair
-    possible=None,      # alignments that are right too; the sure ones always are
+    found: Sequence, # alignments per pair
+    sure: Sequence, # gold alignments per pair
+    possible: Sequence|None = None, # alignments that are right too; the sure ones always are
 ) -> dict: # precision, recall, aer, and how many alignments were found
     "Alignment error rate (Och & Ney 2003), over all pairs together"
     as_sets = lambda side: [{tuple(o) for o in pairs} for pairs in side]
@@ -146,7 +146,7 @@ GOLD = dict(enfr=('en', 'fr'), roen=('ro', 'en'), jaen=('ja', 'en'), zhen=('zh',
 
 def gold_alignments(
     name: str, # one of `GOLD`
-    data=None, # mirror; XLNB_DATA if None
+    data: str|None = None, # mirror; XLNB_DATA if None
 ) -> Dataset: # source, target (lists of words), sure, possible (alignments, counted from 0)
     "Sentence pairs aligned by hand"
     if name not in GOLD: raise XlnbError(f"unknown alignment set {name!r}: choose one of {', '.join(GOLD)}")

@@ -166,12 +166,12 @@ def _sentence(r, plan: dict, missing) -> str:
     lacks = f" Missing: {', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''} ({len(missing)} in all)." if len(
         missing) else ''
     if not r.seeds: return f"{what}: not answered, no run of both sides is stored.{lacks}"
-    said = effect(r.points / 100, r.low / 100, r.high / 100, r.seeds, r.items)
+    stated = effect(r.points / 100, r.low / 100, r.high / 100, r.seeds, r.items)
     if r.verdict == 'too few seeds':
         each = ', '.join(f'{v:+.1f}' for v in r.runs)
-        return f"{what}: {said} (single runs {each}); no interval and no verdict below {FEW} seeds.{lacks}"
+        return f"{what}: {stated} (single runs {each}); no interval and no verdict below {FEW} seeds.{lacks}"
     p = '' if r.p != r.p else f", p = {r.p:.2g}, corrected {r.p_holm:.2g}"
-    return f"{what}: {said}{p}: {r.verdict}.{_against_smallest(r, plan)}{lacks}"
+    return f"{what}: {stated}{p}: {r.verdict}.{_against_smallest(r, plan)}{lacks}"
 
 def _against_smallest(r, plan: dict) -> str:
     "How an answer compares with what the plan set out to see"

@@ -43,7 +43,6 @@ class Metric:
         a, b = self.parts(items)
         return float(a.sum() / b.sum()) if b.sum() else 0.
 
-# %% ../../../nbs/data/kinds/14_base.ipynb #80dadf31
 ACCURACY = Metric('accuracy', {'correct': 1}, item=lambda prediction, gold, lang: dict(correct=int(prediction == gold)))
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #8a1b22f4
@@ -83,9 +82,9 @@ def classifies_text(self: Kind) -> bool:
 
 @patch
 def option(self: Kind,
-    task, # its `options` say; the default if they do not
-    name: str,
-):
+    task: 'Task', # its `options` say; the default if they do not
+    name: str, # of one of `options`
+) -> object:
     "The value of an option."
     return (getattr(task, 'options', None) or {}).get(name, self.options[name][0])
 
@@ -105,7 +104,7 @@ def check_options(self: Kind,
 # %% ../../../nbs/data/kinds/14_base.ipynb #d00fc7df
 @patch
 def types(self: Kind,
-    task, # a `Task`
+    task: 'Task', # a `Task`
 ) -> dict: # {column: type for a `datasets.Dataset`}
     "Types of the columns; text by default."
     label = ClassLabel(names=list(task.labels)) if task.labels else Value('int64')
@@ -113,21 +112,23 @@ def types(self: Kind,
 
 @patch
 def check(self: Kind,
-    row: dict,  # in the canonical columns
-    task=None,  # a `Task`
-): # (column, what is wrong), or None
+    row: dict, # in the canonical columns
+    task: 'Task|None' = None, # a `Task`
+) -> tuple|None: # (column, what is wrong), or None
     "What is wrong with a row, if anything."
     for c in self.required:
         if is_blank(row[c]): return c, f'must be text, but is {row[c]!r}'
 
-def is_blank(value) -> bool:
+def is_blank(
+    value: object, # as `decode` or `gold` gives it
+) -> bool:
     "Is it anything but a text with letters in it?"
     return not isinstance(value, str) or not value.strip()
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #89a64080
 def check_choices(
     row: dict, # with `choices` and `label`
-): # (column, what is wrong), or None
+) -> tuple|None: # (column, what is wrong), or None
     "What is wrong with the choices of a row, if anything."
     options, label = row['choices'], row['label']
     if not isinstance(options, (list, tuple)) or len(options) < 2 or any(map(is_blank, options)):
@@ -137,8 +138,8 @@ def check_choices(
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #9658f47d
 def excerpt(
-    text: str,
-    width: int,      # characters at most
+    text: str, # in any language
+    width: int, # characters at most
     around: int = 0, # the character that must be shown
 ) -> str: # with '…' where something was left out
     "A part of a long text."
@@ -147,8 +148,8 @@ def excerpt(
 
 @patch
 def show(self: Kind,
-    task,             # a `Task`
-    row: dict,        # in the canonical columns
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
     width: int = 240, # characters of a text at most
 ) -> dict: # {heading: HTML}
     "How a row is shown."
@@ -158,7 +159,9 @@ def show(self: Kind,
     return out
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #670f8851
-def checked_text(text) -> str: # the text itself
+def checked_text(
+    text: object, # in any language
+) -> str: # the text itself
     "Refuse what is not a string with something in it."
     if not isinstance(text, str):
         raise XlnbError(f"text must be a string, not {type(text).__name__} ({str(text)[:40]!r}): convert or drop such "
@@ -167,8 +170,8 @@ def checked_text(text) -> str: # the text itself
     return text
 
 def checked_label(
-    task,   # a `Task`
-    label,
+    task: 'Task', # a `Task`
+    label: object, # number of a label
     n: int, # how many there are
 ) -> int:
     "Refuse a label that is not one of `n`."
@@ -178,20 +181,32 @@ def checked_label(
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #eaffb9fe
 def encode_texts(
-    tokenizer,             # a fast tokenizer
-    first: list,           # texts
-    second=None,           # texts of the same length, or None
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    first: list, # texts
+    second: list|None = None, # texts of the same length, or None
     max_length: int = 128, # in tokens; the longer text is cut first
-    **options,             # of the tokenizer
+    **options, # of the tokenizer
 ) -> list: # one dict per text
     "Token ids of texts or of pairs of texts."
     for texts in (first, second): [checked_text(x) for x in (texts or ())]
     enc = tokenizer(first, second, truncation='longest_first', max_length=max_length, **options)
     return [{k: enc[k][i] for k in enc} for i in range(len(first))]
 
+@patch
+def features(self: Kind,
+    task: 'Task', # a `Task`
+    ds: Dataset, # rows in the canonical columns
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    max_length: int = 128, # of an input, in tokens
+    stride: int|None = None, # tokens that windows share, where a row has several
+    train: bool = False, # leave out what can't be learnt from?
+) -> list: # of dict; with the number of the row as `row` where a row has several
+    "Token ids, attention mask and labels of every row; each kind has its own."
+    raise XlnbError(f"a kind must say how its rows become inputs: give {type(self).__name__} a method features")
+
 # %% ../../../nbs/data/kinds/14_base.ipynb #8a2f4a17
 def special_frame(
-    tokenizer,
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
     pair: bool, # of two texts?
 ) -> list: # [before, behind], or [before, between, behind], each a list of ids
     "Ids that the tokenizer puts before, between and behind its texts."
@@ -203,7 +218,7 @@ def special_frame(
     return out
 
 def model_input(
-    tokenizer,
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
     *parts, # (ids, segment): what follows one another
 ) -> dict: # input_ids, attention_mask, and token_type_ids where the encoder has them
     "One input of a model."
@@ -239,9 +254,9 @@ def window_room(
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #577124b1
 def words_at(
-    tokenizer, # for the message
+    tokenizer: 'PreTrainedTokenizerFast', # for the message
     words: list, # of one text
-    offsets,   # (start, end) of each token in the words joined by spaces
+    offsets: list, # (start, end) of each token in the words joined by spaces
 ) -> list: # of numbers
     "The number of the word of each token."
     ends = [e - 1 for e in accumulate(len(w) + 1 for w in words)]
@@ -252,7 +267,7 @@ def words_at(
     return of
 
 def encode_words(
-    tokenizer,  # a fast tokenizer
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
     rows: list, # lists of words
 ) -> list: # per row: ids, [(start, end)] in the words joined by spaces, the number of the word of each token
     "Tokens of words, as they are in running text."
@@ -262,7 +277,7 @@ def encode_words(
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #b40702c5
 def lone_marks(
-    tokenizer,
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
 ) -> set: # of ids
     "Tokens that say that a word starts, and nothing else of it."
     vocab = tokenizer.get_vocab()
@@ -270,7 +285,7 @@ def lone_marks(
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #f39e0876
 def padded(
-    tokenizer,
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
     features: list, # of dict
 ) -> dict: # of tensors (rows, length): what the model takes as input
     "Inputs of one length."
@@ -286,7 +301,8 @@ def flattened(
 
 @patch
 def collate(self: Kind,
-    task, tokenizer,
+    task: 'Task', # a `Task`
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
     features: list, # of dict
 ) -> dict: # of tensors
     "One padded batch; labels where the features have them."
@@ -296,14 +312,18 @@ def collate(self: Kind,
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #fc12dfe7
 @patch
-def answered(self: Kind, feature: dict) -> bool:
+def answered(self: Kind,
+    feature: dict, # from `features`
+) -> bool:
     "Does the feature have what it is to predict?"
     return True
 
 @patch
 def ceiling(self: Kind,
-    task, ds, # rows
-    tokenizer, max_length: int = 128,
+    task: 'Task', # a `Task`
+    ds: Dataset, # rows
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    max_length: int = 128, # of an input, in tokens
 ) -> float:
     "Share of the rows whose right answer can be predicted at all."
     return 1.
@@ -311,32 +331,43 @@ def ceiling(self: Kind,
 # %% ../../../nbs/data/kinds/14_base.ipynb #5c44ed78
 @patch
 def decode(self: Kind,
-    task,
+    task: 'Task', # a `Task`
     windows: list, # of (output, feature) of one row
-    row: dict,
-):
+    row: dict, # in the canonical columns
+) -> object:
     "The prediction for a row: the number of its best label."
     return int(np.argmax(windows[0][0]))
 
 @patch
-def gold(self: Kind, task, row: dict):
+def gold(self: Kind,
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
+) -> object:
     "What is right: the number of a label."
     return checked_label(task, row[self.label_column], len(self.labels_of(task, row)))
 
+# %% ../../../nbs/data/kinds/14_base.ipynb #aa4a7b57
 @patch
-def labels_of(self: Kind, task, row: dict) -> tuple:
+def labels_of(self: Kind,
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
+) -> tuple:
     "Names of the labels of a row."
     return task.labels
 
 @patch
-def written(self: Kind, task, row: dict, value) -> str:
+def written(self: Kind,
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
+    value: object, # as `decode` or `gold` gives it
+) -> str:
     "A prediction, or what is right, as text."
     return self.labels_of(task, row)[checked_label(task, value, len(self.labels_of(task, row)))]
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #af812414
 @patch
 def metric(self: Kind,
-    task=None, # its `metric` names one; the first of the kind if it does not
+    task: 'Task|None' = None, # its `metric` names one; the first of the kind if it does not
 ) -> Metric:
     "The metric of a task."
     name = getattr(task, 'metric', '') or next(iter(self.metrics))
@@ -347,10 +378,10 @@ def metric(self: Kind,
 
 @patch
 def score(self: Kind,
-    task,
+    task: 'Task', # a `Task`
     predictions: list, # one per row
-    rows: list,        # of dict
-    lang: str = 'en',  # their language, for metrics that have rules for each
+    rows: list, # of dict
+    lang: str = 'en', # their language, for metrics that have rules for each
 ) -> dict: # {'label', 'prediction' and the numbers of the metric: one value per row}
     "What was right, what was predicted, and how it scores."
     measure, gold = self.metric(task).item, [self.gold(task, r) for r in rows]
@@ -363,8 +394,8 @@ def score(self: Kind,
 # %% ../../../nbs/data/kinds/14_base.ipynb #ddb42f07
 @patch
 def texts(self: Kind,
-    task,
-    row: dict,
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
 ) -> dict: # {field: (text, [(start, end) of its words] or None)}; item i of a list is the field 'name.i'
     "The texts of a row."
     out = {}
@@ -375,15 +406,15 @@ def texts(self: Kind,
 
 @patch
 def prompt(self: Kind,
-    task,
-    row: dict,
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
 ) -> tuple: # text before the gap, text behind it, list of candidates
     "What a language model is asked, of a kind that fills a gap."
     raise XlnbError(f"rows of kind {self.name!r} have no gap: give a verbaliser=Verbaliser(template, words)")
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #21623cc5
 def replace_words(
-    text: str,
+    text: str, # in any language
     edits: list, # (start, end, new word)
 ) -> tuple: # the new text, and a function: old position -> new position
     "A text with words replaced; a space keeps them apart from neighbouring letters."
@@ -395,10 +426,10 @@ def replace_words(
         moved.append((b, len(new) - (b - a)))
     return ''.join([*out, text[at:]]), lambda i: i + sum(d for b, d in moved if b <= i)
 
-# %% ../../../nbs/data/kinds/14_base.ipynb #3ecdccbc
 @patch
 def edit(self: Kind,
-    task, row: dict,
+    task: 'Task', # a `Task`
+    row: dict, # in the canonical columns
     edits: dict, # {field: [(start, end, new word)]}
 ) -> dict: # the changed row
     "A row with words replaced and its label kept."
@@ -411,10 +442,10 @@ def edit(self: Kind,
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #cae66578
 def token_positions(
-    enc,          # what a fast tokenizer returned
-    i: int,       # which of its inputs
-    fields,       # name of each of its texts
-    premise=None, # characters of the first text that count; all if None
+    enc: 'BatchEncoding', # what a fast tokenizer returned
+    i: int, # which of its inputs
+    fields: list|tuple, # name of each of its texts
+    premise: int|None = None, # characters of the first text that count; all if None
 ) -> dict: # {field: [(position, start, end), ...]}
     "Which characters of which text are at each position."
     out = {f: [] for f in fields}
@@ -425,9 +456,10 @@ def token_positions(
 
 @patch
 def token_map(self: Kind,
-    task, rows: list, # of dict
-    tokenizer,
-    max_length: int = 128,
+    task: 'Task', # a `Task`
+    rows: list, # of dict
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    max_length: int = 128, # of an input, in tokens
 ) -> list: # per row: per input {field: [(position, start, end), ...]}
     "Which characters of which field are at each position."
     texts = ([r[c] for r in rows] for c in self.text_columns)
@@ -438,8 +470,8 @@ def token_map(self: Kind,
 # %% ../../../nbs/data/kinds/14_base.ipynb #c1b72ddb
 @patch
 def paired_outputs(self: Kind,
-    one,         # output for the plain batch
-    two,         # output for the changed rows
+    one: 'ModelOutput', # output for the plain batch
+    two: 'ModelOutput', # output for the changed rows
     plain: dict, # the plain batch
     other: dict, # the changed batch; `rows` says which rows of the plain one they are
 ) -> list: # of pairs of logits (rows, classes)
@@ -448,11 +480,12 @@ def paired_outputs(self: Kind,
 
 @patch
 def paired_inputs(self: Kind,
-    task,
+    task: 'Task', # a `Task`
     before: list, # rows
-    after: list,  # the same rows, changed
+    after: list, # the same rows, changed
     edited: list, # of bool: was the text changed in which answers are looked for?
-    tokenizer, max_length: int,
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    max_length: int, # of an input, in tokens
 ) -> dict: # of tensors
     "What `paired_outputs` needs to know beyond the two batches."
     return {}
@@ -492,7 +525,7 @@ KINDS: dict[str, Kind] = {} # name -> kind
 METRICS: dict[str, Metric] = {} # title -> metric; those of one title have the same sums
 
 def register_metric(
-    kind,           # a `Kind` or its name
+    kind: Kind|str, # a `Kind` or its name
     metric: Metric, # the new entry; the first one of a kind is its default
 ) -> Metric:
     "Make a metric known: tasks of the kind may name it."
@@ -503,8 +536,8 @@ def register_metric(
     return metric
 
 def register_kind(
-    kind: Kind,    # an object of a class like those of this chapter
-    metrics=(),    # its metrics, the default first
+    kind: Kind, # an object of a class like those of this chapter
+    metrics: list|tuple = (), # its metrics, the default first
     replace: bool = False, # may it take the place of another one?
 ) -> Kind:
     "Make a kind known under its name."
@@ -518,7 +551,7 @@ def register_kind(
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #88f4a39f
 def get_kind(
-    kind, # a name, or a `Kind`
+    kind: Kind|str, # a name, or a `Kind`
 ) -> Kind:
     "The kind of that name."
     if isinstance(kind, Kind): return kind
@@ -531,25 +564,25 @@ def query_kinds() -> tuple: # of names
     return tuple(k.name for k in KINDS.values() if k.uses_query)
 
 def kind_of(
-    task, # a `Task`, or anything with a `kind`
+    task: 'Task', # a `Task`, or anything with a `kind`
 ) -> Kind:
     "The kind of a task."
     return get_kind(task.kind)
 
 def same_form(
-    task,  # a `Task`
-    other, # a `Task`
+    task: 'Task', # a `Task`
+    other: 'Task', # a `Task`
 ) -> bool:
     "Are two tasks of one kind and do they have the same labels, so that rows of one serve the other?"
     return (kind_of(task), task.labels) == (kind_of(other), other.labels)
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #ce52a50b
 def featurize(
-    task,                    # a `Task`
-    ds: Dataset,             # rows in the task's canonical columns
-    tokenizer,               # from `load_tokenizer`
-    max_length: int = 128,   # longer inputs are cut; contexts and lists of words make several windows
-    train: bool = False,     # drop rows that can't be learnt from, and say how many
+    task: 'Task', # a `Task`
+    ds: Dataset, # rows in the task's canonical columns
+    tokenizer: 'PreTrainedTokenizerFast', # from `load_tokenizer`
+    max_length: int = 128, # longer inputs are cut; contexts and lists of words make several windows
+    train: bool = False, # drop rows that can't be learnt from, and say how many
     stride: int|None = None, # tokens that neighbouring windows share; a third of `max_length` if None
 ) -> Dataset:
     "Token ids, attention mask and labels for every row, with `row` and `length`."
@@ -560,13 +593,12 @@ def featurize(
     return Dataset.from_list(rows)
 
 def collator(
-    task,      # a `Task`
-    tokenizer, # from `load_tokenizer`
-): # a function: list of features -> dict of tensors
+    task: 'Task', # a `Task`
+    tokenizer: 'PreTrainedTokenizerFast', # from `load_tokenizer`
+) -> 'Callable': # a function: list of features -> dict of tensors
     "What puts features of a task into one padded batch."
     kind = kind_of(task)
     return lambda features: kind.collate(task, tokenizer, features)
 
-# %% ../../../nbs/data/kinds/14_base.ipynb #a994da2e
 # the kinds of the library register themselves; at the end, since they start from what is above
 from . import choice, classify, cloze, spans, tags

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['QUE', 'uses_query', 'query_ids', 'set_query_kinds', 'add_query', 'new_rows', 'last_query']
 
-# %% ../../../nbs/data/kinds/16_query.ipynb #42d47805
+# %% ../../../nbs/data/kinds/16_query.ipynb #b8959294
 from ...core import XlnbError
 
-# %% ../../../nbs/data/kinds/16_query.ipynb #b8959294
 QUE = '[QUE]'
 
 def uses_query(
-    tokenizer, # of an encoder
+    tokenizer: 'PreTrainedTokenizerFast', # of an encoder
     kind: object|str, # of a task, or its name
 ) -> bool:
     "Do tasks of this kind get a [QUE] with this encoder?"
@@ -21,14 +20,15 @@ def uses_query(
 def _role(kind): return f'{kind}_query_token'
 
 def query_ids(
-    tokenizer, # of an encoder
+    tokenizer: 'PreTrainedTokenizerFast', # of an encoder
     kind: object|str, # of a task, or its name
 ) -> list[int]: # one id, or none
     "[QUE] as a list of ids, empty if tasks of this kind have none."
     return [tokenizer.convert_tokens_to_ids(QUE)] if uses_query(tokenizer, kind) else []
 
+# %% ../../../nbs/data/kinds/16_query.ipynb #2b1aad0e
 def set_query_kinds(
-    tokenizer,             # that has a [QUE], see `add_query`
+    tokenizer: 'PreTrainedTokenizerFast', # that has a [QUE], see `add_query`
     kinds: list|tuple, # names of kinds of task
 ):
     "Give tasks of these kinds a [QUE], and tasks of no other kind."
@@ -42,8 +42,8 @@ def set_query_kinds(
 
 # %% ../../../nbs/data/kinds/16_query.ipynb #edaded66
 def add_query(
-    tokenizer,          # gets the token, if it does not have it
-    model=None,         # gets a row in its embeddings, if it is short of one
+    tokenizer: 'PreTrainedTokenizerFast', # gets the token, if it does not have it
+    model: 'PreTrainedModel|None' = None, # gets a row in its embeddings, if it is short of one
     init: str = 'mask', # 'mask' (the embedding of the mask) or 'mean' (of all tokens)
 ) -> int: # id of the token
     "Make [QUE] a token."
@@ -64,7 +64,7 @@ def add_query(
 
 # %% ../../../nbs/data/kinds/16_query.ipynb #e6f0bfa2
 def new_rows(
-    model, # an encoder, perhaps with a head
+    model: 'PreTrainedModel', # an encoder, perhaps with a head
 ) -> list: # of numbers of rows; empty without a [QUE]
     "Rows of the embeddings that are not those of the pre-trained encoder."
     q = getattr(model.config, 'query_token_id', None)
@@ -72,9 +72,9 @@ def new_rows(
 
 # %% ../../../nbs/data/kinds/16_query.ipynb #d42f9f49
 def last_query(
-    ids,        # tensor (rows, length): input ids
+    ids: 'torch.Tensor', # tensor (rows, length): input ids
     token: int, # number of [QUE]
-): # tensor (rows,)
+) -> 'torch.Tensor': # tensor (rows,)
     "Position of the last [QUE] in every row."
     hit = ids == token
     if not hit.any(1).all():

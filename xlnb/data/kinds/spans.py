@@ -53,10 +53,11 @@ class Spans(Kind):
 
 # %% ../../../nbs/data/kinds/21_spans.ipynb #4ec390fe
 def encode_questions(
-    tokenizer,
-    kind,        # whose inputs they are: has it a [QUE]?
-    questions, contexts, # texts, in pairs
-    max_length: int,
+    tokenizer: 'PreTrainedTokenizerFast', # a fast tokenizer
+    kind: 'Kind', # whose inputs they are: has it a [QUE]?
+    questions: list,
+    contexts: list, # texts, in pairs
+    max_length: int, # of an input, in tokens
 ) -> list: # of namespaces: head (ids up to the context), question [(position, start, end)], ids, offsets, behind
     "Questions and contexts as tokens; a question is cut to half of an input where both do not fit."
     before, between, behind = special_frame(tokenizer, True)
@@ -92,8 +93,10 @@ def features(self, task, ds, tokenizer, max_length=128, stride=None, train=False
 
 # %% ../../../nbs/data/kinds/21_spans.ipynb #2832046c
 def answer_tokens(
-    task, i: int,  # number of the row, for messages
-    context: str, answers: dict,
+    task: 'Task', # a `Task`
+    i: int, # number of the row, for messages
+    context: str, # that holds the answer
+    answers: dict, # texts and their first characters
     offsets: list, # (start, end) of every token of the context
 ) -> tuple: # (None, None) where there is none
     "First and last token of the first answer."
@@ -105,10 +108,11 @@ def answer_tokens(
     hit = [t for t, (s, e) in enumerate(offsets) if s < a + len(text) and e > a and e > s]
     return (hit[0], hit[-1]) if hit else (None, None)
 
+# %% ../../../nbs/data/kinds/21_spans.ipynb #33918043
 def drop_cut(
     rows: list, # features
-    task,
-    blank=(),   # numbers of the rows whose answer has no token
+    task: 'Task', # a `Task`
+    blank: set|tuple = (), # numbers of the rows whose answer has no token
 ) -> list:
     "Features of the rows whose answer is in some window; says how many rows went, and why."
     found, there = {r['row'] for r in rows if r['end_positions'] > 0}, {r['row'] for r in rows}
@@ -168,9 +172,9 @@ _MLQA = 'ar', 'de', 'en', 'es', 'hi', 'vi', 'zh'
 def _mark(c): return c in string.punctuation or unicodedata.category(c).startswith('P')
 
 def normal_answer(
-    text: str,
+    text: str, # in any language
     rule: str = 'squad', # 'squad' or 'mlqa'
-    lang: str = 'en',    # code; matters to 'mlqa' only
+    lang: str = 'en', # code; matters to 'mlqa' only
 ) -> str: # words with one space between them
     "An answer as the official scripts compare it."
     if rule == 'mlqa' and lang not in _MLQA:
@@ -185,10 +189,10 @@ def normal_answer(
 
 # %% ../../../nbs/data/kinds/21_spans.ipynb #eccfc9cf
 def answer_scores(
-    prediction: str,
-    golds,               # right answers, at least one
+    prediction: str, # text of the answer
+    golds: list|tuple, # right answers, at least one
     rule: str = 'squad', # 'squad' or 'mlqa'
-    lang: str = 'en',    # code; matters to 'mlqa' only
+    lang: str = 'en', # code; matters to 'mlqa' only
 ) -> tuple: # exact match and F1 of words, 0 to 1, each against the gold that suits best
     "Exact match and F1 of an answer."
     if not golds: raise XlnbError("an item has no right answer to compare with: leave such rows out")

@@ -102,8 +102,8 @@ Tags.written = lambda self, task, row, value: ' '.join(value)
 # %% ../../../nbs/data/kinds/22_tags.ipynb #8728d872
 def entity_counts(
     prediction: list, # tag names
-    gold: list,       # tag names
-    lang: str = 'en',
+    gold: list, # tag names
+    lang: str = 'en', # code of the language
     rule: str = 'strict', # 'strict' or 'conll'
 ) -> dict: # tp, fp, fn
     "Entities found, made up and missed."
