@@ -522,7 +522,7 @@ def lab_study(
     return Study(**preset | options, store=store)
 
 def real_study(
-    store='runs/real',  # Folder of the results
+    store: 'str|Path|Store' = 'runs/real',  # Folder of the results
     **options,  # Anything else that `Study` takes, in place of the preset
 ) -> Study:
     "The headline study on real languages: XNLI, `me5-small`, five seeds"
