@@ -9,7 +9,7 @@ __all__ = ['CACHES', 'MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option'
            'folder_size', 'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device']
 
 # %% ../nbs/00_core.ipynb #cell-03
-import difflib, functools, hashlib, json, math, numbers, os, random, shutil, time, types, typing, zlib
+import difflib, functools, hashlib, json, math, numbers, os, random, shutil, threading, time, types, typing, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
@@ -273,7 +273,7 @@ def atomic(
 ): # a path to write to; it takes the place of `path` when the block ends without an error
     "Write a file or a folder in one go."
     path = Path(path)
-    part = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
+    part = path.with_name(f'.{path.name}-{os.getpid()}-{threading.get_ident()}.tmp')
     try:
         yield part
         if part.is_dir() and path.is_dir(): shutil.rmtree(path)

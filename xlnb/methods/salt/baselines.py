@@ -122,7 +122,7 @@ def read_dictionary(
         words = out.setdefault(l, {})
         for a, b in dictionary_pairs(files): words.setdefault(a.casefold(), []).append(b)
     if out: return out
-    where = cache_folder('muse') if str(folder) == 'muse' and data_root(data) == 'hub' else 'a folder'
+    where = cache_folder()/'muse' if str(folder) == 'muse' and data_root(data) == 'hub' else 'a folder'
     raise XlnbError(f"there is no dictionary for {', '.join(langs)} in {str(folder)!r}: put files such as "
                     f"{MUSE}/en-{list(langs)[0]}.txt into {where}, or point XLNB_DATA at a mirror with MUSE pairs")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np, torch
+from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from ...core import XlnbError, atomic, check_options, digest, option, used
@@ -75,8 +76,9 @@ class WordVectors:
     def fingerprint(self): return digest([model_digest(self.model), self.layer, self.precision])
 
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #2e2227dd
+@patch
 @torch.no_grad()
-def _states(self, inputs: list): # (of lists of ids) iterator of (their numbers, states)
+def states(self: WordVectors, inputs: list): # (of lists of ids) iterator of (their numbers, states)
     "Batches of inputs of like length, the longest first."
     order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i]))
     while order:
@@ -87,7 +89,8 @@ def _states(self, inputs: list): # (of lists of ids) iterator of (their numbers,
             found = states_after(self.model, input_batch(self.model, framed, self.tok.pad_token_id), self.layer)
         yield now, found.float()
 
-def _means(self,
+@patch
+def means(self: WordVectors,
     inputs: list, # lists of ids, without special tokens
     spans: list,  # (input, first token, one after the last)
 ) -> np.ndarray: # (spans, size), in fp32
@@ -100,15 +103,15 @@ def _means(self,
             for k, a, b in of.get(i, ()): out[k] = ((x[b] - x[a]) / (b - a)).cpu().numpy()
     return np.stack(out) if out else np.zeros((0, self.model.config.hidden_size), np.float32)
 
-WordVectors.states, WordVectors.means = _states, _means
-
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #fce20272
-def _alone(self, words: list) -> np.ndarray: # (words, size)
+@patch
+def alone(self: WordVectors, words: list) -> np.ndarray: # (words, size)
     "Vectors of words that are read alone."
     ids = [self.seg.word_ids(w)[:self.room] for w in words]
     return self.means(ids, [(i, 0, len(x)) for i, x in enumerate(ids)])
 
-def _within(self, words: list) -> np.ndarray: # (of `Occurrence`) (words, size)
+@patch
+def within(self: WordVectors, words: list) -> np.ndarray: # (of `Occurrence`) (words, size)
     "Vectors of words that are read in their texts; long texts are cut around the word."
     inputs, spans, number = [], [], {}
     for w in words:
@@ -119,12 +122,11 @@ def _within(self, words: list) -> np.ndarray: # (of `Occurrence`) (words, size)
         spans.append((number[w.text, a], first - a, min(max(last, first + 1), b) - a))
     return self.means(inputs, spans)
 
-def _whole(self, texts: list) -> np.ndarray: # (texts, size)
+@patch
+def whole(self: WordVectors, texts: list) -> np.ndarray: # (texts, size)
     "Mean states of whole texts; long ones are cut at their end."
     ids = [x[:self.room] for x, _ in self.seg.pieces(texts)]
     return self.means(ids, [(i, 0, len(x)) for i, x in enumerate(ids)])
-
-WordVectors.alone, WordVectors.within, WordVectors.whole = _alone, _within, _whole
 
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #901e21e3
 def unit(
@@ -202,7 +204,8 @@ class NeighbourCandidates:
         return digest([self.options, self.vectors.fingerprint, self.words, self.source, texts])
 
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #f8cc07cf
-def _vocabulary_vectors(self, lang: str) -> np.ndarray: # (words, size)
+@patch
+def vocabulary_vectors(self: NeighbourCandidates, lang: str) -> np.ndarray: # (words, size)
     "Vectors of the words of a language, from the folder if they are there."
     words, alone = self.words[lang], self.options.context == 'word'
     key = digest([self.vectors.fingerprint, words, None if alone else digest(self.texts[lang])])
@@ -214,7 +217,8 @@ def _vocabulary_vectors(self, lang: str) -> np.ndarray: # (words, size)
         with atomic(file) as part, open(part, 'wb') as f: np.save(f, found)
     return found
 
-def _space(self, lang: str) -> Space:
+@patch
+def space(self: NeighbourCandidates, lang: str) -> Space:
     "The vocabulary of a language, centred; made when it is first asked for."
     if lang not in self.words: raise XlnbError(f"there is no text of {lang!r} to take words from: give it in texts")
     if lang not in self.spaces:
@@ -224,8 +228,6 @@ def _space(self, lang: str) -> Space:
         near = nearness(v, self.space(self.source).vectors) if lang != self.source else np.zeros(len(v), v.dtype)
         self.spaces[lang] = Space(words, v, mean, near, np.array([all_small or not w[:1].isupper() for w in words]))
     return self.spaces[lang]
-
-NeighbourCandidates.vocabulary_vectors, NeighbourCandidates.space = _vocabulary_vectors, _space
 
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #710a3ea1
 def in_sentences(
@@ -247,7 +249,12 @@ def in_sentences(
     return out / times[:, None].astype(np.float32)
 
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #d799a5e7
-def _nearest(self, words: list, progress=False, chunk: int = 512) -> dict: # {(number, language): (log-probs, numbers)}
+@patch
+def nearest(self: NeighbourCandidates,
+    words: list, # of `Occurrence`
+    progress: bool = False, # show a bar
+    chunk: int = 512, # words at once
+) -> dict: # {(number, language): (log-probs, numbers)}
     "The nearest words of each language, best first."
     alone = self.options.context == 'word'
     keys = [w.text[w.start:w.end].lower() for w in words] if alone else [w[:3] for w in words]
@@ -267,10 +274,12 @@ def _nearest(self, words: list, progress=False, chunk: int = 512) -> dict: # {(n
         found |= {(i, lang): got[keys[i]] for i in rows}
     return found
 
-NeighbourCandidates.nearest = _nearest
-
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #9a070c56
-def _candidates(self, occurrences, progress=False): # per occurrence {language: [(word, probability), ...]}, best first
+@patch
+def __call__(self: NeighbourCandidates,
+    occurrences: list, # of `Occurrence`
+    progress: bool = False, # show a bar
+): # per occurrence {language: [(word, probability), ...]}, best first
     "Candidates for every occurrence in every language it asks for."
     words = [Occurrence(*w) for w in occurrences]
     found = self.nearest(words, progress)
@@ -280,8 +289,6 @@ def _candidates(self, occurrences, progress=False): # per occurrence {language: 
         word = words[i].text[words[i].start:words[i].end]
         out[i][l] = self.filter(word, [guesses], self.spaces[l].words)
     return out
-
-NeighbourCandidates.__call__ = _candidates
 
 # %% ../../../nbs/methods/salt/53_neighbours.ipynb #ac5b19dd
 def best_words(
