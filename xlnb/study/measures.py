@@ -20,6 +20,7 @@ MEASURES = {  # name: 'module:function', or the function itself
     'probability_change': 'xlnb.evaluation.probabilities:probability_change_measure',
     'controls': 'xlnb.evaluation.predict:controls_measure',
     'ceiling': 'xlnb.evaluation.predict:ceiling_measure',
+    'tokenization': 'xlnb.evaluation.tokenization:tokenization_measure',
     'cost': 'xlnb.study.measures:cost_measure',
     'oracle_snapshots': 'xlnb.methods.averaging:oracle_snapshots_measure',
     'votes': 'xlnb.methods.alsace.diagnostics:votes_measure',
