@@ -146,8 +146,7 @@ def primary_contrasts(
     asked, missing = contrasts_of(plan, chosen, only_task(items.task.unique())), missing or {}
     table = pd.DataFrame([_contrast(items, c, (sources or {}).get(c['task'], 'en'), level=level, **options)
                           for c in asked])
-    table['p_holm'] = np.nan
-    table.loc[table.p.notna(), 'p_holm'] = holm(table.p[table.p.notna()])
+    table['p_holm'] = np.where(table.p.notna(), holm(table.p.fillna(1.)), np.nan)  # the family is that of the plan
     lost = (table.p_holm >= 1 - level) & ~table.verdict.isin(['unclear', 'identical', 'both constant'])
     table['verdict'] = table.verdict.mask(lost, 'unclear after correction')
     table['half_width'], table['smallest'] = (table.high - table.low) / 2, 100 * plan['smallest_difference']
