@@ -42,8 +42,16 @@ def listed(
 
 def _absolute(name) -> str:
     "A folder by its whole path, so that a study means the same from any place"
+    if not isinstance(name, (str, Path)):
+        raise XlnbError(f"{name!r} names no encoder or folder: give a name such as 'lab', or a path.")
     if (trained := trained_name(name)) != str(name): return RANDOM + _absolute(trained)
     return str(Path(name).resolve()) if Path(name).is_dir() and str(name) not in ('lab', 'hub') else str(name)
+
+# %% ../../nbs/study/93_grid.ipynb #7b6a7e61
+def _filled(name, value, make=lambda x: x) -> list:
+    "Several of something, and at least one"
+    if out := [make(v) for v in listed(value)]: return out
+    raise XlnbError(f"{name}=[] leaves the study without cells: name at least one, or leave it out.")
 
 def _seeds(seeds) -> list:
     "0 .. n-1, or those that are listed"
@@ -80,9 +88,9 @@ class Study(Results):
         plan: str|Path|None = None,  # File that names the primary contrasts, see `read_plan`
         prefixes: Prefixes|bool|None = None, **unknown,  # False: share nothing between cells. Other options are refused
     ):
-        self.tasks = _with_metrics(list(map(get_task, listed(tasks))), metrics or {})
-        self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
-        self.seeds, self.budgets = _seeds(seeds), _checked(listed(budgets or budget or Budget()), prefixes, unknown)
+        self.tasks = _with_metrics(_filled('tasks', tasks, get_task), metrics or {})
+        self.encoders, self.recipes = _filled('encoders', encoders, _absolute), _filled('recipes', recipes, recipe)
+        self.seeds, self.budgets = _seeds(seeds), _checked(budget if budgets is None else budgets, prefixes, unknown)
         self.data, self.keep_stale, self.keep_models = data and _absolute(data), keep_stale, keep_models
         self.measures, self.plan, self.prefixes = listed(measures), read_plan(plan) if plan else None, prefixes
         self.store, self.grid = store if isinstance(store, Store) else Store(store), self._laid_out(langs)
@@ -124,7 +132,7 @@ def _warn_of_shared_runs(r: Recipe, seeds: list):
                       f"such as range(0, {3 * runs}, {runs}).")
 
 # %% ../../nbs/study/93_grid.ipynb #74c3fe38
-def _checked(budgets: list, prefixes, unknown: dict) -> list:
+def _checked(budgets, prefixes, unknown: dict) -> list:
     "The budgets; options of a study that mean nothing are refused"
     if unknown:
         name, hint = [*unknown][0], ''
@@ -134,6 +142,7 @@ def _checked(budgets: list, prefixes, unknown: dict) -> list:
             hint = f": it belongs to the budget, so write budget=Budget({name}={unknown[name]!r})"
         hint = hint or '. ' + nearest(name, inspect.signature(Study).parameters)
         raise XlnbError(f"A study has no option {name!r}{hint}")
+    budgets = [Budget()] if budgets is None else _filled('budget', budgets)
     if wrong := [b for b in budgets if not isinstance(b, Budget)]:
         raise XlnbError(f"{wrong[0]!r} is no budget: write budget=Budget(train_examples=1000), or leave it out.")
     if not isinstance(prefixes, Prefixes | None) and prefixes is not False:
@@ -145,6 +154,7 @@ def _checked(budgets: list, prefixes, unknown: dict) -> list:
 def _languages_of(task, langs=None) -> tuple:
     "Canonical codes of the languages to test, the source first"
     if langs is None: return tuple(task.tested or task.langs)
+    if not listed(langs): raise XlnbError("langs=[] names no language: name some, or leave it out for all.")
     if listed(langs) == ['all']: return tuple(task.langs)
     codes = [language(l).code for l in listed(langs)]
     if missing := [c for c in codes if c not in task.langs]:
@@ -352,8 +362,8 @@ def run(self: Study,
             or not self.store.read(root/stored[j.cell]['file'])]
     submit = RayExecutor().submit if executor == 'ray' else executor.submit if executor else None
     with _no_bars(), tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc='cells', disable=not progress) as bar:
-        for encoder in {job.cell.encoder for job in todo}:
-            load_encoder(encoder)  # one that cannot be used is refused now
+        for encoder in dict.fromkeys(job.cell.encoder for job in todo):
+            self._check_inputs(encoder, [job.cell for job in todo if job.cell.encoder == encoder])
         for label, fault in _side_by_side(todo, submit) if submit else _one_by_one(todo, self._rows, bar):
             bar.update()
             if fault: self.failed[label] = fault
@@ -373,13 +383,15 @@ def jobs(self: Study, root: Path) -> list:
                    or Prefixes())
     return [Job(cell, *self.keys()[cell], root, options) for cell in self.grid]
 
+def _by_name(method, text: str) -> str: return text if text.startswith(method.name) else f'{method.name}: {text}'
+
 @patch
 def _check_needs(self: Study):
     "Refuse a study in which a method lacks something, before anything is computed"
     for task in self.tasks:
         for r in self.recipes:
             for m in r.methods:
-                if lacks := m.needs(task): raise XlnbError(' '.join(lacks))
+                if lacks := m.needs(task): raise XlnbError(_by_name(m, lacks[0]))
 
 # %% ../../nbs/study/93_grid.ipynb #2486aeb5
 @patch
@@ -396,6 +408,16 @@ def steps(self: Study,
     tokenizer = load_tokenizer(cell.encoder)
     length = min(budget.max_length, longest_input(load_encoder(cell.encoder), tokenizer))
     return during.steps_for(len(featurize(cell.task, rows, tokenizer, length, train=True)))
+
+# %% ../../nbs/study/93_grid.ipynb #6000eeb0
+@patch
+def _check_inputs(self: Study, encoder, cells: list):
+    "Refuse an encoder or tokenizer that cannot be used, and a length that no row of the task goes into"
+    model, tokenizer = load_encoder(encoder), load_tokenizer(encoder)
+    for task, budget in dict.fromkeys((c.task, c.budget) for c in cells):
+        length = min(budget.max_length, longest_input(model, tokenizer))
+        rows = self._rows[task].load(task.source, 'test', data=self.data, limit=budget.eval_examples)
+        featurize(task, rows.select(range(1)), tokenizer, length)
 
 @patch
 def _check_snapshots(self: Study):

@@ -92,7 +92,10 @@ class Store(Results):
     "Finished cells: a folder with a Parquet file for each, or the one file that `pack` makes of it"
     def __init__(self,
         root: str|Path,  # The folder, made when the first cell is saved; or a packed store, whose name ends in .zip
-    ): self.root = Path(root)
+    ):
+        if not isinstance(root, (str, Path)):
+            raise XlnbError(f"{root!r} is no place for results: give a folder such as 'runs/first'.")
+        self.root = Path(root)
 
     def __repr__(self): return f'Store({str(self.root)!r}): {len(self.files())} cells'
 
