@@ -114,6 +114,10 @@ def mistakes(encoder, here):
         "no text": (["pretrain", "--text", "nothing.txt", "--out", "mine"], "nothing.txt"),
         "no task": (["run"], "--task"), "no command": (["fly"], "fly"), "bad seeds": (["run", "--task", "xnli", "--seeds", "none"], "none"),
         "bad number": (["run", "--task", "xnli", "--steps", "0"], "above zero"),
+        "a preset with a task": (["study", "--preset", "lab", "--task", "lab-inference", *FEW], "leave out --preset"),
+        "several recipes of run": (run + ["lab-inference", "--recipe", "finetune", "salt"], "joined by '+', and `study` takes"),
+        "a mistyped option": (run + ["lab-inference", "--eval-example", "3"], "did you mean --eval-examples"),
+        "an input without room": (lab + [encoder, "--max-length", "1"], "max_length=1 leaves no room"),
     }
 
 
@@ -125,6 +129,16 @@ def test_mistakes_are_one_sentence(encoder, tmp_path, capsys):  # noqa: F811
         assert code == 2, (name, code, out, err)
         assert len(lines) == 1 and lines[0].startswith("xlnb") and says in err, (name, err)
         assert not out, (name, out)
+
+
+@pytest.mark.parametrize("place", ["/proc/page", "/dev/null/page"])
+def test_nowhere_to_write_a_report(encoder, place, capsys):  # noqa: F811
+    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "1", "--recipe", "finetune(steps=1)", "--out", "runs/x") == 0
+    capsys.readouterr()
+    for command in ("report", "runs/x", "--out", place), ("pack", "runs/x", f"{place}/x.zip"), ("unpack", "runs/x", f"{place}/x"):
+        assert call(*command) == 2
+        err = capsys.readouterr().err
+        assert f"Cannot write to {place}" in err and err.count("\n") == 1, err
 
 
 def test_debug_shows_where(capsys):

@@ -25,6 +25,20 @@ class _Parser(argparse.ArgumentParser):
         "One line and exit code 2"
         self.exit(2, f'{self.prog}: {message}; see `{self.prog} --help`\n')
 
+    def parse_args(self, args=None, namespace=None):
+        "As of the base, with a hint where something is not understood"
+        found, odd = self.parse_known_args(args, namespace)
+        if odd: self.error(f"cannot place {' '.join(odd)}{_meant(odd[0], vars(found))}")
+        return found
+
+def _meant(odd: str, known: dict) -> str:
+    "What was likely meant by a word that no option takes"
+    from difflib import get_close_matches
+    names = ['--' + k.replace('_', '-') for k in known]
+    if odd.startswith('-'): return ''.join(f': did you mean {n}?' for n in get_close_matches(odd, names, 1))
+    return (": `run` takes one task, encoder and recipe; methods of one recipe are joined by '+', and `study` takes "
+            "several of each") if 'recipe' in known else ''
+
 # %% ../nbs/98_cli.ipynb #cell-08
 def _count(text: str) -> int:
     "A whole number of at least one"
@@ -93,6 +107,9 @@ def _common(parser, computes: bool = True):
 def _run(args) -> int:
     "Commands `run` and `study`"
     from xlnb.study.grid import Study
+    if args.task and getattr(args, 'preset', None):
+        from xlnb.core import XlnbError
+        raise XlnbError("a preset brings its own task: leave out --preset, or --task.")
     common = dict(langs=args.langs, data=args.data, keep_stale=args.keep_stale, measures=args.measures, plan=args.plan)
     if args.task:
         recipes = _with_steps(args.recipe or 'finetune', args.steps)
@@ -118,24 +135,24 @@ def _folder(task) -> str:
 def _preset(args, common: dict):
     "The study of a preset, changed by the options of the call"
     from xlnb.study.grid import lab_study, real_study
-    make = dict(lab=lab_study, real=real_study)[args.preset]
-    given = dict(seeds=args.seeds, encoders=args.encoder, budget=_limited(args) and _budgets(args), recipes=args.recipe)
-    common = common | {k: v for k, v in given.items() if v} | dict(store=args.out or f'runs/{args.preset}')
+    preset = args.preset or 'lab'
+    make = dict(lab=lab_study, real=real_study)[preset]
+    given = dict(seeds=args.seeds, encoders=args.encoder, recipes=args.recipe)
+    common = common | {k: v for k, v in given.items() if v} | dict(store=args.out or f'runs/{preset}')
     study = make(**common)
-    if args.steps: study = make(**common | dict(recipes=_with_steps(study.recipes, args.steps)))
-    return study
+    metrics = {t.name: args.metric for t in study.tasks} if args.metric else None
+    return make(**common | dict(recipes=_with_steps(study.recipes, args.steps), metrics=metrics,
+                                budget=_budgets(args, study.budgets[0])))
 
 # %% ../nbs/98_cli.ipynb #ea4313ce
-def _limited(args) -> dict:
-    "Limits of the budget that the call gives"
-    return {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
-
-def _budgets(args) -> list:
-    "A budget for each number of training rows and each draw of them"
+def _budgets(args, preset=None) -> list:
+    "A budget for each number of training rows and each draw of them; what the call leaves out is the preset's"
+    from dataclasses import replace
     from xlnb.training.stage import Budget
-    limits = _limited(args)
-    sizes = limits.pop('train_examples', [None])
-    return [Budget(train_examples=n, sample=s, **limits) for n in sizes for s in range(args.samples)]
+    base = preset or Budget()
+    limits = {k: getattr(args, k) for k in ('eval_examples', 'max_length') if getattr(args, k)}
+    sizes = args.train_examples or [base.train_examples]
+    return [replace(base, train_examples=n, sample=s, **limits) for n in sizes for s in range(args.samples)]
 
 def _metrics(args) -> dict:
     "The metric that the call names, for each of its tasks"
@@ -368,8 +385,8 @@ def _parser() -> argparse.ArgumentParser:
     _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
-    study.add_argument('--preset', choices=['lab', 'real'], default='lab',
-                       help='what runs without --task: the laboratory study, or XNLI on me5-small in less than an hour')
+    study.add_argument('--preset', choices=['lab', 'real'],
+                       help='what runs without --task: the laboratory study (default), or XNLI on me5-small in an hour')
     p = command('pretrain', _pretrain, 'make an encoder from plain text', _PRETRAIN)
     _pretrain_options(p), _common(p)
     _common(command('tasks', _tasks, 'list the tasks'), computes=False)
@@ -434,6 +451,13 @@ def _use(device: str):
     use_device(device)
 
 # %% ../nbs/98_cli.ipynb #cell-27
+def _mistake(args, text: str) -> int:
+    "One sentence, and the exit code"
+    if args.debug: traceback.print_exc()
+    else: print(f"xlnb: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+# %% ../nbs/98_cli.ipynb #853b572b
 def main(
     argv: list|None = None,  # Arguments without the program's name; those of the process if None
 ) -> int:  # Exit code
@@ -448,13 +472,12 @@ def main(
     try:
         if getattr(args, 'device', None): _use(args.device)
         return args.do(args)
-    except XlnbError as e:
-        if args.debug: traceback.print_exc()
-        else: print(f"xlnb: {' '.join(str(e).split())}", file=sys.stderr)
-        return 2
+    except XlnbError as e: return _mistake(args, str(e))
     except KeyboardInterrupt: 
         print('xlnb: interrupted; finished cells are stored, and the same call goes on from there', file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:  # a disk that is full, a folder that is read only
+        return _mistake(args, f"cannot use {e.filename or 'a file'}: {e.strerror or e}")

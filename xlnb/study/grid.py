@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ..core import XlnbError, device, nearest
+from ..core import XlnbError, device, nearest, writing
 from ..data.sources import data_root
 from ..data.tasks import get_task, task_as
 from ..languages import language
@@ -458,9 +458,7 @@ def _check_packed(self: Study) -> Study:
 
 # %% ../../nbs/study/93_grid.ipynb #cell-21
 def _make_folder(root: Path):
-    try: root.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise XlnbError(f"Cannot write results to {root} ({e.strerror}): choose another folder.") from None
+    with writing(root): root.mkdir(parents=True, exist_ok=True)
 
 @contextmanager
 def _no_bars():

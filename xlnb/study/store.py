@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fastcore.basics import patch
 
-from ..core import XlnbError, atomic, digest, plain, write_parquet, write_text
+from ..core import XlnbError, atomic, digest, plain, write_parquet, write_text, writing
 from ..data.kinds.base import get_kind
 from ..evaluation.statistics import compare, effect, score_table, scores, summary, transfer_summary
 from .cell import Cell, encoder_label
@@ -268,8 +268,14 @@ def report(self: Results,
 ) -> dict:  # Paths of what was written
     "Write the tables, the figures and a one-page summary"
     self.check_baseline(baseline)
-    folder, tasks = Path(folder), list(self.sources())
+    with writing(folder): return self._write_report(Path(folder), baseline)
+
+# %% ../../nbs/study/92_store.ipynb #b6406f1b
+@patch
+def _write_report(self: Results, folder: Path, baseline: str|None) -> dict:
+    "Write the report, file by file"
     folder.mkdir(parents=True, exist_ok=True)
+    tasks = list(self.sources())
     paths = {name: folder/name for name in ('summary.md', 'table.md', 'scores.csv', 'transfer.csv')}
     self.by_source(summary).to_csv(paths['scores.csv'], index=False)
     self.by_source(transfer_summary).to_csv(paths['transfer.csv'], index=False)
@@ -299,7 +305,6 @@ def _answered(self: Results, folder, paths: dict) -> str:
     "What was planned, as a file and in words; only a study has a plan"
     return ''
 
-# %% ../../nbs/study/92_store.ipynb #cell-34
 def _markdown(frame: pd.DataFrame) -> str:
     "A table of text in Markdown"
     head = ['', *(' '.join(c) if isinstance(c, tuple) else str(c) for c in frame.columns)]
@@ -367,11 +372,13 @@ def pack(self: Store,
     if bad := [name for name, cell in cells.items() if cell is None]:
         raise XlnbError(f"{bad[0]} is no finished cell and cannot be packed: run its study again, or delete the file.")
     if not cells: raise XlnbError(f"There is no finished cell in {self.root}, so there is nothing to pack.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as part, zipfile.ZipFile(part, 'w') as z:
-        for name, cell in cells.items(): _put(z, name, *without_texts(*cell))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as part, zipfile.ZipFile(part, 'w') as z:
+            for name, cell in cells.items(): _put(z, name, *without_texts(*cell))
     return Store(path)
 
+# %% ../../nbs/study/92_store.ipynb #9132a48b
 @patch
 def unpack(self: Store,
     folder: str|Path,  # A new one
@@ -380,8 +387,9 @@ def unpack(self: Store,
     folder = Path(folder)
     if folder.exists(): raise XlnbError(f"{folder} is there already: give the name of a new folder.")
     cells = {p: self.read(p) for p in self.files()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(folder) as part: Store(part).write_all({part/p.name: cell for p, cell in cells.items() if cell})
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(folder) as part: Store(part).write_all({part/p.name: cell for p, cell in cells.items() if cell})
     return Store(folder)
 
 # %% ../../nbs/study/92_store.ipynb #b085872e
