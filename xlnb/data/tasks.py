@@ -115,7 +115,6 @@ def _complete(task: Task):
 # %% ../../nbs/data/12_tasks.ipynb #b7b2019f
 TASKS: dict[str, Task] = {name: Task(name, **fields) for name, fields in BENCHMARKS.items()}
 
-# %% ../../nbs/data/12_tasks.ipynb #cell-21
 @functools.cache
 def _the_lab() -> Lab: return Lab() # that of the registered tasks
 
@@ -205,7 +204,6 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
     return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
 
-# %% ../../nbs/data/12_tasks.ipynb #4db20f6e
 def data_revisions(
     task: Task, # a `Task`
     data: str|None = None, # where it is read; XLNB_DATA if None, then the Hub
@@ -414,7 +412,6 @@ def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
                         f"(splits: {some(SPLITS)}; endings: {some(ENDINGS)}).")
     return found
 
-# %% ../../nbs/data/12_tasks.ipynb #cd769f22
 def _as_dataset(rows, where: str, encoding: str = 'utf-8') -> Dataset:
     "Rows of any table-like kind"
     try:

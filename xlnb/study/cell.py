@@ -301,7 +301,7 @@ def run_cell(
     trained = time.time()
     if device() != 'cpu': run.model.to(device())
     run.items = cell_items(run)
-    if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
+    if keep and cell.recipe.during.asks_model: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
                 code=cell.code(), revision=encoder_revision(cell.encoder),

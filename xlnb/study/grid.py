@@ -21,17 +21,18 @@ from ..data.sources import data_root
 from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..data.kinds.base import featurize
+from ..models.heads import save_finetuned
 from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
 from .cell import Cell, CellRun, chance, encoder_label, run_cell
 from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
                                  take_measures)
+from .models import ABOUT, describe_model
 from .plan import contrasts_of, is_side, more_seeds, only_task, primary_contrasts, read_plan
 from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
-from ..training.schedule import Schedule
-from ..training.stage import Budget
+from ..training.stage import Budget, Schedule
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
 def listed(
@@ -260,6 +261,16 @@ def _changed(cell: Cell, info: dict) -> list:
     return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
 
 @patch
+def kept_models(self: Study) -> pd.DataFrame:
+    "The models that are kept, a row per cell with its folder"
+    rows = [dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe), budget=c.budget.label,
+                 seed=c.seed, folder=str(self.store.root/'models'/key)) for c, (key, _) in self.keys().items()
+            if (self.store.root/'models'/key/ABOUT).exists()]
+    if rows: return pd.DataFrame(rows)
+    raise XlnbError("This study keeps no models: give it keep_models=True (--save-models) and call run().")
+
+# %% ../../nbs/study/93_grid.ipynb #af8c483d
+@patch
 def finished(self: Study) -> list:
     "Rows and metadata of the stored cells, in the order of the grid"
     found = [(cell, self.store.read(self.store.root/info['file'])) for cell, info in self.stored().items()]
@@ -298,14 +309,23 @@ class Job:
 
     def missing(self, info: dict) -> list:
         "Measures that are not stored with the cell, or were taken by other code; none of a stale cell that is kept"
-        if _changed(self.cell, info): return []
-        return missing_measures(self.options['measures'], info, self.cell.uses_lab())
-
-    def done(self, info: dict) -> bool:
-        "Is a stored cell all that is asked for?"
-        return (self.options['keep_stale'] or not _changed(self.cell, info)) and not self.missing(info)
+        stale, named = _changed(self.cell, info), self.options['measures']
+        return [] if stale else missing_measures(named, info, self.cell.uses_lab())
 
 # %% ../../nbs/study/93_grid.ipynb #3733c626
+@patch
+def keeps(self: Job) -> Path | None:
+    "Where the model of the cell is left, if that is asked for and there is one"
+    wanted = self.options.get('keep_models') and self.cell.recipe.during.asks_model
+    return self.root/'models'/self.key if wanted else None
+
+@patch
+def done(self: Job, info: dict) -> bool:
+    "Is a stored cell all that is asked for?"
+    if self.keeps() and not (self.keeps()/ABOUT).exists(): return False  # its model is not
+    return (self.options['keep_stale'] or not _changed(self.cell, info)) and not self.missing(info)
+
+# %% ../../nbs/study/93_grid.ipynb #266edb99
 @patch
 def store(self: Job, progress: bool):
     "Compute what is missing of a cell: all of it, or measures that it has not been asked for yet"
@@ -316,12 +336,12 @@ def store(self: Job, progress: bool):
     if info and self.done(info): return
     if info and not _changed(cell, info):
         names = self.missing(info)
-        for k, taken in measured(cell, items, names, work, **common).items():
+        for k, taken in measured(cell, items, names, work, keep=self.keeps(), **common).items():
             info[k] = {n: v for n, v in info.get(k, {}).items() if n not in names} | taken
     else:
-        keep = self.root/'models'/self.key if o['keep_models'] else None
-        items, info = run_cell(cell, work, measures=o['measures'], keep=keep, **common)
+        items, info = run_cell(cell, work, measures=o['measures'], keep=self.keeps(), **common)
         info |= dict(provenance=provenance(), plan=o['plan'])
+    if self.keeps(): describe_model(self.keeps(), cell, items, info)
     store.save(cell, self.key, items, info, self.identity)
 
 # %% ../../nbs/study/93_grid.ipynb #0e709791
@@ -330,15 +350,16 @@ def measured(
     items: pd.DataFrame,  # Its rows
     names: 'Iterable',  # Of the measures to take
     work: str|Path,  # Folder for what has to be made again
+    keep: str|Path|None = None,  # Folder to leave the final model in
     **options,  # Of `CellRun`
 ) -> dict:  # As from `take_measures`
     "Take measures of a cell that is stored: its models are read from prefixes, or made again"
     run = CellRun(cell, work, **options)
     run.finish()
     run.items = items
+    if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     return take_measures(names, run)
 
-# %% ../../nbs/study/93_grid.ipynb #cell-18
 def _tidy(root: Path, key: str):
     "Remove what the making of a stored cell has left, also by a process that was killed"
     shutil.rmtree(root/f'.{key}.work', ignore_errors=True)

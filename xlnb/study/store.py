@@ -270,6 +270,19 @@ def report(self: Results,
     self.check_baseline(baseline)
     with writing(folder): return self._write_report(Path(folder), baseline)
 
+@patch
+def _compared(self: Results, folder, baseline, paths: dict) -> str:
+    "Differences as a file, and in words"
+    if self.items().recipe.nunique() < 2: return ''
+    paths['differences.csv'], differences = folder/'differences.csv', self.differences(baseline)
+    differences.to_csv(paths['differences.csv'], index=False)
+    return _in_words(differences)
+
+@patch
+def _answered(self: Results, folder, paths: dict) -> str:
+    "What was planned, as a file and in words; only a study has a plan"
+    return ''
+
 # %% ../../nbs/study/92_store.ipynb #b6406f1b
 @patch
 def _write_report(self: Results, folder: Path, baseline: str|None) -> dict:
@@ -291,20 +304,7 @@ def _write_report(self: Results, folder: Path, baseline: str|None) -> dict:
     write_text(paths['summary.md'], text)
     return {k: str(v) for k, v in paths.items()}
 
-# %% ../../nbs/study/92_store.ipynb #5c07bd7c
-@patch
-def _compared(self: Results, folder, baseline, paths: dict) -> str:
-    "Differences as a file, and in words"
-    if self.items().recipe.nunique() < 2: return ''
-    paths['differences.csv'], differences = folder/'differences.csv', self.differences(baseline)
-    differences.to_csv(paths['differences.csv'], index=False)
-    return _in_words(differences)
-
-@patch
-def _answered(self: Results, folder, paths: dict) -> str:
-    "What was planned, as a file and in words; only a study has a plan"
-    return ''
-
+# %% ../../nbs/study/92_store.ipynb #fbab9e9f
 def _markdown(frame: pd.DataFrame) -> str:
     "A table of text in Markdown"
     head = ['', *(' '.join(c) if isinstance(c, tuple) else str(c) for c in frame.columns)]

@@ -342,6 +342,13 @@ def decode(self: Kind,
     return int(np.argmax(windows[0][0]))
 
 @patch
+def no_label(self: Kind,
+    row: dict, # in the canonical columns, but for the label
+) -> object:
+    "What stands in the place of a label that is not known."
+    return 0
+
+@patch
 def gold(self: Kind,
     task: 'Task', # a `Task`
     row: dict, # in the canonical columns
