@@ -425,3 +425,21 @@ def test_runs_at_chance_are_counted_where_labels_are_not_fixed(encoder, tmp_path
 
 
 FEW_ROWS = Budget(train_examples=16, eval_examples=8)
+
+
+def test_what_is_odd_about_rows_and_runs_is_said(encoder, tmp_path):
+    "Test rows that were trained on, a test split of one label, a label in two spellings, one answer throughout"
+    from xlnb import own_task
+    rows = [dict(id=str(i), text=f"day {i}", label=["dry", "wet"][i % 2]) for i in range(8)]
+    task = own_task("odd", "sentence", {"en": dict(train=rows, validation=rows, test=rows), "sw": dict(test=rows[::2])}, labels=["dry", "wet", "Wet"])
+    study = Study(task, encoder, "finetune(lr=1e-9,steps=1)", seeds=1, store=tmp_path).run(progress=False)
+    report = study.report(tmp_path / "report")
+    for text in study.table().caption, (tmp_path / "report/summary.md").read_text():
+        for part in ("100% of the test rows in en are training rows", "All test rows have one label: sw", "differ only in spelling: wet, Wet", "one answer throughout"):
+            assert part in text, (part, text)
+    assert report
+
+
+def test_captions_name_the_rules_of_a_score(encoder, tmp_path):
+    made = Study("lab-spans", encoder, "finetune(steps=1)", seeds=1, budget=Budget(train_examples=8, eval_examples=4), langs="qal", store=tmp_path)
+    assert "Scored by the rules of squad." in made.run(progress=False).table().caption

@@ -24,9 +24,9 @@ from ..data.kinds.base import featurize
 from ..models.heads import save_finetuned
 from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
 from .cell import Cell, CellRun, chance, encoder_label, run_cell
-from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
-                                 take_measures)
+from .measures import get_measure, missing_measures, snapshots_wanted, stale_measures, take_measures
 from .models import ABOUT, describe_model
+from .notes import data_notes
 from .plan import contrasts_of, is_side, more_seeds, only_task, primary_contrasts, read_plan
 from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
@@ -340,7 +340,7 @@ def store(self: Job, progress: bool):
             info[k] = {n: v for n, v in info.get(k, {}).items() if n not in names} | taken
     else:
         items, info = run_cell(cell, work, measures=o['measures'], keep=self.keeps(), **common)
-        info |= dict(provenance=provenance(), plan=o['plan'])
+        info |= dict(provenance=provenance(), plan=o['plan'], notes=data_notes(cell))
     if self.keeps(): describe_model(self.keeps(), cell, items, info)
     store.save(cell, self.key, items, info, self.identity)
 

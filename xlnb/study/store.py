@@ -67,6 +67,9 @@ def notes(self: Results,
         out.append(f"Stopped by a guard, counted with the weights they started from: {what}. ")
     precisions = sorted({s['precision'] for i in infos for s in i['stages'] if s.get('precision', 'fp32') != 'fp32'})
     if precisions: out.append(f"Trained in {', '.join(precisions)} mixed precision. ")
+    rules = sorted({i['cell']['task'].get('metric') or '' for i in infos} - {'', 'accuracy'})
+    if rules: out.append(f"Scored by the rules of {', '.join(rules)}. ")
+    out += [f'*Note*: {n} ' for n in dict.fromkeys(n for i in infos for n in i.get('notes', ()))]
     return ''.join(out)
 
 # %% ../../nbs/study/92_store.ipynb #b8d28617
