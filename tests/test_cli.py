@@ -43,7 +43,7 @@ def test_help_is_light():
 
 
 def test_every_command_has_help(capsys):
-    for command in ("run", "study", "pretrain", "tasks", "languages", "report", "pack", "unpack", "verify"):
+    for command in ("run", "study", "pretrain", "tasks", "languages", "report", "pack", "unpack", "predict", "verify"):
         assert call(command, "--help") == 0
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 110
 
@@ -53,7 +53,7 @@ def test_the_package_is_light():
     assert done.returncode == 0
 
 
-PUBLIC = """FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget Schedule get_task list_tasks own_task
+PUBLIC = """predict_texts FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget Schedule get_task list_tasks own_task
 register_task register_language load_encoder load_finetuned save_finetuned predict parallel_text pretrain score_table compare verify
 plot_curve plot_gap plot_heatmap plot_history plot_scores XlnbError""".split()
 
@@ -114,6 +114,10 @@ def mistakes(encoder, here):
         "no text": (["pretrain", "--text", "nothing.txt", "--out", "mine"], "nothing.txt"),
         "no task": (["run"], "--task"), "no command": (["fly"], "fly"), "bad seeds": (["run", "--task", "xnli", "--seeds", "none"], "none"),
         "bad number": (["run", "--task", "xnli", "--steps", "0"], "above zero"),
+        "a preset with a task": (["study", "--preset", "lab", "--task", "lab-inference", *FEW], "leave out --preset"),
+        "several recipes of run": (run + ["lab-inference", "--recipe", "finetune", "salt"], "joined by '+', and `study` takes"),
+        "a mistyped option": (run + ["lab-inference", "--eval-example", "3"], "did you mean --eval-examples"),
+        "an input without room": (lab + [encoder, "--max-length", "1"], "max_length=1 leaves no room"),
     }
 
 
@@ -125,6 +129,16 @@ def test_mistakes_are_one_sentence(encoder, tmp_path, capsys):  # noqa: F811
         assert code == 2, (name, code, out, err)
         assert len(lines) == 1 and lines[0].startswith("xlnb") and says in err, (name, err)
         assert not out, (name, out)
+
+
+@pytest.mark.parametrize("place", ["/proc/page", "/dev/null/page"])
+def test_nowhere_to_write_a_report(encoder, place, capsys):  # noqa: F811
+    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "1", "--recipe", "finetune(steps=1)", "--out", "runs/x") == 0
+    capsys.readouterr()
+    for command in ("report", "runs/x", "--out", place), ("pack", "runs/x", f"{place}/x.zip"), ("unpack", "runs/x", f"{place}/x"):
+        assert call(*command) == 2
+        err = capsys.readouterr().err
+        assert f"Cannot write to {place}" in err and err.count("\n") == 1, err
 
 
 def test_debug_shows_where(capsys):
@@ -244,3 +258,34 @@ def test_pretrain(tmp_path, capsys):
     argv = ["pretrain", "--text", "a.txt", "--out", "mine", "--steps", "2", "--vocab-size", "40", "--layers", "1", "--hidden", "32", "--batch-size", "2", "--block-size", "16"]
     assert call(*argv) == 0
     assert "Encoder in mine" in capsys.readouterr().out and Path("mine/config.json").exists()
+
+
+def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
+    "Own data and an own language: labels, a kept model with its card, predictions as CSV, plain Transformers"
+    import pandas as pd
+    from xlnb.languages import unregister_language
+    rows = [dict(text=f"{'a rain' if i % 2 else 'the sun'} {i}", label=("dry", "wet")[i % 2]) for i in range(24)]
+    for file, some in {"train": rows, "validation": rows[:8], "test": rows[:8], "qtv/test": rows[8:16]}.items():
+        (tmp_path / "weather/qtv").mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(some).to_csv(tmp_path / f"weather/{file}.csv", index=False)
+    (tmp_path / "weather/task.json").write_text('{"kind": "sentence"}')
+    run = ["run", "--task", "weather", "--encoder", encoder, "--recipe", "finetune(steps=2)", "--seeds", "1", "--quiet", "--out", "runs/w"]
+    assert call(*run) == 2 and "Unknown language 'qtv'" in capsys.readouterr().err
+    assert call(*run, "--language", "qtv") == 2 and "--language qtv=Name" in capsys.readouterr().err
+    assert call(*run, "--language", "qtv=Vorian") == 0 and "qtv Vorian" in capsys.readouterr().out and not Path("runs/w/models").exists()
+    assert call(*run, "--save-models") == 0    # asked for later, the model is kept without another result
+    (folder,) = Path("runs/w/models").iterdir()
+    card = (folder / "README.md").read_text()
+    for part in ("- en", "pipeline_tag: text-classification", "finetune(steps=2)", "| qtv | Vorian |", "95% interval", "Licence of the data: not stated", "hf upload"):
+        assert part in card, part
+    assert "- qtv" not in card
+    Path("new.csv").write_text("text\nthe sun NA\nnull\n")
+    capsys.readouterr()
+    assert call("predict", folder, "new.csv", "--out", "predictions.csv") == 0
+    made = pd.read_csv("predictions.csv", keep_default_na=False)
+    assert [*made] == ["text", "prediction", "p(dry)", "p(wet)"] and made.text.tolist() == ["the sun NA", "null"]
+    assert abs(made[["p(dry)", "p(wet)"]].sum(axis=1) - 1).max() < 1e-6
+    code = f"from transformers import pipeline; print(*[p['label'] for p in pipeline('text-classification', {str(folder)!r})(['the sun NA', 'null'])])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == made.prediction.tolist(), done.stderr
+    unregister_language("qtv")

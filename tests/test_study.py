@@ -272,11 +272,41 @@ def test_a_store_alone(small, reference):
     (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "above 0"), (dict(seeds=0), "above zero"),
     (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist"),
     (dict(budget="x"), "no budget"), (dict(prefixes="x"), "Prefixes\\('x'\\)"), (dict(metrics={"foo": "x"}), "'foo'"), (dict(metrics="foo"), "no dict"),
+    (dict(tasks=[]), "tasks=\\[\\]"), (dict(encoders=[]), "encoders=\\[\\]"), (dict(recipes=[]), "recipes=\\[\\]"), (dict(budget=[]), "budget=\\[\\]"),
+    (dict(langs=[]), "langs=\\[\\]"), (dict(budget=100), "no budget"), (dict(store=3), "no place"), (dict(encoders=3), "names no encoder"),
+    (dict(data=3), "names no"), (dict(recipes=3), "no method"), (dict(budget=Budget(eval_examples=20, max_length=1)), "max_length=1 leaves no room"),
     (dict(steps=3), "finetune\\(steps=3\\)"), (dict(max_length=3), "Budget\\(max_length=3\\)"), (dict(seed=3), "'seeds'")])
 def test_mistakes_are_found_before_anything_runs(small, wrong, says):
     tasks = wrong.pop("tasks", "lab-inference")
     made = dict(FEW, seeds=1, encoders=small().encoders, store=small().store) | wrong
     with pytest.raises(XlnbError, match=says): Study(tasks, **made).run(progress=False)
+
+
+def test_a_tokenizer_that_cannot_be_used_costs_no_cell(small, encoder, tmp_path):
+    from shutil import copytree
+    from transformers import AutoTokenizer
+    bare = copytree(encoder, tmp_path / "bare")
+    for f in [*bare.glob("tokenizer*"), *bare.glob("*.model"), *bare.glob("vocab*")]: f.unlink()
+    larger = copytree(encoder, tmp_path / "larger")
+    tok = AutoTokenizer.from_pretrained(encoder)
+    tok.add_tokens([f"[new{i}]" for i in range(100_000 // 100)])
+    tok.save_pretrained(larger)
+    for folder, says in (bare, "has no tokenizer"), (larger, "knows .* tokens and the encoder has"):
+        made = small(encoders=folder, store=tmp_path / f"of-{folder.name}")
+        with pytest.raises(XlnbError, match=says): made.run(progress=False)
+        assert not made.failed and not made.store.files()
+
+
+def test_what_a_method_lacks_is_said_with_its_name(tmp_path):
+    "English labels and a test set in another language, no text: refused before the first cell, by the method that asks"
+    from xlnb import own_task
+    rows = [dict(id=str(i), text=f"a day {i}", label=["dry", "wet"][i % 2]) for i in range(20)]
+    task = own_task("weather", "sentence", {"en": dict(train=rows, validation=rows, test=rows), "sw": dict(test=rows)})
+    for r, says in {"salt": "salt: ", "translate_train": "translate_train: ", "finetune+alsace": "alsace: .*text=",
+                    "mmkd+finetune": "mmkd.*text=", "clism+finetune": "clism.*text="}.items():
+        made = Study(task, recipes=["finetune(steps=1)", r], store=tmp_path)
+        with pytest.raises(XlnbError, match=f"^{says}"): made.run(progress=False)
+        assert not made.store.files()
 
 
 def test_a_budget_has_no_steps():
@@ -395,3 +425,21 @@ def test_runs_at_chance_are_counted_where_labels_are_not_fixed(encoder, tmp_path
 
 
 FEW_ROWS = Budget(train_examples=16, eval_examples=8)
+
+
+def test_what_is_odd_about_rows_and_runs_is_said(encoder, tmp_path):
+    "Test rows that were trained on, a test split of one label, a label in two spellings, one answer throughout"
+    from xlnb import own_task
+    rows = [dict(id=str(i), text=f"day {i}", label=["dry", "wet"][i % 2]) for i in range(8)]
+    task = own_task("odd", "sentence", {"en": dict(train=rows, validation=rows, test=rows), "sw": dict(test=rows[::2])}, labels=["dry", "wet", "Wet"])
+    study = Study(task, encoder, "finetune(lr=1e-9,steps=1)", seeds=1, store=tmp_path).run(progress=False)
+    report = study.report(tmp_path / "report")
+    for text in study.table().caption, (tmp_path / "report/summary.md").read_text():
+        for part in ("100% of the test rows in en are training rows", "All test rows have one label: sw", "differ only in spelling: wet, Wet", "one answer throughout"):
+            assert part in text, (part, text)
+    assert report
+
+
+def test_captions_name_the_rules_of_a_score(encoder, tmp_path):
+    made = Study("lab-spans", encoder, "finetune(steps=1)", seeds=1, budget=Budget(train_examples=8, eval_examples=4), langs="qal", store=tmp_path)
+    assert "Scored by the rules of squad." in made.run(progress=False).table().caption

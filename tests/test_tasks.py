@@ -4,6 +4,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -410,6 +411,74 @@ def test_label_names_are_found():
     with pytest.raises(XlnbError, match="did you mean 'train'"): own_task('mine', 'sentence', {'en': {'trian': GOOD['sentence']}})
 
 
+def weather(**target):
+    "Two kinds of day in English, and rows in Swahili"
+    rows = [dict(text=f'Day {i}.', label=('dry', 'wet')[i % 2]) for i in range(8)]
+    return {'en': dict(train=rows, validation=rows, test=rows), 'sw': target}
+
+
+def test_labels_are_those_of_the_source():
+    "A misspelt label of a target is refused with its row, and is no third class"
+    t = own_task('mine', 'sentence', weather(test=[dict(text='A', label='wet'), dict(text='B', label='Wet')]))
+    assert t.labels == ('dry', 'wet')
+    with pytest.raises(XlnbError, match=r"\(sw, test\), row 1 .*'Wet' is not one of dry, wet: did you mean 'wet'"): t.load('sw', 'test')
+    rows = weather(test=[dict(text='A', label='wet')])
+    rows['en']['train'] = rows['en']['train'] + [dict(text='C', label='Dry')]
+    with pytest.raises(XlnbError, match=r"\(en, train\), row 8, .*'dry' and 'Dry' differ only in spelling"): own_task('mine', 'sentence', rows)
+    assert own_task('mine', 'sentence', rows, label_names={'Dry': 'dry'}).labels == ('dry', 'wet')
+    rows['en']['train'][-1] = dict(text='C', label=None)
+    with pytest.raises(XlnbError, match=r"\(en, train\), row 8, column 'label': there is no label"): own_task('mine', 'sentence', rows)
+    frame = pd.DataFrame(weather()['en']['train'] + [dict(text='C', label=float('nan'))])
+    with pytest.raises(XlnbError, match=r"row 8, column 'label': there is no label"): own_task('mine', 'sentence', {'en': dict(train=frame)})
+
+
+def test_rows_are_parallel_only_when_ids_say_so():
+    few = [dict(text=f'Siku {i}.', label='dry') for i in range(3)]
+    t = own_task('mine', 'sentence', weather(test=few))
+    assert not t.parallel and [len(t.load(l, 'test', limit=5)) for l in ('en', 'sw')] == [5, 3]
+    named = {l: {s: [r | dict(id=f'{i}') for i, r in enumerate(rows)] for s, rows in splits.items()} for l, splits in weather(test=few).items()}
+    t = own_task('mine', 'sentence', named)
+    assert t.parallel and [t.load(l, 'test', limit=2)['id'][:] for l in ('en', 'sw')] == [t.load('en', 'test', limit=2)['id'][:]] * 2
+    assert own_task('mine', 'sentence', weather(test=few), parallel=True).parallel
+    for r in named['sw']['test']: r['id'] += ' of another set'
+    assert [len(own_task('mine', 'sentence', named).load(l, 'test', limit=2)) for l in ('en', 'sw')] == [2, 2]
+
+
+@pytest.mark.parametrize('content, says', [
+    ('', 'is empty'), ('id,text,label\n', 'no rows, only a header'), ('id,text,label\n1,café,wet\n'.encode('latin-1'), "line 2, byte 0xe9.*encoding='latin-1'"),
+    ('id,text,label\n1,a,wet\n'.encode('utf-16'), "encoding='utf-16'"), ('id,text,label\n1,a,b,wet\n', 'line 2: 4 values for the 3 columns'),
+    ('id,text,label\n1,"a,wet\n', 'line 2: unexpected end'), ('id,text,label\n1,a,wet\n2,b,\n', r"row 1 \(id '2'\): label '' is not one of dry, wet \(the row has none\)"),
+    ('id,text,label\n1,,wet\n', "row 0 .*column 'text': must be text")])
+def test_what_is_wrong_with_a_csv(content, says, tmp_path):
+    file = tmp_path/'test.csv'
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(XlnbError, match=says): own_task('mine', 'sentence', weather(test=file)).load('sw', 'test')
+
+
+def test_a_csv_is_read_as_it_is_written(tmp_path):
+    file = tmp_path/'test.csv'
+    file.write_bytes('id,text,label\n007,NA,wet\n8,null,1\n9,12,0\n10,nan,dry\n'.encode('utf-16'))
+    rows = own_task('mine', 'sentence', weather(test=file), encoding='utf-16').load('sw', 'test').to_list()
+    assert [tuple(r.values()) for r in rows] == [('007', 'NA', 1), ('8', 'null', 1), ('9', '12', 0), ('10', 'nan', 0)]
+    with pytest.raises(XlnbError, match='is a file: give its folder'): own_task('mine', 'sentence', file)
+    choices = tmp_path/'choices.csv'
+    choices.write_text('id,premise,question,choice1,choice2,label\n1,A,cause,B,C,1\n')
+    t = own_task('mine', 'choice', {'en': dict(test=choices)}, columns=dict(choices=('choice1', 'choice2')))
+    assert t.load('en', 'test')[0]['label'] == 1
+
+
+def test_a_language_in_a_task_json(tmp_path):
+    from xlnb.languages import language, unregister_language
+    (tmp_path/'qtv').mkdir()
+    (tmp_path/'train.jsonl').write_text('{"text": "A", "label": "wet"}\n{"text": "B", "label": "dry"}\n')
+    (tmp_path/'qtv'/'test.csv').write_text('text,label\nC,wet\n')
+    (tmp_path/'task.json').write_text(json.dumps(dict(kind='sentence', languages=dict(qtv=dict(name='Vorian', script='Latn')))))
+    assert get_task(str(tmp_path)).langs == ('en', 'qtv') and language('qtv').name == 'Vorian'
+    (tmp_path/'task.json').write_text(json.dumps(dict(kind='sentence', languages=dict(qtv=dict(name='Vorian', colour=1)))))
+    with pytest.raises(XlnbError, match='task.json'): get_task(str(tmp_path))
+    unregister_language('qtv')
+
+
 def test_a_missing_split_of_ones_own():
     t = sentences({'en': {'test': GOOD['sentence']}})
     with pytest.raises(XlnbError, match="no validation split.*your data; there: test"): t.load('en', 'validation')
@@ -498,3 +567,21 @@ def test_languages_of_a_row_stand_together():
     t = sentences({o: {'test': [dict(text=f'{o}{i}', label=0) for i in range(9)]} for o in ('en', 'sw', 'th')})
     data = show_batch(t, ['sw', 'en'], 'test', n=3).data
     assert data.language.tolist() == ['sw', 'en'] * 3 and data.id.tolist() == sorted(data.id, key=int)
+
+
+# ---------------------------------------------------------------- parallel text of one's own
+
+def test_parallel_text_of_opus(tmp_path):
+    "Files of lines, whose endings are languages"
+    from xlnb.data.parallel import parallel_text
+    task = own_task('mine', 'sentence', weather())
+    for l, text in dict(en='A dog.\nA cat.\n\nA cow.\n', sw='Mbwa.\nPaka.\nB\nNg’ombe.\n', ids='1\n').items(): (tmp_path/f'x.en-sw.{l}').write_text(text)
+    for place in tmp_path, tmp_path/'x.en-sw', tmp_path/'x.en-sw.en':
+        with pytest.warns(UserWarning, match='3 rows are there'): text = parallel_text(place, task)
+        assert text.langs == ('en', 'sw') and text.rows['sw']['text'][:] == ['Mbwa.', 'Paka.', 'Ng’ombe.']
+    with pytest.raises(XlnbError, match='text_a, text_b are needed'): parallel_text(tmp_path, 'xnli')
+    (tmp_path/'x.en-sw.sw').write_text('Mbwa.\n')
+    with pytest.raises(XlnbError, match='4 lines of en, 1 lines of sw'): parallel_text(tmp_path, task)
+    (tmp_path/'x.en-sw.sw').write_bytes('café\n'.encode('latin-1') * 4)
+    with pytest.raises(XlnbError, match="line 1, byte 0xe9.*encoding='latin-1'"): parallel_text(tmp_path, task)
+    assert len(parallel_text(tmp_path, task, encoding='latin-1')) == 3

@@ -23,6 +23,7 @@ _NAMES = {  # module: what is public of it; "new=old" where it has another name 
     "study.recipe": "recipe register_method",
     "study.store": "Store",
     "study.grid": "Study",
+    "study.models": "predict_texts",
     "study.verify": "verify",
 }
 _WHERE = {}

@@ -25,6 +25,20 @@ class _Parser(argparse.ArgumentParser):
         "One line and exit code 2"
         self.exit(2, f'{self.prog}: {message}; see `{self.prog} --help`\n')
 
+    def parse_args(self, args=None, namespace=None):
+        "As of the base, with a hint where something is not understood"
+        found, odd = self.parse_known_args(args, namespace)
+        if odd: self.error(f"cannot place {' '.join(odd)}{_meant(odd[0], vars(found))}")
+        return found
+
+def _meant(odd: str, known: dict) -> str:
+    "What was likely meant by a word that no option takes"
+    from difflib import get_close_matches
+    names = ['--' + k.replace('_', '-') for k in known]
+    if odd.startswith('-'): return ''.join(f': did you mean {n}?' for n in get_close_matches(odd, names, 1))
+    return (": `run` takes one task, encoder and recipe; methods of one recipe are joined by '+', and `study` takes "
+            "several of each") if 'recipe' in known else ''
+
 # %% ../nbs/98_cli.ipynb #cell-08
 def _count(text: str) -> int:
     "A whole number of at least one"
@@ -65,9 +79,7 @@ def _shared(parser, several: bool):
     parser.add_argument('--data', metavar='DIR',
                         help='folder with a mirror of the benchmarks; XLNB_DATA or the Hub, if left out')
     parser.add_argument('--out', metavar='DIR', help='folder of the results (runs/...)')
-    parser.add_argument('--plan', metavar='FILE', help='JSON file with the primary contrasts, decided beforehand')
-    parser.add_argument('--keep-stale', action='store_true',
-                        help='accept stored results of an earlier version of the code')
+    _keeping(parser)
     _budget(parser.add_argument_group('budget'))
     _common(parser)
 
@@ -81,6 +93,15 @@ def _budget(group):
                        help='rows per language in validation and test at most')
     group.add_argument('--max-length', type=_count, metavar='N', help='tokens per input at most (128)')
 
+def _keeping(parser):
+    "What is kept, of what is there already, and beside the scores"
+    parser.add_argument('--save-models', action='store_true', help='keep the model of every cell, with a model card')
+    parser.add_argument('--language', action='append', default=[], metavar='CODE=NAME',
+                        help='a language that no list has, as in qtv=Vorian; several times for several')
+    parser.add_argument('--plan', metavar='FILE', help='JSON file with the primary contrasts, decided beforehand')
+    parser.add_argument('--keep-stale', action='store_true',
+                        help='accept stored results of an earlier version of the code')
+
 def _common(parser, computes: bool = True):
     "Options of every command; a device only where something is computed"
     if computes: parser.add_argument('--device', choices=['cpu', 'cuda', 'mps'],
@@ -93,7 +114,12 @@ def _common(parser, computes: bool = True):
 def _run(args) -> int:
     "Commands `run` and `study`"
     from xlnb.study.grid import Study
-    common = dict(langs=args.langs, data=args.data, keep_stale=args.keep_stale, measures=args.measures, plan=args.plan)
+    if args.task and getattr(args, 'preset', None):
+        from xlnb.core import XlnbError
+        raise XlnbError("a preset brings its own task: leave out --preset, or --task.")
+    _make_known(args.language)
+    common = dict(langs=args.langs, data=args.data, keep_stale=args.keep_stale, measures=args.measures, plan=args.plan,
+                  keep_models=args.save_models)
     if args.task:
         recipes = _with_steps(args.recipe or 'finetune', args.steps)
         common |= dict(metrics=_metrics(args), budget=_budgets(args), store=args.out or _folder(args.task))
@@ -103,6 +129,15 @@ def _run(args) -> int:
     study.run(progress=not args.quiet)
     return _show(study, study.store.root/'report', args)
 
+def _make_known(named: list):
+    "Register the languages that the call describes"
+    from xlnb.core import XlnbError
+    from xlnb.languages import Language, register_language
+    for code, eq, name in (n.partition('=') for n in named):
+        if not eq or not name: raise XlnbError(f"--language {code!r} has no name: write --language {code}=Name.")
+        register_language(Language(code, name))
+
+# %% ../nbs/98_cli.ipynb #2b5e1618
 def _say_langs(study):
     "Name what is left out of tasks with very many languages"
     for t in study.tasks:
@@ -118,24 +153,24 @@ def _folder(task) -> str:
 def _preset(args, common: dict):
     "The study of a preset, changed by the options of the call"
     from xlnb.study.grid import lab_study, real_study
-    make = dict(lab=lab_study, real=real_study)[args.preset]
-    given = dict(seeds=args.seeds, encoders=args.encoder, budget=_limited(args) and _budgets(args), recipes=args.recipe)
-    common = common | {k: v for k, v in given.items() if v} | dict(store=args.out or f'runs/{args.preset}')
+    preset = args.preset or 'lab'
+    make = dict(lab=lab_study, real=real_study)[preset]
+    given = dict(seeds=args.seeds, encoders=args.encoder, recipes=args.recipe)
+    common = common | {k: v for k, v in given.items() if v} | dict(store=args.out or f'runs/{preset}')
     study = make(**common)
-    if args.steps: study = make(**common | dict(recipes=_with_steps(study.recipes, args.steps)))
-    return study
+    metrics = {t.name: args.metric for t in study.tasks} if args.metric else None
+    return make(**common | dict(recipes=_with_steps(study.recipes, args.steps), metrics=metrics,
+                                budget=_budgets(args, study.budgets[0])))
 
 # %% ../nbs/98_cli.ipynb #ea4313ce
-def _limited(args) -> dict:
-    "Limits of the budget that the call gives"
-    return {k: getattr(args, k) for k in ('train_examples', 'eval_examples', 'max_length') if getattr(args, k)}
-
-def _budgets(args) -> list:
-    "A budget for each number of training rows and each draw of them"
+def _budgets(args, preset=None) -> list:
+    "A budget for each number of training rows and each draw of them; what the call leaves out is the preset's"
+    from dataclasses import replace
     from xlnb.training.stage import Budget
-    limits = _limited(args)
-    sizes = limits.pop('train_examples', [None])
-    return [Budget(train_examples=n, sample=s, **limits) for n in sizes for s in range(args.samples)]
+    base = preset or Budget()
+    limits = {k: getattr(args, k) for k in ('eval_examples', 'max_length') if getattr(args, k)}
+    sizes = args.train_examples or [base.train_examples]
+    return [replace(base, train_examples=n, sample=s, **limits) for n in sizes for s in range(args.samples)]
 
 def _metrics(args) -> dict:
     "The metric that the call names, for each of its tasks"
@@ -264,6 +299,17 @@ def _report(args) -> int:
     from xlnb.study.store import Store
     return _show(Store(args.store), args.out or Path(args.store).with_suffix('')/'report', args)
 
+def _predict(args) -> int:
+    "Command `predict`"
+    from xlnb.core import writing
+    from xlnb.study.models import predict_texts
+    made = predict_texts(args.model, args.rows, args.task, encoding=args.encoding)
+    if not args.out: return _print_frame(made, args.json)
+    with writing(args.out): made.to_csv(args.out, index=False)
+    print(f'{len(made)} predictions in {args.out}')
+    return 0
+
+# %% ../nbs/98_cli.ipynb #9fd84398
 def _pack(args) -> int:
     "Commands `pack` and `unpack`"
     from xlnb.study.store import Store
@@ -293,6 +339,7 @@ first steps:
   xlnb run --task lab-inference --seeds 3      one recipe on one task
   xlnb run --task sib200 --encoder xlm-roberta-base --langs en,sw,ur
   xlnb report runs/lab                         table and figure of what is stored
+  xlnb predict runs/x/models/KEY new.csv       what a model kept by --save-models says of new rows
   xlnb verify runs/lab                         do the stored results still come out?
 """
 
@@ -307,6 +354,7 @@ examples:
   xlnb run --task lab-tags --recipe 'finetune(lr=3e-4,epochs=2)' --steps 200 --out runs/try
 """
 
+# %% ../nbs/98_cli.ipynb #4a31fe51
 _STUDY = """Train a grid of tasks, encoders, recipes and seeds, and compare the recipes.
 Without --task it is the laboratory study: all recipes that there are, on the
 packaged laboratory encoder, in minutes and without network.
@@ -314,6 +362,15 @@ packaged laboratory encoder, in minutes and without network.
 examples:
   xlnb study --preset real
   xlnb study --task lab-inference lab-tags --recipe finetune 'finetune(lr=1e-4)' --seeds 5
+"""
+
+_VERIFY = """Compute some cells of a store again, from nothing, and compare. On the same kind of
+machine they must be equal to the bit; on another, within twice the standard
+deviation over the stored seeds. Says which modules have changed since.
+
+examples:
+  xlnb verify runs/lab --sample 3
+  xlnb verify runs/lab --sample 5 --stamp
 """
 
 # %% ../nbs/98_cli.ipynb #cell-24
@@ -343,16 +400,6 @@ def _pretrain_options(p):
                    help='of the training; auto is bf16 for larger models on a GPU that has it')
     p.add_argument('--half', action='store_true', help='store the weights in 16 bits')
 
-# %% ../nbs/98_cli.ipynb #34aa5f59
-_VERIFY = """Compute some cells of a store again, from nothing, and compare. On the same kind of
-machine they must be equal to the bit; on another, within twice the standard
-deviation over the stored seeds. Says which modules have changed since.
-
-examples:
-  xlnb verify runs/lab --sample 3
-  xlnb verify runs/lab --sample 5 --stamp
-"""
-
 # %% ../nbs/98_cli.ipynb #cell-25
 def _parser() -> argparse.ArgumentParser:
     "All commands and their options"
@@ -368,8 +415,8 @@ def _parser() -> argparse.ArgumentParser:
     _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
-    study.add_argument('--preset', choices=['lab', 'real'], default='lab',
-                       help='what runs without --task: the laboratory study, or XNLI on me5-small in less than an hour')
+    study.add_argument('--preset', choices=['lab', 'real'],
+                       help='what runs without --task: the laboratory study (default), or XNLI on me5-small in an hour')
     p = command('pretrain', _pretrain, 'make an encoder from plain text', _PRETRAIN)
     _pretrain_options(p), _common(p)
     _common(command('tasks', _tasks, 'list the tasks'), computes=False)
@@ -381,6 +428,17 @@ def _parser() -> argparse.ArgumentParser:
     return top
 
 # %% ../nbs/98_cli.ipynb #d52af93b
+def _on_models(command):
+    "The command that reads a kept model"
+    p = command('predict', _predict, 'what a kept model says of new rows, with probabilities')
+    p.add_argument('model', metavar='MODEL', help='folder of a model that `run --save-models` has left')
+    p.add_argument('rows', metavar='FILE', help='rows without labels: .csv, .tsv, .jsonl, .json or .parquet')
+    p.add_argument('--task', metavar='NAME', help='what the model is fine-tuned for, where its folder does not say')
+    p.add_argument('--out', metavar='FILE', help='a CSV file for the predictions; else they are printed')
+    p.add_argument('--encoding', default='utf-8', metavar='NAME', help='of the characters in FILE (utf-8)')
+    _common(p)
+
+# %% ../nbs/98_cli.ipynb #29bfd784
 def _on_stores(command):
     "The commands that read a store"
     p = command('report', _report, 'table, differences and figure of what a store holds')
@@ -396,6 +454,7 @@ def _on_stores(command):
         p.add_argument('store', metavar='STORE', help='folder of results, or a packed store')
         p.add_argument('to', metavar=to, help=where)
         _common(p, computes=False)
+    _on_models(command)
     p = command('verify', _verify, 'compute some stored cells again, and compare', _VERIFY)
     p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--sample', type=_count, default=3, metavar='N', help='cells to compute again (3)')
@@ -427,13 +486,19 @@ def _quiet(debug: bool):
     warnings.filterwarnings('default', category=UserWarning, module=r'xlnb\.')
     warnings.showwarning = _teller()
 
-# %% ../nbs/98_cli.ipynb #03a7740d
 def _use(device: str):
     "Compute there, in this process and those that it starts"
     from xlnb.core import use_device
     use_device(device)
 
 # %% ../nbs/98_cli.ipynb #cell-27
+def _mistake(args, text: str) -> int:
+    "One sentence, and the exit code"
+    if args.debug: traceback.print_exc()
+    else: print(f"xlnb: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+# %% ../nbs/98_cli.ipynb #853b572b
 def main(
     argv: list|None = None,  # Arguments without the program's name; those of the process if None
 ) -> int:  # Exit code
@@ -448,13 +513,12 @@ def main(
     try:
         if getattr(args, 'device', None): _use(args.device)
         return args.do(args)
-    except XlnbError as e:
-        if args.debug: traceback.print_exc()
-        else: print(f"xlnb: {' '.join(str(e).split())}", file=sys.stderr)
-        return 2
+    except XlnbError as e: return _mistake(args, str(e))
     except KeyboardInterrupt: 
         print('xlnb: interrupted; finished cells are stored, and the same call goes on from there', file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:  # a disk that is full, a folder that is read only
+        return _mistake(args, f"cannot use {e.filename or 'a file'}: {e.strerror or e}")

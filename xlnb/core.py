@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CACHES', 'MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option', 'fitted', 'type_name', 'check_options', 'rng',
            'drawn_number', 'drawn', 'plain', 'digest', 'stream_digest', 'file_digest', 'weights_digest', 'checksum',
-           'atomic', 'write_text', 'write_parquet', 'write_json', 'cache_folder', 'used', 'cache_entries',
+           'atomic', 'write_text', 'write_parquet', 'write_json', 'writing', 'cache_folder', 'used', 'cache_entries',
            'folder_size', 'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device']
 
 # %% ../nbs/00_core.ipynb #cell-03
@@ -306,6 +306,16 @@ def write_json(
 ):
     "Write JSON in one go."
     write_text(path, json.dumps(value, indent=indent, default=plain, ensure_ascii=False))
+
+# %% ../nbs/00_core.ipynb #c0fef4f8
+@contextmanager
+def writing(
+    place: str|Path, # a folder or a file of results
+):
+    "Say in one sentence where something could not be written, and why"
+    try: yield
+    except OSError as e:
+        raise XlnbError(f"Cannot write to {place} ({e.strerror or e}): choose another folder, or make room.") from e
 
 # %% ../nbs/00_core.ipynb #53ff13bf
 CACHES = 'encoders', 'prefixes', 'shared', 'teachers'

@@ -23,6 +23,7 @@ from .kinds.base import KINDS, kind_of
 from .kinds.classify import SENTENCE
 from ..languages import language
 from .schema import align_rows
+from .sources import ENDINGS, read_lines, read_records
 from .tasks import Task, get_task
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-07
@@ -80,24 +81,14 @@ def only(self, langs: list|tuple) -> ParallelText: # in the order asked for
 ParallelText._pick, ParallelText.take, ParallelText.divide, ParallelText.only = _pick, take, divide, only
 
 # %% ../../nbs/data/17_parallel.ipynb #cell-14
-_READ = {'.jsonl': lambda p: pd.read_json(p, lines=True, dtype=False),
-         '.json': lambda p: pd.read_json(p, dtype=False), '.parquet': pd.read_parquet,
-         '.tsv': lambda p: pd.read_csv(p, sep='\t', dtype=str, keep_default_na=False, quoting=3),
-         '.csv': lambda p: pd.read_csv(p, dtype=str, keep_default_na=False)}
-
-def _records(data, where) -> list: # of dict
+def _records(data, where, encoding='utf-8') -> list: # of dict
     "Rows of any table-like thing"
     if isinstance(data, (str, Path)):
         path = Path(data).expanduser()
         if not path.is_file():
             raise XlnbError(f"there is no file {path.name!r} in {path.parent.name or '.'!r}: give the path of aligned "
-                            f"rows ({some(_READ)})")
-        if path.suffix not in _READ:
-            raise XlnbError(f"{path.name!r} has an unknown ending: the endings are {some(_READ)}")
-        try: data = _READ[path.suffix](path)
-        except Exception as e:
-            raise XlnbError(f"{path.name!r} can't be read as rows ({type(e).__name__}: "
-                            f"{' '.join(str(e).split())[:120]}): look at its format") from e
+                            f"rows ({some(ENDINGS)}), or what the names of x.en and x.sw have in common")
+        return read_records(path, encoding)
     if isinstance(data, pd.DataFrame): return data.to_dict('records')
     if hasattr(data, 'to_list'): return data.to_list()
     if isinstance(data, dict): return pd.DataFrame(data).to_dict('records')
@@ -106,16 +97,44 @@ def _records(data, where) -> list: # of dict
         raise XlnbError(f"{where}: rows must be dictionaries, not {type(data[0]).__name__}")
     return data
 
+# %% ../../nbs/data/17_parallel.ipynb #5ba9977b
+_BESIDE = 'ids', 'xml', 'txt', 'md', 'log' # endings of files that come with OPUS, and mean no language
+
+def _line_files(place) -> dict: # {code: file}, empty if there are none
+    "Files such as x.en and x.sw: in a folder, or by what their names have in common"
+    place, found = Path(place).expanduser(), {}
+    if place.suffix in ENDINGS and place.is_file(): return {}
+    if place.is_file(): place = place.with_suffix('')
+    for f in sorted(place.iterdir() if place.is_dir() else place.parent.glob(f'{place.name}.*')):
+        try: code = language(f.suffix[1:]).code if f.is_file() and f.suffix[1:] not in _BESIDE else None
+        except XlnbError: continue
+        if code: found.setdefault(f.stem, {})[code] = f
+    if len(found) > 1: raise XlnbError(f"there are several texts ({some(found)}): give one, as in {place/min(found)}")
+    return next(iter(found.values()), {})
+
+def _numbered(files, fields, encoding) -> dict: # {code: rows}
+    "Rows of files with a text in each line, by their numbers"
+    if len(fields) > 1:
+        raise XlnbError(f"files of lines have one text in a row, and {some(fields)} are needed: give a table")
+    lines = {l: read_lines(f, encoding) for l, f in files.items()}
+    if len({*map(len, lines.values())}) > 1:
+        raise XlnbError(f"line i must say the same in every file, but there are "
+                        f"{some(f'{len(t)} lines of {l}' for l, t in lines.items())}: leave an empty line for a gap")
+    return {l: [{'id': f'{i:07d}', fields[0]: t} for i, t in enumerate(texts, 1)] for l, texts in lines.items()}
+
 # %% ../../nbs/data/17_parallel.ipynb #cell-15
-def _by_language(data, fields, columns) -> tuple: # {language: [rows]}, and whether rows of one number belong together
+# {language: [rows]}, and whether rows of one number belong together
+def _by_language(data, fields, columns, encoding='utf-8') -> tuple:
     "Rows per language, whatever the layout"
+    if isinstance(data, (str, Path)) and (files := _line_files(data)): return _numbered(files, fields, encoding), False
     if isinstance(data, (str, Path)) and Path(data).expanduser().is_dir():
-        data = {p.stem: p for p in sorted(Path(data).expanduser().iterdir()) if p.suffix in _READ}
+        data = {p.stem: p for p in sorted(Path(data).expanduser().iterdir()) if p.suffix in ENDINGS}
         if not data:
-            raise XlnbError(f"the folder has no files of rows: put en.jsonl, sw.jsonl, ... there ({some(_READ)})")
+            raise XlnbError(f"the folder has no files of rows: put en.jsonl, sw.jsonl, ... there ({some(ENDINGS)}), or "
+                            f"x.en, x.sw, ... with a text in each line")
     if isinstance(data, dict) and not any(f in data for f in (*fields, 'id')):
-        return {language(l).code: _records(rows, l) for l, rows in data.items()}, False
-    rows, out = _records(data, 'the parallel text'), defaultdict(list)
+        return {language(l).code: _records(rows, l, encoding) for l, rows in data.items()}, False
+    rows, out = _records(data, 'the parallel text', encoding), defaultdict(list)
     if not rows: raise XlnbError("the parallel text has no rows")
     column = next((c for c in ('lang', 'language') if c in rows[0]), None)
     for r in rows:
@@ -148,12 +167,12 @@ def parallel_text(
     task: 'str|Task', # says which text columns there are
     columns: dict|None = None, # {text column: what it is called in the data}
     by_position: bool = False, # tables of languages without ids: trust that row i says the same
-    origin: str = '', # how to call the source
+    origin: str = '', encoding: str = 'utf-8', # how to call the source; of the characters in files
 ) -> ParallelText:
     "Aligned rows of any source"
     if isinstance(data, ParallelText): return data
     fields, columns = _columns_of(_task(task)), columns or {}
-    rows, together = _by_language(data, fields, columns)
+    rows, together = _by_language(data, fields, columns, encoding)
     tables = {}
     for l, table in rows.items():
         _check_ids(l, table, together or by_position)

@@ -8,7 +8,7 @@ __all__ = ['SPLITS', 'canonical_rows', 'check_parallel', 'align_rows', 'show_row
 # %% ../../nbs/data/10_schema.ipynb #cell-03
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features
-from ..core import XlnbError, digest, some
+from ..core import XlnbError, digest, nearest, some
 from .kinds.base import KINDS, kind_of
 
 # %% ../../nbs/data/10_schema.ipynb #cell-07
@@ -43,10 +43,18 @@ def _index_of(task, feature) -> dict: # {value in the source: index into task.la
     names = feature.names if isinstance(feature, ClassLabel) else None
     known = {o: i for i, o in enumerate(task.labels)}
     known |= {k: known[v] for k, v in task.label_names.items()}
+    known = {str(i): i for i in range(len(task.labels)) if not any(map(str.isdecimal, task.labels))} | known
     return {i: known[o] for i, o in enumerate(names) if o in known} if names else known | {i: i
         for i in range(len(task.labels))}
 
 # %% ../../nbs/data/10_schema.ipynb #567fbb10
+def _meant(task, label) -> str:
+    "What a label that there is not may mean"
+    if label in (None, ''): return ' (the row has none)'
+    if label in (-1, '-1'): return ' (-1 marks rows whose label is kept secret: choose another split)'
+    near = nearest(label, task.labels) if isinstance(label, str) else ''
+    return f': {near.strip()}' if near else ''
+
 # one number per row, or one list of them for tags
 def _as_numbers(task, values: list, names: list, feature, where: str) -> list:
     "Labels as indices into the task's labels"
@@ -55,9 +63,8 @@ def _as_numbers(task, values: list, names: list, feature, where: str) -> list:
     for row, name in zip(values, names):
         for o in (row if tags and isinstance(row, list) else [row]):
             if isinstance(o, bool) or not isinstance(o, (int, str)) or o not in index:
-                hint = ' (-1 marks rows whose label is kept secret: choose another split)' if o == -1 else ''
-                raise XlnbError(f"{where}, {name}: label {o!r} is not one of {some(task.labels)}{hint}; correct the "
-                                f"row, or name it in label_names=.")
+                raise XlnbError(f"{where}, {name}: label {o!r} is not one of {some(task.labels)}{_meant(task, o)}; "
+                                f"correct the row, or name it in label_names=.")
     return [[index[o] for o in row] for row in values] if tags else [index[o] for o in values]
 
 # %% ../../nbs/data/10_schema.ipynb #cell-13
@@ -70,8 +77,9 @@ def canonical_rows(
     out, numbers = _pick(task, raw, where)
     if not out['id']: raise XlnbError(f"{where} has no rows: leave it out, or add some.")
     names = [f"row {i} (id '{o}')" for i, o in zip(numbers, out['id'])]
-    kind = kind_of(task)
-    target = kind.label_column
+    kind, target = kind_of(task), kind_of(task).label_column
+    if not task.labels and kind.one_label:  # the number of a choice, perhaps written as text
+        out[target] = [int(v) if isinstance(v, str) and v.isdecimal() else v for v in out[target]]
     if task.labels:
         rule = task.columns.get(target, target)
         out[target] = _as_numbers(task, out[target], names, raw.features.get(rule) if isinstance(rule, str) else None,

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 import datasets, pandas as pd
-from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, concatenate_datasets
 from ..lab.grammar import FAMILY
 from ..lab.worlds import LAB_TASKS, Lab
-from ..languages import Language, language
+from ..languages import Language, language, register_language
 from ..core import XlnbError, drawn, drawn_number, nearest, some, stream_digest
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind, same_form
 from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
-from .sources import (config_of, data_folder, data_root, hub_name, quiet, read_folder, read_hub,
-                               stamp_of)
+from .sources import (ENDINGS, config_of, data_folder, data_root, hub_name, quiet, read_folder, read_hub,
+                               read_table, stamp_of)
 
 # %% ../../nbs/data/12_tasks.ipynb #6efc81bf
 @dataclass(frozen=True)
@@ -115,7 +115,6 @@ def _complete(task: Task):
 # %% ../../nbs/data/12_tasks.ipynb #b7b2019f
 TASKS: dict[str, Task] = {name: Task(name, **fields) for name, fields in BENCHMARKS.items()}
 
-# %% ../../nbs/data/12_tasks.ipynb #cell-21
 @functools.cache
 def _the_lab() -> Lab: return Lab() # that of the registered tasks
 
@@ -205,7 +204,6 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
     return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
 
-# %% ../../nbs/data/12_tasks.ipynb #4db20f6e
 def data_revisions(
     task: Task, # a `Task`
     data: str|None = None, # where it is read; XLNB_DATA if None, then the Hub
@@ -272,7 +270,7 @@ def _load(
         raise XlnbError(f"limit must be a whole number above zero, not {limit!r}.")
     ds = _rows(task, lang, split, data)
     shared = _shared_ids(task, split, data) if limit and _has_gaps(task) and split != 'train' else None
-    return ds.select(drawn(ds['id'][:], split, limit, seed, shared))
+    return ds.select(drawn(ds['id'][:], split, limit, seed, shared or None))  # no id in common: not parallel
 
 def _in_task(task: Task, lang) -> Language:
     "The language, if the task has it"
@@ -399,67 +397,89 @@ def show_batch(
     return show_rows(task, loaded, width)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-55
-_READERS = {'.jsonl': 'json', '.json': 'json', '.parquet': 'parquet', '.csv': 'csv'}
-
 def _files_in(folder: Path, source: str) -> dict: # {language: {split: file}}
     "Files of a task of one's own: <language>/<split>.<ending>, or <split>.<ending> for the source alone"
+    if folder.is_file():
+        raise XlnbError(f"'{folder}' is a file: give its folder, or {{'sw': {{'test': '{folder.name}'}}}}.")
     if not folder.is_dir():
         raise XlnbError(f"The folder '{folder}' does not exist: give one with files such as sw/test.jsonl.")
     found: dict = {}
     for o in sorted([*folder.glob('*/*'), *folder.glob('*')]):
-        if o.suffix in _READERS and o.stem in SPLITS:
+        if o.suffix in ENDINGS and o.stem in SPLITS:
             found.setdefault(source if o.parent == folder else language(o.parent.name).code, {})[o.stem] = o
     if not found:
         raise XlnbError(f"The folder '{folder}' has no rows: put files such as sw/test.jsonl or en/train.parquet there "
-                        f"(splits: {some(SPLITS)}; endings: {some(_READERS)}).")
+                        f"(splits: {some(SPLITS)}; endings: {some(ENDINGS)}).")
     return found
 
-def _as_dataset(rows, where: str) -> Dataset:
+def _as_dataset(rows, where: str, encoding: str = 'utf-8') -> Dataset:
     "Rows of any table-like kind"
     try:
         if isinstance(rows, Dataset): return rows
-        if isinstance(rows, Path):
-            with quiet(True): return load_dataset(_READERS[rows.suffix], data_files=str(rows), split='train')
+        if isinstance(rows, (str, Path)): return read_table(rows, encoding)
         if isinstance(rows, pd.DataFrame): return Dataset.from_pandas(rows, preserve_index=False)
         return Dataset.from_dict(rows) if isinstance(rows, dict) else Dataset.from_list(list(rows))
+    except XlnbError as e: raise XlnbError(f"Can't read {where}: {e}.") from e
     except Exception as e:
         raise XlnbError(f"Can't read {where} as rows: {type(e).__name__}: {' '.join(str(e).split())[:200]}. Every row "
                         f"needs the same columns with the same types.") from e
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-56
+def _have_ids(table: dict, read, rule) -> bool:
+    "Do the rows of all languages have an id, which says which of them say the same?"
+    if len(table) < 2 or not isinstance(rule, str): return True
+    return all(rule in read(code, split).column_names for code, splits in table.items() for split in splits)
+
+# %% ../../nbs/data/12_tasks.ipynb #560f5c0c
 class _Own:
     "Reader of a task of one's own: (language code, split) -> rows, None if there are none"
     gaps = True # languages may lack rows
-    def __init__(self, name, table): self.name, self.table = name, table
+    def __init__(self, name, table, encoding='utf-8'): self.name, self.table, self.encoding = name, table, encoding
     def splits(self, code: str) -> list[str]: return list(self.table.get(code, {}))
     def __call__(self, code: str, split: str) -> Dataset | None:
-        if split in self.splits(code): return _as_dataset(self.table[code][split], f"'{self.name}' ({code}, {split})")
+        where = f"'{self.name}' ({code}, {split})"
+        if split in self.splits(code): return _as_dataset(self.table[code][split], where, self.encoding)
 
-def _names_of(kind: str, table: dict, read, columns: dict) -> tuple: # label names
-    "The labels that are in the rows"
-    column, found = columns.get(get_kind(kind).label_column, get_kind(kind).label_column), set()
-    for code, splits in table.items():
-        for split in splits:
-            ds = read(code, split)
-            if not isinstance(column, str) or column not in ds.column_names:
-                raise XlnbError(f"'{read.name}' ({code}, {split}) has no column '{column}' (there: "
-                                f"{some(ds.column_names)}): name the right one in columns=dict(label=...).")
-            kind_of = getattr(ds.features[column], 'feature', ds.features[column])
-            if isinstance(kind_of, ClassLabel): return tuple(kind_of.names)
-            found |= {o for row in ds[column][:] for o in (row if isinstance(row, list) else [row])}
-    if not all(isinstance(o, str) for o in found):
-        raise XlnbError(f"The labels of '{read.name}' are not names ({some(map(str, sorted(map(str, found))), 5)}): "
-                        f"give labels=(...) in the order of the numbers.")
+def _names_of(kind: str, table: dict, read, columns: dict, source: str, renamed: dict) -> tuple: # label names
+    "The labels of the source's rows; of all rows where it has none"
+    column, found = columns.get(get_kind(kind).label_column, get_kind(kind).label_column), {}
+    for code, split in [(c, s) for c in ([source] if source in table else table) for s in table[c]]:
+        ds = read(code, split)
+        if not isinstance(column, str) or column not in ds.column_names:
+            raise XlnbError(f"'{read.name}' ({code}, {split}) has no column '{column}' (there: "
+                            f"{some(ds.column_names)}): name the right one in columns=dict(label=...).")
+        kind_of = getattr(ds.features[column], 'feature', ds.features[column])
+        if isinstance(kind_of, ClassLabel): return tuple(kind_of.names)
+        for i, row in enumerate(ds[column][:]):
+            for o in row if isinstance(row, list) else [row]:
+                found.setdefault(renamed.get(o, o), f"'{read.name}' ({code}, {split}), row {i}, column '{column}'")
+    _check_names(read.name, found)
     return tuple(sorted(found, key=lambda o: (o != 'O', o)))
+
+# %% ../../nbs/data/12_tasks.ipynb #45d81ae5
+def _check_names(name: str, found: dict): # {label: where it is first}
+    "Refuse labels that are none, numbers, or twice in two spellings"
+    if empty := [o for o in found if o is None or o != o or o == '']:
+        raise XlnbError(f"{found[empty[0]]}: there is no label. Give the row one, or remove it.")
+    if not all(isinstance(o, str) for o in found):
+        raise XlnbError(f"The labels of '{name}' are not names ({some(map(str, sorted(map(str, found))), 5)}): "
+                        f"give labels=(...) in the order of the numbers.")
+    spelled = {}
+    for o in found:
+        if (other := spelled.setdefault(o.casefold().strip(), o)) != o:
+            raise XlnbError(f"{found[o]}: the labels {other!r} and {o!r} differ only in spelling. Correct the rows, "
+                            f"say label_names={{{o!r}: {other!r}}}, or give labels=(...) if both are meant.")
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-57
 def own_task(
     name: str, # how to call it
     kind: 'Kind|str', # a `Kind`, or its name: 'sentence', 'pair', 'choice', 'span', 'tags' or 'cloze'
-    data: str|dict, # a folder, or {language: {split: rows}}; rows: Dataset, DataFrame, list of dict or dict of lists
+    # a folder, or {language: {split: rows}}; rows: a file, Dataset, DataFrame, list of dict, or dict of lists
+    data: str|dict,
     labels: list|tuple|None = None, # label names; those of the rows if None
     source: str = 'en', # language of the training rows
     columns: dict | None = None, # {canonical: column of yours}, where they differ
+    encoding: str = 'utf-8', # of the characters in files
     **fields, # further fields of `Task`
 ) -> Task: # registered under its name
     "A task made of rows of your own"
@@ -470,19 +490,28 @@ def own_task(
         for o in splits:
             if o not in SPLITS:
                 raise XlnbError(f"Unknown split {o!r} in '{name}': {nearest(o, SPLITS)}The splits are {some(SPLITS)}.")
-    read = _Own(name, table)
-    if labels is None: labels = _names_of(kind, table, read, columns) if get_kind(kind).needs_labels else ()
-    task = Task(name, kind, tuple(labels), tuple(table), source=source, columns=columns, loader=read, **fields)
+    read = _Own(name, table, encoding)
+    if labels is None and get_kind(kind).needs_labels:
+        labels = _names_of(kind, table, read, columns, source, fields.get('label_names', {}))
+    fields.setdefault('parallel', _have_ids(table, read, columns.get('id', 'id')))
+    task = Task(name, kind, tuple(labels or ()), tuple(table), source=source, columns=columns, loader=read, **fields)
     return register_task(task, replace=isinstance(getattr(TASKS.get(name), 'loader', None), _Own))
 
 # %% ../../nbs/data/12_tasks.ipynb #de0ea87e
+def _make_known(described: dict): # {code: name, or the fields of a `Language`}
+    "Register the languages that a task.json describes"
+    for code, about in described.items():
+        register_language(Language(code, **({'name': about} if isinstance(about, str) else about)), replace=True)
+
 def _task_in(folder: Path) -> Task:
     "The task that a folder with a task.json holds"
     try: known = json.loads((folder/'task.json').read_text(encoding='utf-8'))
     except ValueError as e:
         raise XlnbError(f"'{folder/'task.json'}' is not valid JSON ({e}): it should say, for example, "
                         f"{{\"kind\": \"pair\", \"labels\": [\"no\", \"yes\"]}}.") from e
-    try: return own_task(**{'name': folder.resolve().name, 'data': folder, **known})
-    except TypeError as e:
+    try:
+        _make_known(known.pop('languages', {}))
+        return own_task(**{'name': folder.resolve().name, 'data': folder, **known})
+    except (TypeError, AttributeError) as e:
         raise XlnbError(f"'{folder/'task.json'}' does not describe a task ({e}): it should say, for example, "
                         f"{{\"kind\": \"pair\", \"labels\": [\"no\", \"yes\"]}}.") from e

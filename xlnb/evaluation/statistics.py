@@ -308,8 +308,11 @@ def _majority(run):
 def _unfinished(items, source, metric):
     "How many runs failed or were stopped; all of them are in the means"
     stopped = items[items.stopped.fillna('') != ''] if 'stopped' in items else items.iloc[:0]
-    text = ''
-    for what, found in (("Failed runs (source within two standard errors of the most frequent label, or of guessing)",
+    text, first = '', items[(items.lang == source) & (items.encoder != 'none')]
+    one = lambda g: len(g) > 1 and g.prediction.nunique() == 1
+    same = first.groupby([*KEYS, *RUN]).filter(one) if 'prediction' in first and len(first) else ()
+    for what, found in (("Runs that give one answer throughout in the source", same),
+                        ("Failed runs (source within two standard errors of the most frequent label, or of guessing)",
                          failed_runs(items, source, metric)),
                         ("Runs that stopped early and count with their starting weights", stopped)):
         if not len(found): continue

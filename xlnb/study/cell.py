@@ -89,8 +89,6 @@ class Cell:
         "Name of this cell in a store"
         return digest(self.identity(memo))
 
-def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdefault(key, f(*args))
-
 # %% ../../nbs/study/91_cell.ipynb #2c249758
 def task_fields(task: 'Task') -> dict:
     "What a key says of a task; its rows are hashed"
@@ -100,6 +98,15 @@ def encoder_label(encoder: str) -> str:
     "A folder goes by its own name, so that no result tells where it lies"
     if (trained := trained_name(encoder)) != str(encoder): return RANDOM + encoder_label(trained)
     return Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
+
+def _for(methods, f, *args):
+    "What methods read; where that fails, the message begins with their names"
+    try: return f(*args)
+    except XlnbError as e:
+        names = '+'.join(m.name for m in methods)
+        raise XlnbError(str(e) if str(e).startswith(names) else f'{names}: {e}') from e
+
+def _once(memo, key, f, *args): return memo[key] if key in memo else memo.setdefault(key, f(*args))
 
 # %% ../../nbs/study/91_cell.ipynb #9ac0d5a2
 @patch
@@ -111,8 +118,9 @@ def made_of(self: Cell, methods: 'Iterable', memo: dict | None = None) -> dict:
     reads = [(l, s, *draws.get(s, (None, 0))) for m in methods for l, s in rows_read(m, self)]
     return dict(encoder=_once(memo, self.encoder, encoder_fingerprint, self.encoder),
                 recipe=[{'method': m.name} | plain(m) for m in methods],
-                more=[m.fingerprint(self) for m in methods],
-                reads=_once(memo, (self.task, tuple(reads), self.data), rows_digest, self.task, reads, self.data)
+                more=[_for([m], m.fingerprint, self) for m in methods],
+                reads=_once(memo, (self.task, tuple(reads), self.data), _for,
+                            [m for m in methods if rows_read(m, self)], rows_digest, self.task, reads, self.data)
                 if reads else None,
                 budget=plain(self.budget), seed=self.seed)
 
@@ -293,7 +301,7 @@ def run_cell(
     trained = time.time()
     if device() != 'cpu': run.model.to(device())
     run.items = cell_items(run)
-    if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
+    if keep and cell.recipe.during.asks_model: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     seconds = dict(training=trained - start, testing=time.time() - trained)
     info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
                 code=cell.code(), revision=encoder_revision(cell.encoder),

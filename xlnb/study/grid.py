@@ -16,22 +16,23 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ..core import XlnbError, device, nearest
+from ..core import XlnbError, device, nearest, writing
 from ..data.sources import data_root
 from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..data.kinds.base import featurize
+from ..models.heads import save_finetuned
 from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
 from .cell import Cell, CellRun, chance, encoder_label, run_cell
-from .measures import (get_measure, missing_measures, snapshots_wanted, stale_measures,
-                                 take_measures)
+from .measures import get_measure, missing_measures, snapshots_wanted, stale_measures, take_measures
+from .models import ABOUT, describe_model
+from .notes import data_notes
 from .plan import contrasts_of, is_side, more_seeds, only_task, primary_contrasts, read_plan
 from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
-from ..training.schedule import Schedule
-from ..training.stage import Budget
+from ..training.stage import Budget, Schedule
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
 def listed(
@@ -42,8 +43,16 @@ def listed(
 
 def _absolute(name) -> str:
     "A folder by its whole path, so that a study means the same from any place"
+    if not isinstance(name, (str, Path)):
+        raise XlnbError(f"{name!r} names no encoder or folder: give a name such as 'lab', or a path.")
     if (trained := trained_name(name)) != str(name): return RANDOM + _absolute(trained)
     return str(Path(name).resolve()) if Path(name).is_dir() and str(name) not in ('lab', 'hub') else str(name)
+
+# %% ../../nbs/study/93_grid.ipynb #7b6a7e61
+def _filled(name, value, make=lambda x: x) -> list:
+    "Several of something, and at least one"
+    if out := [make(v) for v in listed(value)]: return out
+    raise XlnbError(f"{name}=[] leaves the study without cells: name at least one, or leave it out.")
 
 def _seeds(seeds) -> list:
     "0 .. n-1, or those that are listed"
@@ -80,9 +89,9 @@ class Study(Results):
         plan: str|Path|None = None,  # File that names the primary contrasts, see `read_plan`
         prefixes: Prefixes|bool|None = None, **unknown,  # False: share nothing between cells. Other options are refused
     ):
-        self.tasks = _with_metrics(list(map(get_task, listed(tasks))), metrics or {})
-        self.encoders, self.recipes = list(map(_absolute, listed(encoders))), [recipe(r) for r in listed(recipes)]
-        self.seeds, self.budgets = _seeds(seeds), _checked(listed(budgets or budget or Budget()), prefixes, unknown)
+        self.tasks = _with_metrics(_filled('tasks', tasks, get_task), metrics or {})
+        self.encoders, self.recipes = _filled('encoders', encoders, _absolute), _filled('recipes', recipes, recipe)
+        self.seeds, self.budgets = _seeds(seeds), _checked(budget if budgets is None else budgets, prefixes, unknown)
         self.data, self.keep_stale, self.keep_models = data and _absolute(data), keep_stale, keep_models
         self.measures, self.plan, self.prefixes = listed(measures), read_plan(plan) if plan else None, prefixes
         self.store, self.grid = store if isinstance(store, Store) else Store(store), self._laid_out(langs)
@@ -124,7 +133,7 @@ def _warn_of_shared_runs(r: Recipe, seeds: list):
                       f"such as range(0, {3 * runs}, {runs}).")
 
 # %% ../../nbs/study/93_grid.ipynb #74c3fe38
-def _checked(budgets: list, prefixes, unknown: dict) -> list:
+def _checked(budgets, prefixes, unknown: dict) -> list:
     "The budgets; options of a study that mean nothing are refused"
     if unknown:
         name, hint = [*unknown][0], ''
@@ -134,6 +143,7 @@ def _checked(budgets: list, prefixes, unknown: dict) -> list:
             hint = f": it belongs to the budget, so write budget=Budget({name}={unknown[name]!r})"
         hint = hint or '. ' + nearest(name, inspect.signature(Study).parameters)
         raise XlnbError(f"A study has no option {name!r}{hint}")
+    budgets = [Budget()] if budgets is None else _filled('budget', budgets)
     if wrong := [b for b in budgets if not isinstance(b, Budget)]:
         raise XlnbError(f"{wrong[0]!r} is no budget: write budget=Budget(train_examples=1000), or leave it out.")
     if not isinstance(prefixes, Prefixes | None) and prefixes is not False:
@@ -145,6 +155,7 @@ def _checked(budgets: list, prefixes, unknown: dict) -> list:
 def _languages_of(task, langs=None) -> tuple:
     "Canonical codes of the languages to test, the source first"
     if langs is None: return tuple(task.tested or task.langs)
+    if not listed(langs): raise XlnbError("langs=[] names no language: name some, or leave it out for all.")
     if listed(langs) == ['all']: return tuple(task.langs)
     codes = [language(l).code for l in listed(langs)]
     if missing := [c for c in codes if c not in task.langs]:
@@ -250,6 +261,16 @@ def _changed(cell: Cell, info: dict) -> list:
     return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
 
 @patch
+def kept_models(self: Study) -> pd.DataFrame:
+    "The models that are kept, a row per cell with its folder"
+    rows = [dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe), budget=c.budget.label,
+                 seed=c.seed, folder=str(self.store.root/'models'/key)) for c, (key, _) in self.keys().items()
+            if (self.store.root/'models'/key/ABOUT).exists()]
+    if rows: return pd.DataFrame(rows)
+    raise XlnbError("This study keeps no models: give it keep_models=True (--save-models) and call run().")
+
+# %% ../../nbs/study/93_grid.ipynb #af8c483d
+@patch
 def finished(self: Study) -> list:
     "Rows and metadata of the stored cells, in the order of the grid"
     found = [(cell, self.store.read(self.store.root/info['file'])) for cell, info in self.stored().items()]
@@ -288,14 +309,23 @@ class Job:
 
     def missing(self, info: dict) -> list:
         "Measures that are not stored with the cell, or were taken by other code; none of a stale cell that is kept"
-        if _changed(self.cell, info): return []
-        return missing_measures(self.options['measures'], info, self.cell.uses_lab())
-
-    def done(self, info: dict) -> bool:
-        "Is a stored cell all that is asked for?"
-        return (self.options['keep_stale'] or not _changed(self.cell, info)) and not self.missing(info)
+        stale, named = _changed(self.cell, info), self.options['measures']
+        return [] if stale else missing_measures(named, info, self.cell.uses_lab())
 
 # %% ../../nbs/study/93_grid.ipynb #3733c626
+@patch
+def keeps(self: Job) -> Path | None:
+    "Where the model of the cell is left, if that is asked for and there is one"
+    wanted = self.options.get('keep_models') and self.cell.recipe.during.asks_model
+    return self.root/'models'/self.key if wanted else None
+
+@patch
+def done(self: Job, info: dict) -> bool:
+    "Is a stored cell all that is asked for?"
+    if self.keeps() and not (self.keeps()/ABOUT).exists(): return False  # its model is not
+    return (self.options['keep_stale'] or not _changed(self.cell, info)) and not self.missing(info)
+
+# %% ../../nbs/study/93_grid.ipynb #266edb99
 @patch
 def store(self: Job, progress: bool):
     "Compute what is missing of a cell: all of it, or measures that it has not been asked for yet"
@@ -306,12 +336,12 @@ def store(self: Job, progress: bool):
     if info and self.done(info): return
     if info and not _changed(cell, info):
         names = self.missing(info)
-        for k, taken in measured(cell, items, names, work, **common).items():
+        for k, taken in measured(cell, items, names, work, keep=self.keeps(), **common).items():
             info[k] = {n: v for n, v in info.get(k, {}).items() if n not in names} | taken
     else:
-        keep = self.root/'models'/self.key if o['keep_models'] else None
-        items, info = run_cell(cell, work, measures=o['measures'], keep=keep, **common)
-        info |= dict(provenance=provenance(), plan=o['plan'])
+        items, info = run_cell(cell, work, measures=o['measures'], keep=self.keeps(), **common)
+        info |= dict(provenance=provenance(), plan=o['plan'], notes=data_notes(cell))
+    if self.keeps(): describe_model(self.keeps(), cell, items, info)
     store.save(cell, self.key, items, info, self.identity)
 
 # %% ../../nbs/study/93_grid.ipynb #0e709791
@@ -320,15 +350,16 @@ def measured(
     items: pd.DataFrame,  # Its rows
     names: 'Iterable',  # Of the measures to take
     work: str|Path,  # Folder for what has to be made again
+    keep: str|Path|None = None,  # Folder to leave the final model in
     **options,  # Of `CellRun`
 ) -> dict:  # As from `take_measures`
     "Take measures of a cell that is stored: its models are read from prefixes, or made again"
     run = CellRun(cell, work, **options)
     run.finish()
     run.items = items
+    if keep: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     return take_measures(names, run)
 
-# %% ../../nbs/study/93_grid.ipynb #cell-18
 def _tidy(root: Path, key: str):
     "Remove what the making of a stored cell has left, also by a process that was killed"
     shutil.rmtree(root/f'.{key}.work', ignore_errors=True)
@@ -352,8 +383,8 @@ def run(self: Study,
             or not self.store.read(root/stored[j.cell]['file'])]
     submit = RayExecutor().submit if executor == 'ray' else executor.submit if executor else None
     with _no_bars(), tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc='cells', disable=not progress) as bar:
-        for encoder in {job.cell.encoder for job in todo}:
-            load_encoder(encoder)  # one that cannot be used is refused now
+        for encoder in dict.fromkeys(job.cell.encoder for job in todo):
+            self._check_inputs(encoder, [job.cell for job in todo if job.cell.encoder == encoder])
         for label, fault in _side_by_side(todo, submit) if submit else _one_by_one(todo, self._rows, bar):
             bar.update()
             if fault: self.failed[label] = fault
@@ -373,13 +404,15 @@ def jobs(self: Study, root: Path) -> list:
                    or Prefixes())
     return [Job(cell, *self.keys()[cell], root, options) for cell in self.grid]
 
+def _by_name(method, text: str) -> str: return text if text.startswith(method.name) else f'{method.name}: {text}'
+
 @patch
 def _check_needs(self: Study):
     "Refuse a study in which a method lacks something, before anything is computed"
     for task in self.tasks:
         for r in self.recipes:
             for m in r.methods:
-                if lacks := m.needs(task): raise XlnbError(' '.join(lacks))
+                if lacks := m.needs(task): raise XlnbError(_by_name(m, lacks[0]))
 
 # %% ../../nbs/study/93_grid.ipynb #2486aeb5
 @patch
@@ -396,6 +429,16 @@ def steps(self: Study,
     tokenizer = load_tokenizer(cell.encoder)
     length = min(budget.max_length, longest_input(load_encoder(cell.encoder), tokenizer))
     return during.steps_for(len(featurize(cell.task, rows, tokenizer, length, train=True)))
+
+# %% ../../nbs/study/93_grid.ipynb #6000eeb0
+@patch
+def _check_inputs(self: Study, encoder, cells: list):
+    "Refuse an encoder or tokenizer that cannot be used, and a length that no row of the task goes into"
+    model, tokenizer = load_encoder(encoder), load_tokenizer(encoder)
+    for task, budget in dict.fromkeys((c.task, c.budget) for c in cells):
+        length = min(budget.max_length, longest_input(model, tokenizer))
+        rows = self._rows[task].load(task.source, 'test', data=self.data, limit=budget.eval_examples)
+        featurize(task, rows.select(range(1)), tokenizer, length)
 
 @patch
 def _check_snapshots(self: Study):
@@ -436,9 +479,7 @@ def _check_packed(self: Study) -> Study:
 
 # %% ../../nbs/study/93_grid.ipynb #cell-21
 def _make_folder(root: Path):
-    try: root.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise XlnbError(f"Cannot write results to {root} ({e.strerror}): choose another folder.") from None
+    with writing(root): root.mkdir(parents=True, exist_ok=True)
 
 @contextmanager
 def _no_bars():

@@ -136,6 +136,8 @@ def recipe(
     "A recipe from how one writes it down"
     if isinstance(spec, Recipe): return spec
     methods = _parse(spec) if isinstance(spec, str) else list(spec) if isinstance(spec, (list, tuple)) else [spec]
+    if wrong := [m for m in methods if not isinstance(getattr(m, 'slot', None), str)]:
+        raise XlnbError(f"{wrong[0]!r} is no method: write a recipe such as 'finetune' or 'finetune+averaging'.")
     slots = [m.slot for m in methods]
     if slots.count('during') != 1:
         fix = "keep one of them" if 'during' in slots else "add one, such as 'finetune'"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fastcore.basics import patch
 
-from ..core import XlnbError, atomic, digest, plain, write_parquet, write_text
+from ..core import XlnbError, atomic, digest, plain, write_parquet, write_text, writing
 from ..data.kinds.base import get_kind
 from ..evaluation.statistics import compare, effect, score_table, scores, summary, transfer_summary
 from .cell import Cell, encoder_label
@@ -67,6 +67,9 @@ def notes(self: Results,
         out.append(f"Stopped by a guard, counted with the weights they started from: {what}. ")
     precisions = sorted({s['precision'] for i in infos for s in i['stages'] if s.get('precision', 'fp32') != 'fp32'})
     if precisions: out.append(f"Trained in {', '.join(precisions)} mixed precision. ")
+    rules = sorted({i['cell']['task'].get('metric') or '' for i in infos} - {'', 'accuracy'})
+    if rules: out.append(f"Scored by the rules of {', '.join(rules)}. ")
+    out += [f'*Note*: {n} ' for n in dict.fromkeys(n for i in infos for n in i.get('notes', ()))]
     return ''.join(out)
 
 # %% ../../nbs/study/92_store.ipynb #b8d28617
@@ -92,7 +95,10 @@ class Store(Results):
     "Finished cells: a folder with a Parquet file for each, or the one file that `pack` makes of it"
     def __init__(self,
         root: str|Path,  # The folder, made when the first cell is saved; or a packed store, whose name ends in .zip
-    ): self.root = Path(root)
+    ):
+        if not isinstance(root, (str, Path)):
+            raise XlnbError(f"{root!r} is no place for results: give a folder such as 'runs/first'.")
+        self.root = Path(root)
 
     def __repr__(self): return f'Store({str(self.root)!r}): {len(self.files())} cells'
 
@@ -265,8 +271,27 @@ def report(self: Results,
 ) -> dict:  # Paths of what was written
     "Write the tables, the figures and a one-page summary"
     self.check_baseline(baseline)
-    folder, tasks = Path(folder), list(self.sources())
+    with writing(folder): return self._write_report(Path(folder), baseline)
+
+@patch
+def _compared(self: Results, folder, baseline, paths: dict) -> str:
+    "Differences as a file, and in words"
+    if self.items().recipe.nunique() < 2: return ''
+    paths['differences.csv'], differences = folder/'differences.csv', self.differences(baseline)
+    differences.to_csv(paths['differences.csv'], index=False)
+    return _in_words(differences)
+
+@patch
+def _answered(self: Results, folder, paths: dict) -> str:
+    "What was planned, as a file and in words; only a study has a plan"
+    return ''
+
+# %% ../../nbs/study/92_store.ipynb #b6406f1b
+@patch
+def _write_report(self: Results, folder: Path, baseline: str|None) -> dict:
+    "Write the report, file by file"
     folder.mkdir(parents=True, exist_ok=True)
+    tasks = list(self.sources())
     paths = {name: folder/name for name in ('summary.md', 'table.md', 'scores.csv', 'transfer.csv')}
     self.by_source(summary).to_csv(paths['scores.csv'], index=False)
     self.by_source(transfer_summary).to_csv(paths['transfer.csv'], index=False)
@@ -282,21 +307,7 @@ def report(self: Results,
     write_text(paths['summary.md'], text)
     return {k: str(v) for k, v in paths.items()}
 
-# %% ../../nbs/study/92_store.ipynb #5c07bd7c
-@patch
-def _compared(self: Results, folder, baseline, paths: dict) -> str:
-    "Differences as a file, and in words"
-    if self.items().recipe.nunique() < 2: return ''
-    paths['differences.csv'], differences = folder/'differences.csv', self.differences(baseline)
-    differences.to_csv(paths['differences.csv'], index=False)
-    return _in_words(differences)
-
-@patch
-def _answered(self: Results, folder, paths: dict) -> str:
-    "What was planned, as a file and in words; only a study has a plan"
-    return ''
-
-# %% ../../nbs/study/92_store.ipynb #cell-34
+# %% ../../nbs/study/92_store.ipynb #fbab9e9f
 def _markdown(frame: pd.DataFrame) -> str:
     "A table of text in Markdown"
     head = ['', *(' '.join(c) if isinstance(c, tuple) else str(c) for c in frame.columns)]
@@ -364,11 +375,13 @@ def pack(self: Store,
     if bad := [name for name, cell in cells.items() if cell is None]:
         raise XlnbError(f"{bad[0]} is no finished cell and cannot be packed: run its study again, or delete the file.")
     if not cells: raise XlnbError(f"There is no finished cell in {self.root}, so there is nothing to pack.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as part, zipfile.ZipFile(part, 'w') as z:
-        for name, cell in cells.items(): _put(z, name, *without_texts(*cell))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as part, zipfile.ZipFile(part, 'w') as z:
+            for name, cell in cells.items(): _put(z, name, *without_texts(*cell))
     return Store(path)
 
+# %% ../../nbs/study/92_store.ipynb #9132a48b
 @patch
 def unpack(self: Store,
     folder: str|Path,  # A new one
@@ -377,8 +390,9 @@ def unpack(self: Store,
     folder = Path(folder)
     if folder.exists(): raise XlnbError(f"{folder} is there already: give the name of a new folder.")
     cells = {p: self.read(p) for p in self.files()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(folder) as part: Store(part).write_all({part/p.name: cell for p, cell in cells.items() if cell})
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(folder) as part: Store(part).write_all({part/p.name: cell for p, cell in cells.items() if cell})
     return Store(folder)
 
 # %% ../../nbs/study/92_store.ipynb #b085872e

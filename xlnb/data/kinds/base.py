@@ -189,6 +189,9 @@ def encode_texts(
 ) -> list: # one dict per text
     "Token ids of texts or of pairs of texts."
     for texts in (first, second): [checked_text(x) for x in (texts or ())]
+    marks = tokenizer.num_special_tokens_to_add(second is not None)
+    if max_length < marks + (2 if second else 1):
+        raise XlnbError(f"max_length={max_length} leaves no room for text beside {marks} special tokens: raise it")
     enc = tokenizer(first, second, truncation='longest_first', max_length=max_length, **options)
     return [{k: enc[k][i] for k in enc} for i in range(len(first))]
 
@@ -337,6 +340,13 @@ def decode(self: Kind,
 ) -> object:
     "The prediction for a row: the number of its best label."
     return int(np.argmax(windows[0][0]))
+
+@patch
+def no_label(self: Kind,
+    row: dict, # in the canonical columns, but for the label
+) -> object:
+    "What stands in the place of a label that is not known."
+    return 0
 
 @patch
 def gold(self: Kind,

@@ -151,6 +151,7 @@ def answered(self, feature) -> bool:
     return feature['end_positions'] > 0
 
 Spans.decode, Spans.answered = decode, answered
+Spans.no_label = lambda self, row: dict(text=[], answer_start=[])
 Spans.gold = lambda self, task, row: row['answers']['text']
 Spans.written = lambda self, task, row, value: value if isinstance(value, str) else value[0] if value else ''
 

@@ -96,6 +96,7 @@ def decode(self, task, windows, row) -> list: # of tag names
     return [tags.get(w, 'O') for w in range(len(row['tokens']))]
 
 Tags.decode = decode
+Tags.no_label = lambda self, row: [0] * len(row['tokens'])
 Tags.gold = lambda self, task, row: [task.labels[t] for t in row['tags']]
 Tags.written = lambda self, task, row, value: ' '.join(value)
 
