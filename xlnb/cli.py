@@ -172,9 +172,11 @@ def _show(results, folder, args) -> int:
     if args.debug: print(*(trace for _, trace in failed.values()), sep='\n', file=sys.stderr)
     if failed and len(failed) == len(results.grid): return 1
     items, paths = results.items(), results.report(folder, baseline=getattr(args, 'baseline', None))
+    beside = _beside(results, paths) if getattr(args, 'against', None) else None
     if args.json: _print_json(paths, failed)
     else:
         for task in items.task.unique(): _print_scores(task, results.table(task))
+        if beside is not None: _print_published(beside)
         if 'primary.csv' in paths: print('\nPrimary contrasts of the plan:', *results.primary().sentence, sep='\n- ')
         if 'differences.csv' in paths:
             print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
@@ -197,6 +199,26 @@ def _print_json(paths: dict, failed: dict):
               if p.endswith('.csv')}
     print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}},
                      indent=1, ensure_ascii=False))
+
+# %% ../nbs/98_cli.ipynb #0ff2d156
+def _beside(results, paths: dict):
+    "Published numbers beside the results, as a file and in the summary"
+    from xlnb.core import write_text
+    from xlnb.evaluation.published import against_published, published_lines
+    table, summary = against_published(results), Path(paths['summary.md'])
+    if len(table):
+        paths['published.csv'] = str(summary.parent/'published.csv')
+        table.to_csv(paths['published.csv'], index=False)
+    text = '\n'.join(f'- {line}' for line in published_lines(table))
+    write_text(summary, f"{summary.read_text(encoding='utf-8')}\n## Published numbers\n\n{text}\n")
+    return table
+
+def _print_published(table):
+    "Means and gaps in words, then how to read them"
+    from xlnb.evaluation.published import published_lines
+    width = min(shutil.get_terminal_size().columns, 100)
+    print('\nPublished numbers')
+    for line in published_lines(table): print(*textwrap.wrap(f'- {line}', width, subsequent_indent='  '), sep='\n')
 
 # %% ../nbs/98_cli.ipynb #cell-18
 def _print_frame(frame, as_json: bool) -> int:
@@ -293,6 +315,7 @@ first steps:
   xlnb run --task lab-inference --seeds 3      one recipe on one task
   xlnb run --task sib200 --encoder xlm-roberta-base --langs en,sw,ur
   xlnb report runs/lab                         table and figure of what is stored
+  xlnb report runs/xnli --against published    the same beside published numbers
   xlnb verify runs/lab                         do the stored results still come out?
 """
 
@@ -387,6 +410,7 @@ def _on_stores(command):
     p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
+    p.add_argument('--against', choices=['published'], help='put published numbers of the same tasks and methods beside')
     _common(p, computes=False)
     for name, what, to, where in (('pack', 'put the cells of a store into one file', 'FILE',
                                    'the file, such as results.zip'),
