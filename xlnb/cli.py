@@ -48,11 +48,11 @@ def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.s
 def _shared(parser, several: bool):
     "Options of `run` and `study`"
     many = dict(nargs='+') if several else {}
-    parser.add_argument('--task', required=not several, metavar='NAME', **many,
+    parser.add_argument('--task', metavar='NAME', **many,
         help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows")
     parser.add_argument('--encoder', metavar='NAME', **many,
         help="Hub name (perhaps NAME@REVISION) or folder of an encoder, 'me5-small', or 'lab' (default)")
-    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', **many,
+    parser.add_argument('--recipe', metavar='R', **many,
         help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'")
     parser.add_argument('--seeds', type=_seeds, metavar='N', help='how many seeds (3), or which: 0,5')
     parser.add_argument('--langs', type=_codes, metavar='A,B',
@@ -148,6 +148,36 @@ def _with_steps(recipes, steps) -> list:
     from xlnb.study.recipe import recipe, with_steps
     recipes = [recipes] if isinstance(recipes, str) else recipes
     return [with_steps(r, steps) if steps else recipe(r) for r in recipes]
+
+# %% ../nbs/98_cli.ipynb #b25a7d50
+def _run_one(args) -> int:
+    "Command `run`"
+    from xlnb.core import XlnbError
+    if args.dry_run and not args.preset:
+        raise XlnbError("--dry-run describes a preset: add --preset NAME, such as --preset alsace-xnli-xlmr-large.")
+    if args.preset: return _run_preset(args)
+    if not args.task: raise XlnbError("`xlnb run` needs --task NAME (see `xlnb tasks`) or --preset NAME.")
+    return _run(args)
+
+def _run_preset(args) -> int:
+    "Train with the settings of a paper, or say what that would be"
+    from xlnb.study.presets import dry_run, estimate, get_preset
+    p = get_preset(args.preset)
+    if args.dry_run:
+        rows = dict(settings=p.settings.to_dict('records'), estimate=estimate(p, args.gpu).to_dict('records'))
+        print(json.dumps(rows, indent=1, default=str) if args.json else dry_run(p, args.gpu))
+        return 0
+    seeds = list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds
+    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs) or None, seeds=seeds,
+                 max_length=p.length, out=f'runs/{p.name}')
+    for name, value in given.items(): setattr(args, name, getattr(args, name) or value)
+    return _run(args)
+
+def _preset_options(p):
+    p.add_argument('--preset', metavar='NAME', help="a paper's settings by name, such as alsace-xnli-xlmr-large")
+    p.add_argument('--dry-run', action='store_true', help='print the settings of the preset with their sources, and an '
+                   'estimate of steps, operations, memory and time; train nothing')
+    p.add_argument('--gpu', default='T4', metavar='NAME', help='of the estimate: T4, V100, L4, A100, H100, H200 (T4)')
 
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
@@ -328,6 +358,7 @@ examples:
   xlnb run --task sib200 --data ../shared/data --encoder my-encoder --seeds 3
   xlnb run --task xnli:nli_en --encoder xlm-roberta-base --langs en,sw,ur --train-examples 20000
   xlnb run --task lab-tags --recipe 'finetune(lr=3e-4,epochs=2)' --steps 200 --out runs/try
+  xlnb run --preset alsace-xnli-xlmr-large --dry-run --gpu A100
 """
 
 _STUDY = """Train a grid of tasks, encoders, recipes and seeds, and compare the recipes.
@@ -388,7 +419,8 @@ def _parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=help, description=text or help, epilog=_EXIT)
         p.set_defaults(do=do)
         return p
-    _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
+    one = command('run', _run_one, 'one recipe on one task, several seeds', _RUN)
+    _shared(one, several=False), _preset_options(one)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
     study.add_argument('--preset', choices=['lab', 'real'], default='lab',
