@@ -55,7 +55,7 @@ def test_the_package_is_light():
 
 PUBLIC = """predict_texts FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget Schedule get_task list_tasks own_task
 register_task register_language load_encoder load_finetuned save_finetuned predict parallel_text pretrain score_table compare verify
-plot_curve plot_gap plot_heatmap plot_history plot_scores XlnbError""".split()
+plot_curve plot_gap plot_heatmap plot_history plot_scores XlnbError published_numbers against_published""".split()
 
 
 def test_public_names():

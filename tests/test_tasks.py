@@ -278,6 +278,7 @@ GOOD = dict(
     sentence=[dict(text='A', label=0), dict(text='B', label='b')],
     pair=[dict(text_a='A', text_b='B', label=1)],
     choice=[dict(premise='A', question='cause', choices=['B', 'C'], label=1)],
+    reading=[dict(premise='A', question='Which?', choices=['B', 'C', 'D'], label=2)],
     span=[dict(question='A?', context='So A it is', answers=dict(text=['A'], answer_start=[3]))],
     tags=[dict(tokens=['A', 'b'], tags=[1, 0])],
     cloze=[dict(text='A {mask}', choices=['B', 'C', 'D'], label=2)])
@@ -285,7 +286,7 @@ GOOD = dict(
 
 def one(kind, **change):
     row = {**next(o for o in GOOD[kind] if not isinstance(o.get('label'), str)), **change}
-    labels = () if kind in ('choice', 'span', 'cloze') else ('O', 'B-X') if kind == 'tags' else ('a', 'b')
+    labels = () if kind in ('choice', 'reading', 'span', 'cloze') else ('O', 'B-X') if kind == 'tags' else ('a', 'b')
     return own_task('mine', kind, {'en': {'test': [row]}}, labels=labels).load('en', 'test')
 
 

@@ -13,6 +13,7 @@ _NAMES = {  # module: what is public of it; "new=old" where it has another name 
     "training.stage": "Method",
     "training.trainer": "predict",
     "evaluation.statistics": "compare score_table",
+    "evaluation.published": "against_published published_numbers",
     "evaluation.plots": "plot_curve plot_gap plot_heatmap plot_history plot_scores",
     "methods.finetune": "FineTune",
     "methods.averaging": "Averaging",

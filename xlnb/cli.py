@@ -62,11 +62,11 @@ def _codes(text: str) -> list: return [t.strip() for t in text.split(',') if t.s
 def _shared(parser, several: bool):
     "Options of `run` and `study`"
     many = dict(nargs='+') if several else {}
-    parser.add_argument('--task', required=not several, metavar='NAME', **many,
+    parser.add_argument('--task', metavar='NAME', **many,
         help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows")
     parser.add_argument('--encoder', metavar='NAME', **many,
         help="Hub name (perhaps NAME@REVISION) or folder of an encoder, 'me5-small', or 'lab' (default)")
-    parser.add_argument('--recipe', default=None if several else 'finetune', metavar='R', **many,
+    parser.add_argument('--recipe', metavar='R', **many,
         help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'")
     parser.add_argument('--seeds', type=_seeds, metavar='N', help='how many seeds (3), or which: 0,5')
     parser.add_argument('--langs', type=_codes, metavar='A,B',
@@ -184,6 +184,36 @@ def _with_steps(recipes, steps) -> list:
     recipes = [recipes] if isinstance(recipes, str) else recipes
     return [with_steps(r, steps) if steps else recipe(r) for r in recipes]
 
+# %% ../nbs/98_cli.ipynb #b25a7d50
+def _run_one(args) -> int:
+    "Command `run`"
+    from xlnb.core import XlnbError
+    if args.dry_run and not args.preset:
+        raise XlnbError("--dry-run describes a preset: add --preset NAME, such as --preset alsace-xnli-xlmr-large.")
+    if args.preset: return _run_preset(args)
+    if not args.task: raise XlnbError("`xlnb run` needs --task NAME (see `xlnb tasks`) or --preset NAME.")
+    return _run(args)
+
+def _run_preset(args) -> int:
+    "Train with the settings of a paper, or say what that would be"
+    from xlnb.study.presets import dry_run, estimate, get_preset
+    p = get_preset(args.preset)
+    if args.dry_run:
+        rows = dict(settings=p.settings.to_dict('records'), estimate=estimate(p, args.gpu).to_dict('records'))
+        print(json.dumps(rows, indent=1, default=str) if args.json else dry_run(p, args.gpu))
+        return 0
+    seeds = list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds
+    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs) or None, seeds=seeds,
+                 max_length=p.length, out=f'runs/{p.name}')
+    for name, value in given.items(): setattr(args, name, getattr(args, name) or value)
+    return _run(args)
+
+def _preset_options(p):
+    p.add_argument('--preset', metavar='NAME', help="a paper's settings by name, such as alsace-xnli-xlmr-large")
+    p.add_argument('--dry-run', action='store_true', help='print the settings of the preset with their sources, and an '
+                   'estimate of steps, operations, memory and time; train nothing')
+    p.add_argument('--gpu', default='T4', metavar='NAME', help='of the estimate: T4, V100, L4, A100, H100, H200 (T4)')
+
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
     "Lines of a table, numbers to the right; one table per column if it is wider than `width`"
@@ -207,9 +237,11 @@ def _show(results, folder, args) -> int:
     if args.debug: print(*(trace for _, trace in failed.values()), sep='\n', file=sys.stderr)
     if failed and len(failed) == len(results.grid): return 1
     items, paths = results.items(), results.report(folder, baseline=getattr(args, 'baseline', None))
+    beside = _beside(results, paths) if getattr(args, 'against', None) else None
     if args.json: _print_json(paths, failed)
     else:
         for task in items.task.unique(): _print_scores(task, results.table(task))
+        if beside is not None: _print_published(beside)
         if 'primary.csv' in paths: print('\nPrimary contrasts of the plan:', *results.primary().sentence, sep='\n- ')
         if 'differences.csv' in paths:
             print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
@@ -232,6 +264,26 @@ def _print_json(paths: dict, failed: dict):
               if p.endswith('.csv')}
     print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}},
                      indent=1, ensure_ascii=False))
+
+# %% ../nbs/98_cli.ipynb #0ff2d156
+def _beside(results, paths: dict):
+    "Published numbers beside the results, as a file and in the summary"
+    from xlnb.core import write_text
+    from xlnb.evaluation.published import against_published, published_lines
+    table, summary = against_published(results), Path(paths['summary.md'])
+    if len(table):
+        paths['published.csv'] = str(summary.parent/'published.csv')
+        table.to_csv(paths['published.csv'], index=False)
+    text = '\n'.join(f'- {line}' for line in published_lines(table))
+    write_text(summary, f"{summary.read_text(encoding='utf-8')}\n## Published numbers\n\n{text}\n")
+    return table
+
+def _print_published(table):
+    "Means and gaps in words, then how to read them"
+    from xlnb.evaluation.published import published_lines
+    width = min(shutil.get_terminal_size().columns, 100)
+    print('\nPublished numbers')
+    for line in published_lines(table): print(*textwrap.wrap(f'- {line}', width, subsequent_indent='  '), sep='\n')
 
 # %% ../nbs/98_cli.ipynb #cell-18
 def _print_frame(frame, as_json: bool) -> int:
@@ -340,6 +392,7 @@ first steps:
   xlnb run --task sib200 --encoder xlm-roberta-base --langs en,sw,ur
   xlnb report runs/lab                         table and figure of what is stored
   xlnb predict runs/x/models/KEY new.csv       what a model kept by --save-models says of new rows
+  xlnb report runs/xnli --against published    the same beside published numbers
   xlnb verify runs/lab                         do the stored results still come out?
 """
 
@@ -352,7 +405,9 @@ examples:
   xlnb run --task sib200 --data ../shared/data --encoder my-encoder --seeds 3
   xlnb run --task xnli:nli_en --encoder xlm-roberta-base --langs en,sw,ur --train-examples 20000
   xlnb run --task lab-tags --recipe 'finetune(lr=3e-4,epochs=2)' --steps 200 --out runs/try
+  xlnb run --preset alsace-xnli-xlmr-large --dry-run --gpu A100
 """
+
 
 # %% ../nbs/98_cli.ipynb #4a31fe51
 _STUDY = """Train a grid of tasks, encoders, recipes and seeds, and compare the recipes.
@@ -412,7 +467,8 @@ def _parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=help, description=text or help, epilog=_EXIT)
         p.set_defaults(do=do)
         return p
-    _shared(command('run', _run, 'one recipe on one task, several seeds', _RUN), several=False)
+    one = command('run', _run_one, 'one recipe on one task, several seeds', _RUN)
+    _shared(one, several=False), _preset_options(one)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
     study.add_argument('--preset', choices=['lab', 'real'],
@@ -445,6 +501,7 @@ def _on_stores(command):
     p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
+    p.add_argument('--against', choices=['published'], help='put published numbers of the same tasks and methods beside')
     _common(p, computes=False)
     for name, what, to, where in (('pack', 'put the cells of a store into one file', 'FILE',
                                    'the file, such as results.zip'),
