@@ -41,6 +41,8 @@ html_context = dict(
     notebooks={pages.docname(p): f"{blob}/{p}" for p in listed},
     described={pages.docname(p): pages.heading_of(p) for p in listed}
     | {pages.docname(p): (f"Reference: {f}", f"Public names of xlnb.{f}") for f, p in pages.references(quarto).items()},
+    chapters=[(title, [pages.docname(p) for p in paths]) for title, paths in pages.sections(quarto) if title]
+    + [(pages.REFERENCE, [pages.docname(p) for p in pages.references(quarto).values()])],
     site_url=site["site-url"].rstrip("/"),
     start_text=site["sidebar"]["contents"][0]["text"],
     footer_text=site["page-footer"]["left"],
