@@ -51,7 +51,7 @@ html_theme_options = dict(
     logo={"text": site["title"]},
     icon_links=[{"name": i["aria-label"], "url": i["href"], "icon": f"fa-brands fa-{i['icon']}"} for i in site["navbar"]["right"]],
     navbar_align="left", navbar_center=["links.html"], navbar_persistent=["search-button-field"], navbar_end=["theme-switcher", "navbar-icon-links"],
-    article_header_start=["notebook.html"], article_header_end=[], secondary_sidebar_items={"**": ["page-toc"], "index": [], "search": []},
+    article_header_start=["notebook.html"], article_header_end=[], secondary_sidebar_items={"**": ["page-toc"], "index": [], "browse": [], "search": []},
     primary_sidebar_end=[], footer_start=["footer.html"], footer_center=[], footer_end=[], show_toc_level=2, back_to_top_button=False,
     pygments_light_style="friendly", pygments_dark_style="github-dark", search_bar_text="Search", surface_warnings=False,
 )
