@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from xlnb.languages import Language, register_language
 from xlnb.core import XlnbError
-from xlnb.evaluation.plots import plot_gap, plot_heatmap, plot_history, plot_scores
+from xlnb.evaluation.plots import line_style, plot_gap, plot_heatmap, plot_history, plot_scores
 from xlnb.evaluation.statistics import compare, simulated_items, summary, transfer_summary
 
 LANGS = "en fr es de bg ru el vi ar zh th tr hi ur sw".split()
@@ -69,14 +69,31 @@ def test_recipes_differ_without_colour(items):
     assert len(style) == 10
 
 
-def test_heat_map_darkens_with_lower_scores_and_its_numbers_have_contrast(figures):
+@pytest.mark.parametrize("name, what", [("heat", lambda v: v), ("differences", lambda v: -np.abs(v))])
+def test_heat_map_darkens_with_lower_scores_or_larger_differences(figures, name, what):
+    "In grey too; and numbers have contrast"
     grey = [.2126, .7152, .0722]
-    for name in ("heat", "differences"):
-        ax = figures[name].axes[0]
-        mesh = ax.collections[0]
-        light, value = mesh.get_facecolors()[:, :3] @ grey, np.asarray(mesh.get_array()).ravel()
-        assert (np.diff(light[np.argsort(value)]) > -.02).all()
-        for t, l in zip(ax.texts, light): assert (t.get_color() == "black") == (l > .45) or .3 < l < .6
+    ax = figures[name].axes[0]
+    mesh = ax.collections[0]
+    light, value = mesh.get_facecolors()[:, :3] @ grey, what(np.asarray(mesh.get_array()).ravel())
+    order = np.argsort(value)
+    assert (np.diff(light[order]) > -.09).all() and np.corrcoef(value, light)[0, 1] > .9
+    for t, l in zip(ax.texts, light): assert (t.get_color() == "black") == (l > .45) or .3 < l < .6
+
+
+def test_no_difference_is_white(items):
+    same = compare(items[items.recipe.isin(RECIPES[:1])].pipe(lambda x: pd.concat([x, x.assign(recipe="same")])), "finetune", draws=20)
+    for table in same, compare(items, "finetune", draws=20).assign(difference=lambda t: t.difference.where(t.lang != "sw", 0.)):
+        mesh = plot_heatmap(table).axes[0].collections[0]
+        mesh.update_scalarmappable()
+        none = np.asarray(mesh.get_array()).ravel() == 0
+        assert none.any() and (mesh.get_facecolors()[none][:, :3] > .95).all()
+
+
+def test_ten_lines_differ_without_colour():
+    looks = [line_style(i) for i in range(10)]
+    assert len({(s["marker"], s["mfc"] == "white", str(s["ls"])) for s in looks}) == 10
+    assert all(a["ls"] != b["ls"] for a, b in zip(looks, looks[1:]))
 
 
 def test_source_first_and_marked_then_by_score(figures, items):

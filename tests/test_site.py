@@ -124,6 +124,7 @@ def test_pages_can_be_found_and_shared(site):
         title, subtitle = pages.heading_of(path)
         assert re.search(r'<meta name="description" content="[^"]{20,}"', text), page
         assert f'<meta property="og:url" content="{base}/{page}.html"' in text and "<title>" in text
+    assert (site / "llms.txt").read_text(encoding="utf-8") == pages.overview()
     lost = (site / "404.html").read_text(encoding="utf-8")
     assert "There is no such page" in lost and f'href="{base}/index.html"' in lost and "_static" not in lost
 
@@ -156,10 +157,96 @@ def test_search_finds_pages(browser, url):
 
 @needs_browser
 def test_phone_menu_lists_the_pages(browser, url):
-    open_page(browser, f"{url}index.html", width=390, height=844)
+    "Its chapters are folded, so that all of them are in sight; the chapter that is read is open"
+    open_page(browser, f"{url}study/grid.html", width=390, height=844)
     browser.execute_script("document.querySelector('.pst-navbar-icon.primary-toggle, .primary-toggle').click()")
-    shown = browser.execute_script("return [...document.querySelectorAll('dialog[open] a.reference.internal')].filter(a => a.checkVisibility()).length")
-    assert shown >= len(PAGES)
+    menu = "[...document.querySelectorAll('dialog[open] nav[aria-label=Pages] a.reference.internal')].filter(a => a.checkVisibility())"
+    chapters = browser.execute_script("return [...document.querySelectorAll('dialog[open] details.chapter')].map(d => [d.querySelector('summary').textContent, d.open])")
+    assert [c for c, is_open in chapters if is_open] == ["Study"] and len(chapters) == len({c for c, _ in chapters}) > 10
+    assert browser.execute_script(f"return {menu}.length") < 20
+    browser.execute_script("document.querySelectorAll('dialog[open] details.chapter > summary').forEach(s => s.parentElement.open || s.click())")
+    names = {a.split("#")[0].removeprefix(url) for a in browser.execute_script(f"return {menu}.map(a => a.href)")}
+    assert {f"{p}.html" for p in [*PAGES, *REFERENCES]} <= names
+
+
+SCROLLS = """return [...document.querySelectorAll('article .highlight pre, article div.cell_output, article .pst-scrollable-table-container')]
+    .filter(e => e.scrollWidth > e.clientWidth + 4 && !/linear-gradient/.test(getComputedStyle(e).backgroundImage)).map(e => e.outerHTML.slice(0, 100))"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_scrolls_sideways_shows_it_and_figures_stay_legible(browser, url, width):
+    open_page(browser, f"{url}evaluation/plots.html", width=width)
+    assert browser.execute_script(SCROLLS) == []
+    shown = browser.execute_script("return [...document.querySelectorAll('article div.cell_output img')].map(i => i.clientWidth / i.naturalWidth)")
+    assert len(shown) > 5 and min(shown) > .75, "words in a figure get too small"
+
+
+# --- all scores -------------------------------------------------------------------------------------------------------
+def choose(browser, name, value):
+    browser.execute_script("""const s = document.querySelector(`.browse select[name="${arguments[0]}"]`);
+        s.value = arguments[1]; s.dispatchEvent(new Event('change'))""", name, value)
+
+
+def rows(browser):
+    "What the table shows, by heading"
+    names = browser.execute_script("return [...document.querySelectorAll('.browse th')].map(t => t.textContent)")
+    found = browser.execute_script("return [...document.querySelectorAll('.browse tbody tr')].map(r => [...r.cells].map(c => c.textContent))")
+    return [dict(zip(names, r)) for r in found]
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_scores_are_filtered_and_sorted(browser, url, width):
+    open_page(browser, f"{url}browse.html", width=width)
+    first = rows(browser)
+    assert len(first) > 6 and {r["language"] for r in first} == {"mean of targets"}
+    choose(browser, "task", "lab-spans"), choose(browser, "language", "")
+    some = rows(browser)
+    assert {r["task"] for r in some} == {"lab-spans"} and len(some) >= 10
+    offered = browser.execute_script("return [...document.querySelectorAll('.browse select[name=encoder] option')].map(o => o.value)")
+    assert "lab" in offered and "me5-small" not in offered
+    choose(browser, "sort by", "score")
+    browser.execute_script("document.querySelector('.browse [name=turn]').click()")
+    values = [float(r["score"]) for r in rows(browser)]
+    assert values == sorted(values, reverse=True) and values[0] > values[-1]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    seen = browser.execute_script("return [...document.querySelectorAll('.browse tbody tr:first-child td')].map(c => [c.dataset.name, getComputedStyle(c, '::before').content])")
+    assert all((name in before) == (width == 390) for name, before in seen), "on a phone each value says what it is"
+    link = browser.execute_script("return document.querySelector('.browse .found a').href")
+    open_page(browser, link, width=width)
+    assert [float(r["score"]) for r in rows(browser)] == values, "the link leads to the same view"
+
+
+@needs_browser
+def test_scores_lead_to_their_pages_and_need_no_network(browser, url):
+    open_page(browser, f"{url}browse.html")
+    choose(browser, "language", "")
+    more = "const b = document.querySelector('.browse .more'); if (!b.hidden) b.click()"
+    browser.execute_script(more)
+    assert len(rows(browser)) == int(re.search(r"of (\d+) scores", browser.execute_script("return document.querySelector('.browse .found').textContent"))[1])
+    for address in browser.execute_script("return [...new Set([...document.querySelectorAll('.browse td a')].map(a => a.href))]"):
+        assert address.startswith(url) and urllib.request.urlopen(address, timeout=10).status == 200
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert loaded and [a for a in loaded if not a.startswith((url, "data:"))] == []
+
+
+@needs_browser
+def test_scores_can_be_saved(browser, site, tmp_path):
+    "From a file on disk, with no server"
+    import csv, time
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", dict(behavior="allow", downloadPath=str(tmp_path)))
+    open_page(browser, (site / "browse.html").as_uri())
+    choose(browser, "encoder", "lab")
+    shown = rows(browser)
+    browser.execute_script("document.querySelector('.browse [name=CSV]').click()")
+    file = tmp_path / "xlnb_scores.csv"
+    for _ in range(100):
+        if file.exists(): break
+        time.sleep(.1)
+    saved = list(csv.DictReader(file.open(encoding="utf-8", newline="")))
+    assert [f"{float(r['score']):.1f}" for r in saved] == [r["score"] for r in shown] and len(saved) > 3
+    assert {"task", "language", "recipe", "encoder", "budget", "metric", "low", "high", "runs", "seeds", "items", "commit", "date", "page"} <= {*saved[0]}
 
 
 @pytest.mark.parametrize("cell, reason", [
@@ -200,4 +287,5 @@ def test_the_same_pages_can_go_to_quarto(tmp_path, monkeypatch):
         assert nb.cells[0].cell_type == "raw" and "\ntitle: " in nb.cells[0].source
         shown = "\n".join(c.source for c in nb.cells[1:])
         assert not re.search(r"^#\|\s*(export|hide|default_exp)|\{py:|:::\{list-table", shown, re.M)
+    assert (tmp_path / "quarto" / "llms.txt").read_text(encoding="utf-8") == pages.overview()
     for path in pages.references(pages.config()).values(): assert (tmp_path / "quarto" / path).read_text(encoding="utf-8").startswith("---\nsubtitle:")

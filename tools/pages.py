@@ -415,6 +415,7 @@ def write_quarto():
     for path in listed: save(QuartoPage(path, known).process(), QUARTO / path)
     write_quarto_references(listed)
     for f in "_quarto.yml", "styles.css", "colab.html", "404.qmd": shutil.copy(NBS / f, QUARTO / f)
+    (QUARTO / "llms.txt").write_text(overview(), encoding="utf-8")
 
 
 LOST = """<!doctype html>
@@ -425,16 +426,39 @@ LOST = """<!doctype html>
 
 
 def write_extras(out):
-    "What no page holds: a map of the site for search engines, and what is shown for an address that leads nowhere"
+    "What no page holds: a map of the site for search engines and one for language models, and what is shown for an address that leads nowhere"
     site = config()["website"]
     base = site["site-url"].rstrip("/")
     pages = [docname(p) for p in listing()[1]] + [docname(p) for p in references(config()).values()]
     urls = "".join(f"<url><loc>{base}/{p}.html</loc></url>\n" for p in pages)
     (out / "sitemap.xml").write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n', encoding="utf-8")
+    (out / "llms.txt").write_text(overview(), encoding="utf-8")
     _, front, text = (NBS / "404.qmd").read_text(encoding="utf-8").split("---\n", 2)
     linked = re.sub(r"\[([^\]]+)\]\(/([^)]*)\)", lambda m: f'<a href="{base}/{m[2]}">{m[1]}</a>', html.escape(text.strip(), quote=False))
     paragraphs = "".join(f"<p>{p}</p>" for p in linked.split("\n\n"))
     (out / "404.html").write_text(LOST.format(title=yaml.safe_load(front)["title"], site=site["title"], text=paragraphs), encoding="utf-8")
+
+
+def overview():
+    """llms.txt (llmstxt.org): what this is, and every page under its section with what it holds
+
+    Titles and descriptions are those of the pages. What a reader needs last, the reference, is marked as optional."""
+    site, cfg = config()["website"], config()
+    base = site["site-url"].rstrip("/")
+    entry = lambda page, title, text: f"- [{title}]({base}/{page}.html): {text.replace('`', '')}"
+    title, summary = heading_of("index.ipynb")
+    parts = [f"# {title}", f"> {summary}", introduction("index.ipynb"), f"Source: {site['repo-url']}. A page is a notebook that defines, explains and tests its part."]
+    for section, paths in sections(cfg):
+        parts.append(f"## {section or 'Start'}\n\n" + "\n".join(entry(docname(p), *heading_of(p)) for p in paths))
+    parts.append("## Optional\n\n" + "\n".join(entry(docname(p), f"{REFERENCE}: {f}", f"Public names of xlnb.{f}") for f, p in references(cfg).items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def introduction(path):
+    "First paragraph below the title of a page, as plain text"
+    texts = [source(c) for c in read(path)["cells"] if c["cell_type"] == "markdown"]
+    paragraph = re.split(r"\n\s*\n", re.sub(r"\A#\s+.+?\n+>.*?(\n|$)", "", texts[0]).strip() or texts[1].strip())[0]
+    return re.sub(r"\[([^\]]+)\]\([^)]*\)|\*+|`", lambda m: m[1] or "", paragraph)
 
 
 def build(out):

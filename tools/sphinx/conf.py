@@ -41,6 +41,8 @@ html_context = dict(
     notebooks={pages.docname(p): f"{blob}/{p}" for p in listed},
     described={pages.docname(p): pages.heading_of(p) for p in listed}
     | {pages.docname(p): (f"Reference: {f}", f"Public names of xlnb.{f}") for f, p in pages.references(quarto).items()},
+    chapters=[(title, [pages.docname(p) for p in paths]) for title, paths in pages.sections(quarto) if title]
+    + [(pages.REFERENCE, [pages.docname(p) for p in pages.references(quarto).values()])],
     site_url=site["site-url"].rstrip("/"),
     start_text=site["sidebar"]["contents"][0]["text"],
     footer_text=site["page-footer"]["left"],
@@ -49,7 +51,7 @@ html_theme_options = dict(
     logo={"text": site["title"]},
     icon_links=[{"name": i["aria-label"], "url": i["href"], "icon": f"fa-brands fa-{i['icon']}"} for i in site["navbar"]["right"]],
     navbar_align="left", navbar_center=["links.html"], navbar_persistent=["search-button-field"], navbar_end=["theme-switcher", "navbar-icon-links"],
-    article_header_start=["notebook.html"], article_header_end=[], secondary_sidebar_items={"**": ["page-toc"], "index": [], "search": []},
+    article_header_start=["notebook.html"], article_header_end=[], secondary_sidebar_items={"**": ["page-toc"], "index": [], "browse": [], "search": []},
     primary_sidebar_end=[], footer_start=["footer.html"], footer_center=[], footer_end=[], show_toc_level=2, back_to_top_button=False,
     pygments_light_style="friendly", pygments_dark_style="github-dark", search_bar_text="Search", surface_warnings=False,
 )
