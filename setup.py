@@ -26,7 +26,7 @@ setup(
     url=cfg["git_url"] % cfg if "%(" in cfg["git_url"] else cfg["git_url"],
     keywords=cfg["keywords"],
     packages=find_packages(include=["xlnb", "xlnb.*"]),
-    package_data={"xlnb": ["assets/**/*", "assets/*"]},
+    package_data={"xlnb": ["assets/**/*", "assets/*", "py.typed"]},
     include_package_data=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements,

@@ -335,3 +335,18 @@ def test_an_encoder_without_a_masked_lm_head_is_loaded_without_a_report(tok, tmp
     try: assert type(load_encoder(folder)).__name__ == 'BertModel'
     finally: logging.disable_propagation()
     assert not caplog.records and logging.get_verbosity() == shown
+
+
+def test_labels_in_another_order_are_put_in_that_of_the_task(run, tok, tmp_path):
+    "A checkpoint of another order of the same labels, in capitals too, answers as it did"
+    from dataclasses import replace
+    from xlnb.models.heads import load_finetuned, save_finetuned
+    from xlnb.data.tasks import get_task
+    task = get_task("xnli")
+    other = replace(task, name="other", labels=tuple(l.upper() for l in reversed(task.labels)))
+    model = with_head(str(run[0]), other, seed=3)
+    save_finetuned(model, tok, tmp_path / "nli", other)
+    found = load_finetuned(str(tmp_path / "nli"), task)
+    ids = torch.tensor([[0, 5, 6, 2]])
+    assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits.flip(-1)) and found.config.id2label == dict(enumerate(task.labels))
+    with pytest.raises(XlnbError, match="was fine-tuned for the labels"): load_finetuned(str(tmp_path / "nli"), get_task("pawsx"))

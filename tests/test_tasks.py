@@ -586,3 +586,34 @@ def test_parallel_text_of_opus(tmp_path):
     (tmp_path/'x.en-sw.sw').write_bytes('café\n'.encode('latin-1') * 4)
     with pytest.raises(XlnbError, match="line 1, byte 0xe9.*encoding='latin-1'"): parallel_text(tmp_path, task)
     assert len(parallel_text(tmp_path, task, encoding='latin-1')) == 3
+
+
+# ---------------------------------------------------------------- tags of other schemes, rows without a translation or a label
+
+@pytest.mark.parametrize('tags, rule', [(['B-P', 'I-P', 'O'], 'strict'), (['I-P', 'I-P', 'O'], 'conll'), (['B-P', 'E-P', 'O'], 'conll'),
+                                        (['PER', 'PER', 'O'], 'words'), (['PROPN', 'PROPN', 'VERB'], 'words')])
+def test_gold_tags_score_one_in_every_scheme(tags, rule):
+    from xlnb.evaluation.predict import item_scores, metric_of
+    t = own_task('mine', 'tags', {'en': dict(test=[dict(tokens=['Ada', 'King', 'wrote'], tags=tags)] * 2)})
+    rows = t.load('en', 'test')
+    items = item_scores(t, rows, [[t.labels[i] for i in r['tags']] for r in rows])
+    assert t.metric == rule and metric_of(t)(items) == metric_of(items)(items) == 1
+    assert list_tasks().loc['mine'].metric == rule
+    if rule == 'words':
+        with pytest.raises(XlnbError, match="can't read tags.*choose 'words'"): own_task('mine', 'tags', {'en': dict(test=[dict(tokens=['A', 'b'], tags=['PER', 'O'])])}, metric='conll')
+
+
+def test_a_blank_translation_is_left_out(monkeypatch):
+    monkeypatch.setattr(sources, 'load_dataset', lambda *a, **kw: Dataset.from_list([dict(id=i, sentence1=t, sentence2='b', label=1) for i, t in enumerate(['a', ' ', 'NS', None])]))
+    assert get_task('pawsx').load('ko', 'test', 'hub')['id'][:] == ['0']
+
+
+def test_secret_labels_of_the_source_do_not_cost_the_targets(monkeypatch):
+    def fake(path, config, split, **kw):
+        return Dataset.from_list([dict(idx=i, premise='A', question='cause', choice1='B', choice2='C', label=-1 if (path, split) == ('aps/super_glue', 'test') else 1)
+                                  for i in range(3 if split == 'validation' else 2)])
+    monkeypatch.setattr(sources, 'load_dataset', fake)
+    assert get_task('xcopa').load('sw', 'test', 'hub')['label'][:] == [1, 1]
+    with pytest.warns(UserWarning, match="'copa' are kept secret, so English is tested on its validation rows"):
+        assert get_task('xcopa').load('en', 'test', 'hub')['label'][:] == [1, 1, 1]
+    with pytest.raises(XlnbError, match='kept secret'): get_task('copa').load('en', 'test', 'hub')

@@ -50,7 +50,7 @@ entry('xnli', kind='pair',
 entry('pawsx', kind='pair',
     labels=PARAPHRASE, langs='de en es fr ja ko zh'.split(), path='google-research-datasets/paws-x',
     columns=dict(id='id', text_a='sentence1', text_b='sentence2'),
-    label_names={'0': 'different', '1': 'paraphrase'}, drop=('NS',),
+    label_names={'0': 'different', '1': 'paraphrase'}, drop=('NS', ''),
     title='Paraphrase Adversaries from Word Scrambling, cross-lingual',
     licence='free for any purpose, Google LLC acknowledged', citation=cited('yang-etal-2019-paws'))
 entry('sib200', kind='sentence',

@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'Description', 'Location', 'Task', 'lab_task', 'register_tas
            'data_revisions', 'show_batch', 'own_task']
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-03
-import functools, json, os, re
+import functools, json, os, re, warnings
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..languages import Language, language, register_language
 from ..core import XlnbError, drawn, drawn_number, nearest, some, stream_digest
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind, same_form
-from .schema import SPLITS, align_rows, canonical_rows, check_parallel, show_rows
+from .schema import SPLITS, SecretLabel, align_rows, canonical_rows, check_parallel, show_rows
 from .sources import (ENDINGS, config_of, data_folder, data_root, hub_name, quiet, read_folder, read_hub,
                                read_table, stamp_of)
 
@@ -290,6 +290,15 @@ def _check_split(task: Task, split: str, lang: Language):
     raise XlnbError(f"'{task.name}' has no split {split!r}: {nearest(split, task.splits)}The splits are "
                     f"{some(task.splits)}.")
 
+def _of_other(task: Task, other: Task, lang: Language, split: str, data) -> Dataset:
+    "Rows that another task has; validation rows where the labels of its test rows are kept secret"
+    try: return other.load(lang.code, split, data)
+    except SecretLabel:
+        if split != 'test': raise
+        warnings.warn(f"'{task.name}': the test labels of '{other.name}' are kept secret, so {lang.name} is tested on "
+                      f"its validation rows, which also choose the weights: read its score with care.")
+        return other.load(lang.code, 'validation', data)
+
 def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
     return task.parallel and len(task.langs) > 1 and bool(task.drop or getattr(task.loader, 'gaps', False))
@@ -299,7 +308,7 @@ def _rows(task: Task, lang: Language, split: str, data) -> Dataset:
     "All rows, from wherever they are"
     if _borrows(task, split): return _borrowed(task, lang, split, data)
     if other := task.rows_of.get(lang.code):
-        return get_task(other).load(lang.code, split, data).select_columns(list(task.kind.columns))
+        return _of_other(task, get_task(other), lang, split, data).select_columns(list(task.kind.columns))
     ds = canonical_rows(task, _read(task, lang, split, data), f"'{task.name}' ({lang.code}, {split})")
     if split == 'test' or task.splits.get('train') != task.splits.get('validation'): return ds
     held = [drawn_number(o, 1) < 16 for o in ds[task.kind.group_column][:]]

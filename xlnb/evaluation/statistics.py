@@ -161,6 +161,15 @@ def _sd(x):
         warnings.simplefilter('ignore', RuntimeWarning)
         return np.nanstd(x, 0, ddof=1) if len(x) > 1 else np.full(x.shape[1], np.nan)
 
+def _three(x): return f"{round(x, 3) + 0.:.3f}"   # never -0.000
+
+def _with_interval(score, low, high):
+    return 'n/a' if score != score else _three(score) + (f" [{_three(low)}, {_three(high)}]" if low == low else '')
+
+def _capital(s): return s[:1].upper() + s[1:]
+
+def _between(v): return f"{min(v):,}" if min(v) == max(v) else f"{min(v):,} to {max(v):,}"
+
 def _transfer_runs(runs, source):
     "Source and mean of the targets of every run"
     by, first = [*KEYS, *RUN], runs.lang == source
@@ -203,6 +212,10 @@ class ScoreTable(pd.DataFrame):
     def _constructor(self): return ScoreTable
     @property
     def caption(self): return self.attrs.get('caption', '')
+    def to_latex(self, buf: 'Any' = None, **options) -> 'str|None':
+        "With the caption, and escaped; see `latex_table`"
+        from xlnb.evaluation.latex import latex_table
+        return latex_table(self, buf, **options)
     def __repr__(self):
         import textwrap
         with pd.option_context(*_SHOWN, 'display.width', 160):
@@ -218,14 +231,6 @@ def _table(frame, caption, runs=()):
     if len(runs): t.attrs['runs'] = runs  # of single runs, for figures; a list, as pandas compares attributes
     return t
 
-def _three(x): return f"{round(x, 3) + 0.:.3f}"   # never -0.000
-
-def _with_interval(score, low, high):
-    return 'n/a' if score != score else _three(score) + (f" [{_three(low)}, {_three(high)}]" if low == low else '')
-
-def _capital(s): return s[:1].upper() + s[1:]
-
-def _between(v): return f"{min(v):,}" if min(v) == max(v) else f"{min(v):,} to {max(v):,}"
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-42
 def _estimates(items, draws, level, source, metric, seed):

@@ -321,6 +321,19 @@ def save_finetuned(
     return save_encoder(model, tokenizer, folder)
 
 # %% ../../nbs/models/26_heads.ipynb #06383a60
+def _put_in_order(model, task):
+    "Give the outputs of a head the order of the task's labels, where both have the same names"
+    there = [str(l).casefold() for l in model.config.id2label.values()]
+    wanted = [l.casefold() for l in task.labels]
+    if sorted(there) != sorted(wanted) or len({*wanted}) < len(wanted): return
+    last = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == len(wanted)
+            and not name.startswith(model.base_model_prefix + '.')][-1]
+    order = [there.index(l) for l in wanted]
+    for p in filter(lambda p: p is not None, (last.weight, last.bias)): p.data = p.data[order].clone()
+    model.config.id2label = dict(enumerate(task.labels))
+    model.config.label2id = {l: i for i, l in enumerate(task.labels)}
+
+# %% ../../nbs/models/26_heads.ipynb #1ffa2ca2
 def load_finetuned(
     name: str, # Hub id, perhaps with `@revision`, or a folder that `save_encoder` or plain Transformers wrote
     task: 'Task', # the `Task` that it was fine-tuned for
@@ -340,6 +353,7 @@ def load_finetuned(
         raise XlnbError(f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, "
                         f"such as {lost[0]}): give a checkpoint that was fine-tuned for such a task, or put a new "
                         "head on an encoder with with_head")
+    if head.labels: _put_in_order(model, task)
     if head.labels and (labels := tuple(model.config.id2label.values())) != tuple(task.labels):
         raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has "
                         f"{some(task.labels)}: "

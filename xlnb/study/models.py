@@ -57,7 +57,7 @@ def _front(task, encoder) -> str:
     lines = ['language:', *(f'- {l}' for l in codes), 'library_name: transformers', 'tags:', '- cross-lingual-transfer']
     if encoder.count('/') == 1: lines.append(f'base_model: {encoder}')
     if task.path: lines += ['datasets:', f"- {task.path.partition('@')[0]}"]
-    if task.kind.head in _PIPELINES: lines.append(f'pipeline_tag: {_PIPELINES[task.kind.head]}')
+    if tag := _PIPELINES.get(task.kind.head): lines.append(f'pipeline_tag: {tag}')
     return '\n'.join(['---', *lines, '---'])
 
 def _scores(items, source) -> tuple:
@@ -78,8 +78,8 @@ def _loading(folder, task) -> str:
     config = json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
     own = (Path(folder)/POINTER_FILE).exists() or config.get('pooling') == 'mean'
     lines = ['from xlnb import predict_texts', f"predict_texts('.', {_example(task)})"]
-    if task.kind.head in _PIPELINES and not own:
-        made = f"model = pipeline('{_PIPELINES[task.kind.head]}', '.')"
+    if (tag := _PIPELINES.get(task.kind.head)) and not own:
+        made = f"model = pipeline('{tag}', '.')"
         lines = ['from transformers import pipeline', made, '', *lines]
     note = "\nTransformers' own class would read the states in another way: load it with `xlnb`.\n"
     return '\n'.join(['```python', *lines, '```', note if own else ''])

@@ -89,6 +89,7 @@ class Recipe:
     @property
     def methods(self) -> tuple: return (*self.before, self.during, *self.after)
     def __str__(self): return '+'.join(map(_spell, self.methods))
+    def __repr__(self): return f"recipe({str(self)!r})"
 
     @functools.cached_property
     def _digest(self) -> str: return digest([{'method': m.name} | plain(m) for m in self.methods])

@@ -134,7 +134,8 @@ def check_choices(
     if not isinstance(options, (list, tuple)) or len(options) < 2 or any(map(is_blank, options)):
         return 'choices', 'must be a list of at least two texts'
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(options):
-        return 'label', f"must be the number of a choice, 0 to {len(options) - 1}, but is {label!r}"
+        secret = ', which marks a label that is kept secret' if label == -1 else ''
+        return 'label', f"must be the number of a choice, 0 to {len(options) - 1}, but is {label!r}{secret}"
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #9658f47d
 def excerpt(
