@@ -136,7 +136,7 @@ def test_page_is_rendered_and_fits_a_phone(browser, url, page):
     assert [m["message"] for m in browser.get_log("browser") if m["level"] == "SEVERE"] == []
     assert browser.execute_script("return document.querySelectorAll('article h1').length") == 1
     text = browser.execute_script("""const a = document.querySelector('article').cloneNode(true);
-        a.querySelectorAll('pre, code, mjx-container, .sig, table.dataframe').forEach(e => e.remove()); return a.textContent""")
+        a.querySelectorAll('pre, code, script, style, mjx-container, .sig, table.dataframe').forEach(e => e.remove()); return a.textContent""")
     assert re.findall(r":::|#\||\{\.\w|\$\$|\$[^$\n]+\$|\\[(\[]|\{py:|\{\{<|\]\([\w.]", text) == [], "left as it was written"
     raw, done = browser.execute_script("return [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length]")
     assert done >= raw and not browser.execute_script("return document.querySelector('mjx-merror')"), "maths not rendered"
