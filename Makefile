@@ -18,7 +18,7 @@ BUILD = setuptools wheel setuptools_scm
 
 # Tests and pages need no network and must not fight over the cores.
 QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
-RESULTS ?= $(wildcard nbs/study/*_lab_baseline.ipynb)
+RESULTS ?= $(wildcard nbs/study/*_lab_baseline.ipynb nbs/*_browse.ipynb)
 
 .PHONY: help study test check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results lock clean
 

@@ -181,11 +181,13 @@ def plot_heatmap(x: pd.DataFrame,          # items, or the table of `summary` or
     sns.heatmap(numbers, annot=text, fmt='', ax=ax, linewidths=.6, annot_kws=dict(size=9), cbar=False,
                 **dict(cmap='RdBu', vmin=-most, vmax=most) if differ else dict(cmap='cividis'))
     _heat_axes(ax, grid[0], source, title)
-    what = ("Difference with the baseline in points (in brackets: none is shown), white is none, red below, blue "
-            "above, darker is larger" if differ else "Scores in %, darker is lower")
-    return _finish(fig, f"{what}. Last row: mean over the target languages. {caption}".strip())
+    return _finish(fig, f"{_HEAT[differ]}. Last row: mean over the target languages. {caption}".strip())
 
 # %% ../../nbs/evaluation/43_plots.ipynb #cell-23
+_HEAT = {False: "Scores in %, darker is lower",
+         True: "Difference with the baseline in points (in brackets: none is shown), white is none, red below, blue "
+               "above, darker is larger"}
+
 def _mean_row(t, source):
     "Add the mean of the targets where it is missing, and give the order of the rows"
     mean = AGGREGATES[0]
