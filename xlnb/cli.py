@@ -69,7 +69,7 @@ def _shared(parser, several: bool):
     parser.add_argument('--keep-stale', action='store_true',
                         help='accept stored results of an earlier version of the code')
     _budget(parser.add_argument_group('budget'))
-    _common(parser)
+    _common(parser), several or _preset_options(parser)
 
 # %% ../nbs/98_cli.ipynb #f50d171b
 def _budget(group):
@@ -167,9 +167,8 @@ def _run_preset(args) -> int:
         rows = dict(settings=p.settings.to_dict('records'), estimate=estimate(p, args.gpu).to_dict('records'))
         print(json.dumps(rows, indent=1, default=str) if args.json else dry_run(p, args.gpu))
         return 0
-    seeds = list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds
-    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs) or None, seeds=seeds,
-                 max_length=p.length, out=f'runs/{p.name}')
+    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs), max_length=p.length,
+                 seeds=list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds, out=f'runs/{p.name}')
     for name, value in given.items(): setattr(args, name, getattr(args, name) or value)
     return _run(args)
 
@@ -345,7 +344,6 @@ first steps:
   xlnb run --task lab-inference --seeds 3      one recipe on one task
   xlnb run --task sib200 --encoder xlm-roberta-base --langs en,sw,ur
   xlnb report runs/lab                         table and figure of what is stored
-  xlnb report runs/xnli --against published    the same beside published numbers
   xlnb verify runs/lab                         do the stored results still come out?
 """
 
@@ -358,7 +356,6 @@ examples:
   xlnb run --task sib200 --data ../shared/data --encoder my-encoder --seeds 3
   xlnb run --task xnli:nli_en --encoder xlm-roberta-base --langs en,sw,ur --train-examples 20000
   xlnb run --task lab-tags --recipe 'finetune(lr=3e-4,epochs=2)' --steps 200 --out runs/try
-  xlnb run --preset alsace-xnli-xlmr-large --dry-run --gpu A100
 """
 
 _STUDY = """Train a grid of tasks, encoders, recipes and seeds, and compare the recipes.
@@ -419,8 +416,7 @@ def _parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=help, description=text or help, epilog=_EXIT)
         p.set_defaults(do=do)
         return p
-    one = command('run', _run_one, 'one recipe on one task, several seeds', _RUN)
-    _shared(one, several=False), _preset_options(one)
+    _shared(command('run', _run_one, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
     study.add_argument('--preset', choices=['lab', 'real'], default='lab',
@@ -442,7 +438,7 @@ def _on_stores(command):
     p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
-    p.add_argument('--against', choices=['published'], help='put published numbers of the same tasks and methods beside')
+    p.add_argument('--against', choices=['published'], help='also published numbers of the same tasks and methods')
     _common(p, computes=False)
     for name, what, to, where in (('pack', 'put the cells of a store into one file', 'FILE',
                                    'the file, such as results.zip'),
