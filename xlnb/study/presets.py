@@ -36,7 +36,8 @@ class Preset:
     @property
     def settings(self) -> pd.DataFrame:  # 'setting', 'value', 'source'
         "Each setting with its source"
-        rows = [dict(setting=k, value=str(v), source=s) for k, (v, s) in self.sources.items()]
+        rest = {'all else': ('defaults of the methods here', 'reconstructed: not given above')}
+        rows = [dict(setting=k, value=str(v), source=s) for k, (v, s) in (self.sources | rest).items()]
         return pd.DataFrame(rows)
 
 PRESETS: dict[str, Preset] = {}
