@@ -81,7 +81,7 @@ def _shared(parser, several: bool):
     parser.add_argument('--out', metavar='DIR', help='folder of the results (runs/...)')
     _keeping(parser)
     _budget(parser.add_argument_group('budget'))
-    _common(parser)
+    _common(parser), several or _preset_options(parser)
 
 # %% ../nbs/98_cli.ipynb #f50d171b
 def _budget(group):
@@ -202,9 +202,8 @@ def _run_preset(args) -> int:
         rows = dict(settings=p.settings.to_dict('records'), estimate=estimate(p, args.gpu).to_dict('records'))
         print(json.dumps(rows, indent=1, default=str) if args.json else dry_run(p, args.gpu))
         return 0
-    seeds = list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds
-    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs) or None, seeds=seeds,
-                 max_length=p.length, out=f'runs/{p.name}')
+    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs), max_length=p.length,
+                 seeds=list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds, out=f'runs/{p.name}')
     for name, value in given.items(): setattr(args, name, getattr(args, name) or value)
     return _run(args)
 
@@ -405,7 +404,6 @@ examples:
   xlnb run --task sib200 --data ../shared/data --encoder my-encoder --seeds 3
   xlnb run --task xnli:nli_en --encoder xlm-roberta-base --langs en,sw,ur --train-examples 20000
   xlnb run --task lab-tags --recipe 'finetune(lr=3e-4,epochs=2)' --steps 200 --out runs/try
-  xlnb run --preset alsace-xnli-xlmr-large --dry-run --gpu A100
 """
 
 
@@ -467,8 +465,7 @@ def _parser() -> argparse.ArgumentParser:
         p = commands.add_parser(name, help=help, description=text or help, epilog=_EXIT)
         p.set_defaults(do=do)
         return p
-    one = command('run', _run_one, 'one recipe on one task, several seeds', _RUN)
-    _shared(one, several=False), _preset_options(one)
+    _shared(command('run', _run_one, 'one recipe on one task, several seeds', _RUN), several=False)
     study = command('study', _run, 'a grid of tasks, encoders, recipes and seeds', _STUDY)
     _shared(study, several=True)
     study.add_argument('--preset', choices=['lab', 'real'],

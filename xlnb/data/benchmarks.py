@@ -200,7 +200,8 @@ UNER = dict(en='en_ewt', da='da_ddt', hr='hr_set', pt='pt_bosque', sk='sk_snk', 
             zh='zh_gsdsimp', de='de_pud', ru='ru_pud', ceb='ceb_gja', tl='tl_trg') # {language: treebank}
 _TEST_ONLY = 'de', 'ru', 'ceb', 'tl'
 _uner = dict(kind='tags', labels=ENTITIES, path='universalner/universal_ner', columns=dict(id='idx', tags='ner_tags'),
-    keep=_has_words, parallel=False, metric='conll', licence='CC BY-SA 4.0', citation=cited('mayhew-etal-2024-universal'))
+    keep=_has_words, parallel=False, metric='conll', licence='CC BY-SA 4.0',
+    citation=cited('mayhew-etal-2024-universal'))
 
 for code, treebank in UNER.items():
     if code == 'en': continue

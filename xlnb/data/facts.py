@@ -44,16 +44,20 @@ facts('pawsx', 'train 49,401 (others machine-translated), validation and test up
     'in length; join on the id', 'validation and test share sentences', 'the Hub keeps the NS rows')
 facts('sib200', 'train 701, validation 99, test 204',
     'the text is FLORES-200: do not use FLORES beside it as independent data', 'few test rows: wide intervals')
-facts('nli_en', 'train 46,571, validation 2,000', 'made from the development parts of MultiNLI and SNLI; not on the Hub')
-facts('mrpc', 'on the Hub train 3,668, validation 408, test 1,725', 'a mirror may divide training and validation otherwise')
+facts('nli_en', 'train 46,571, validation 2,000',
+    'made from the development parts of MultiNLI and SNLI; not on the Hub')
+facts('mrpc', 'on the Hub train 3,668, validation 408, test 1,725',
+    'a mirror may divide training and validation otherwise')
 
 # %% ../../nbs/data/37_facts.ipynb #3678314c
-facts('squad', 'train 87.6 thousand, validation 10.6 thousand', 'XQuAD is taken from its validation part: train on train only')
-facts('xquad', 'test 1,190 (the validation split of the Hub)', 'no training or validation rows: name a set after a colon')
+facts('squad', 'train 87.6 thousand, validation 10.6 thousand',
+    'XQuAD is taken from its validation part: train on train only')
+facts('xquad', 'test 1,190 (the validation split of the Hub)',
+    'no training or validation rows: name a set after a colon')
 facts('tydiqa', 'all languages together: train 49,881, validation 5,077, which serves as test',
     'ids of the source repeat in copies', 'not parallel: every language has questions of its own')
-facts('mlqa', 'test 4,517 (German) to 11.6 thousand (English); validation 500 to 1,148', 'not all questions are in all languages',
-    'no training rows: name a set after a colon')
+facts('mlqa', 'test 4,517 (German) to 11.6 thousand (English); validation 500 to 1,148',
+    'not all questions are in all languages', 'no training rows: name a set after a colon')
 facts('wikiann', 'train up to 20,000, validation and test up to 10,000',
     'tags were made automatically from links of Wikipedia', 'many rows are titles or lists, not sentences',
     '271 of 9,882 English validation sentences are in train')
@@ -62,22 +66,27 @@ facts('conll2002', 'Spanish train 8,323, validation 1,915, test 1,517; Dutch 15,
 facts('conll2003', 'train 14,041, validation 3,250, test 3,453', 'German is not free to share')
 
 # %% ../../nbs/data/37_facts.ipynb #b035aa60
-facts('copa', 'train 400, validation 100, test 500', 'test labels on the Hub are -1: test in other languages, or in a mirror')
+facts('copa', 'train 400, validation 100, test 500',
+    'test labels on the Hub are -1: test in other languages, or in a mirror')
 facts('ecare', 'train 14,928, validation 2,132', 'no labelled test part', '275 premises are in train and validation')
 facts('xcopa', 'validation 100, test 500',
     'the question differs from English though the label does not: Thai says "effect" in all rows (250 of 500 test rows '
     'wrong), Turkish 51, Swahili 37, Indonesian 4, Italian 4', 'few rows: wide intervals')
 facts('geomlama', 'test 125 prompts, those with one answer only', 'no training: the encoder is asked as it is')
 facts('afrixnli', 'validation and test together 1,050, test 600', 'no training rows',
-    'English and French are part of XNLI', 'whether rows line up across languages was not checked: not read as parallel')
-facts('americasnli', 'test 738 to 750; validation 222 (Otomi), 376 (Nahuatl), 658 (Asháninka), else 743', 'no training rows; '
+    'English and French are part of XNLI',
+    'whether rows line up across languages was not checked: not read as parallel')
+facts('americasnli', 'test 738 to 750; validation 222 (Otomi), 376 (Nahuatl), 658 (Asháninka), else 743',
+    'no training rows',
     'no English: that of XNLI serves, which has other rows', 'rows have no ids and are not parallel')
-facts('belebele', 'test 900', 'a test set only', 'passages are FLORES-200: do not use FLORES beside it as training data',
+facts('belebele', 'test 900', 'a test set only',
+    'passages are FLORES-200: do not use FLORES beside it as training data', 
     'long passages: at 128 tokens most are cut', 'five romanised variants of the Hub are left out')
 
 # %% ../../nbs/data/37_facts.ipynb #c1301b9a
 facts('uner', 'see the treebanks of Universal Dependencies; German, Russian, Cebuano and Tagalog have a test part only',
-    'on the Hub it is a script, which datasets 4 does not run: read from the copy in Parquet if there is one, else from a mirror')
+    'on the Hub it is a script, which datasets 4 does not run: read from the copy in Parquet if there is one, '
+    'else from a mirror')
 facts('uner-pud', 'test 1,000 sentences', 'test only', 'on the Hub it is a script, see uner')
 facts('masakhaner', 'train 3,289 (Setswana) to 7,825 (Kinyarwanda), validation 483 to 1,118, test 966 to 2,235',
     'news only', 'the licence differs between README (CC BY-NC 4.0) and Hub card (AFL-3.0)')

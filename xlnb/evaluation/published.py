@@ -30,7 +30,8 @@ def _known(table, column: str, name: str) -> pd.DataFrame:
     "Rows with a name in a column"
     names = sorted(table[column].unique())
     if name in names: return table[table[column] == name]
-    raise XlnbError(f"No published number has the {column} {name!r}: {nearest(name, names)}There are {', '.join(names)}.")
+    raise XlnbError(f"No published number has the {column} {name!r}: {nearest(name, names)}There are "
+                    f"{', '.join(names)}.")
 
 # %% ../../nbs/evaluation/39_published.ipynb #047f39cd
 def published_numbers(
@@ -92,7 +93,8 @@ def _why(w, info: dict, langs: list) -> str:
     if name.partition(':')[0].endswith('-dev'): out.append('tested on the development part')
     if not w.setting.startswith('zero-shot'): out.append(f'published: {w.setting}')
     out.append(f"budget here: {cell['budget_name']}")
-    if w.lang == 'mean' and not langs: out.append(f"no mean here over the same languages ({w.languages or 'not stated'})")
+    if w.lang == 'mean' and not langs:
+        out.append(f"no mean here over the same languages ({w.languages or 'not stated'})")
     return '; '.join([*out, *filter(None, [w.note])])
 
 def _languages_of(w, tested: list) -> list:
@@ -124,9 +126,8 @@ def _ours(w, cell: tuple, memo: dict, **options) -> dict:
                       seeds=int(e.seeds), items=int(e['items']))
 
 # %% ../../nbs/evaluation/39_published.ipynb #d57fcb02
-_SHOWN = ['task', 'method', 'variant', 'quantity', 'lang', 'languages', 'metric', 'setting', 'published',
-          'published_encoder', 'over',
-          'ours', 'low', 'high', 'seeds', 'items', 'encoder', 'recipe', 'why', 'paper', 'place', 'arxiv', 'trust']
+_SHOWN = ('task method variant quantity lang languages metric setting published published_encoder over ours low high '
+          'seeds items encoder recipe why paper place arxiv trust').split()
 
 def against_published(
     *results: 'Results',  # A `Study` or a `Store`, or several
@@ -135,26 +136,24 @@ def against_published(
 ) -> ScoreTable:  # A row per published score and stored recipe: `published`, `ours` with interval, `why` they differ
     "Published scores and gaps beside stored results of the same task and method"
     ours, memo, out = [c for r in results for c in _groups(r)], {}, []
-    wanted = published_numbers()
-    for w in wanted[wanted.quantity.isin(['score', 'gap'])].itertuples():
-        beside = [c for c in ours if _task_of(c) == w.task and published_method(c[1].recipe.iloc[0]) == w.method]
+    for w in published_numbers().query("quantity in ['score', 'gap']").itertuples():
+        beside = [c for c in ours if c[1].task.map(published_task).iloc[0] == w.task
+                  and published_method(c[1].recipe.iloc[0]) == w.method]
         rows = [_ours(w, c, memo, **options) for c in beside if not w.variant and w.trust != LOST]
-        if every: rows = rows or [dict(why=w.note)]
+        rows = rows or [dict(why=w.note)] * every
         out += [w._asdict() | dict(published=w.value, published_encoder=w.encoder, encoder='') | r for r in rows]
     table = ScoreTable(pd.DataFrame(out, columns=None if out else _SHOWN).reindex(columns=_SHOWN))
     table.attrs['caption'] = _CAPTION
     return table
 
-def _task_of(cell: tuple) -> str: return published_task(cell[0]['cell']['task']['name'])
-
 def _groups(results) -> list:
     "Record and items of each row of a table of results"
-    infos = {(i['cell']['task']['name'], i['cell']['encoder_name'], i['cell']['recipe_name'], i['cell']['budget_name']): i
-             for _, i in results.finished()}
+    names = 'encoder_name', 'recipe_name', 'budget_name'
+    infos = {(i['cell']['task']['name'], *(i['cell'][n] for n in names)): i for _, i in results.finished()}
     return [(infos[k], g.dropna(axis=1, how='all')) for k, g in results.items().groupby(KEYS, sort=False)]
 
-_CAPTION = ("Published numbers beside stored results of the same benchmark, method and metric, in percent. They are no "
-            "targets: what differs stands in the last columns. Empty: not found, or no stored result.")
+_CAPTION = ("Published numbers beside stored results of the same benchmark, method and metric, in percent. They are "
+            "no targets: what differs is said. Empty: not found, or no stored result.")
 
 # %% ../../nbs/evaluation/39_published.ipynb #3f107623
 def published_lines(

@@ -36,11 +36,13 @@ class Preset:
     @property
     def settings(self) -> pd.DataFrame:  # 'setting', 'value', 'source'
         "Each setting with its source"
-        rows = [dict(setting=k, value=str(v), source=s) for k, (v, s) in self.sources.items()]
+        rest = {'all else': ('defaults of the methods here', 'reconstructed: not given above')}
+        rows = [dict(setting=k, value=str(v), source=s) for k, (v, s) in (self.sources | rest).items()]
         return pd.DataFrame(rows)
 
 PRESETS: dict[str, Preset] = {}
 
+# %% ../../nbs/study/76_presets.ipynb #e47a8ff7
 def register_preset(
     preset: Preset,  # The new entry
 ) -> Preset:
@@ -49,7 +51,6 @@ def register_preset(
     PRESETS[preset.name] = preset
     return preset
 
-# %% ../../nbs/study/76_presets.ipynb #e47a8ff7
 def get_preset(
     name: str,  # Of a preset
 ) -> Preset:
@@ -64,7 +65,8 @@ _OURS = "reconstructed: not found, the default here"
 def _tuning(lr, epochs, batch, length, source, rows: int) -> dict:
     "Settings of plain fine-tuning, all from one source"
     given = {'learning rate': lr, 'epochs': epochs, 'batch size': batch, 'longest input': length}
-    return {f'fine-tuning, {k}': (v, source) for k, v in given.items()} | {'labelled rows': (f'{rows:,}', 'size of the set')}
+    size = {'labelled rows': (f'{rows:,}', 'size of the set')}
+    return {f'fine-tuning, {k}': (v, source) for k, v in given.items()} | size
 
 # %% ../../nbs/study/76_presets.ipynb #7f49147d
 MULTINLI, PAWS, SQUAD = 392_702, 49_401, 87_599  # English training rows
@@ -74,12 +76,14 @@ def _xtreme(name: str, title: str, task: str, encoder: str, lr: str, rows: int, 
     shape = dict(lr=lr, epochs=3 if answers else 5, batch=32, length=384 if answers else 128)
     warm = 500 / math.ceil(rows / 32 * 3) if answers else 0.
     decay = '1e-4' if answers else '0.'
-    text = f"finetune(lr={lr},epochs={shape['epochs']},batch_size=32,warmup={warm:.4f},weight_decay={decay},patience=None)"
+    text = (f"finetune(lr={lr},epochs={shape['epochs']},batch_size=32,warmup={warm:.4f},weight_decay={decay},"
+            "patience=None)")
     sources = dict(encoder=(encoder, _XTREME), task=(task, _XTREME)) | _tuning(**shape, source=_XTREME, rows=rows)
     sources |= {'warm-up': ('500 steps', _XTREME) if answers else ('none', 'reconstructed: not found'),
                 'weight decay': ('1e-4', _XTREME) if answers else ('none', 'reconstructed: not found'),
                 'seed': (42, _XTREME), 'chosen by': ('English validation', _XTREME if not answers else _OURS)}
-    register_preset(Preset(name, title, task, encoder, text, dict(finetune=rows), sources, shape['length'], seeds=(42,)))
+    length = shape['length']
+    register_preset(Preset(name, title, task, encoder, text, dict(finetune=rows), sources, length, seeds=(42,)))
 
 MBERT, XLMR, XLMR_LARGE = ('google-bert/bert-base-multilingual-cased', 'FacebookAI/xlm-roberta-base',
                            'FacebookAI/xlm-roberta-large')
@@ -109,15 +113,17 @@ register_preset(Preset('alsace-xnli-xlmr-large', 'ALSACE, XNLI, XLM-R large', 'x
 _MMKD, _RELEASE = 'summary of arXiv 2211.01200', 'released code'
 _mmkd = {'encoder': (MBERT, _RELEASE), 'task': ('xnli', _MMKD), 'teacher': ('bert-base-cased', _RELEASE),
     'pairs': ('10,500,000 of 7 languages with English', _MMKD), 'pairs per language at most': ('2,000,000', _RELEASE),
-    'pre-training, learning rate': ('2e-5', f'{_RELEASE}: 2e-5 x batch / 256'), 'pre-training, batch size': (256, _MMKD),
-    'pre-training, epochs': (15, _MMKD), 'pre-training, longest input': (128, _MMKD),
-    'pre-training, warm-up': ('2 of 15 epochs', _RELEASE), 'pre-training, decay': ('cosine', _RELEASE),
+    'pre-training, learning rate': ('2e-5', f'{_RELEASE}: 2e-5 x batch / 256'),
+    'pre-training, batch size': (256, _MMKD), 'pre-training, epochs': (15, _MMKD),
+    'pre-training, longest input': (128, _MMKD), 'pre-training, warm-up': ('2 of 15 epochs', _RELEASE),
+    'pre-training, decay': ('cosine', _RELEASE),
     'pre-training, weight decay': (.01, _RELEASE), 'pre-training, clipping': ('none', _RELEASE),
     'weights of the losses': ('sentence 1, token 1, word 1, structure 10', _RELEASE), 'masked share': (.15, _RELEASE)}
 _mmkd |= _tuning('2e-5', 5, 32, 128, _LIKE_XTREME, MULTINLI)
 register_preset(Preset('mmkd-mbert', 'MMKD, XNLI, mBERT', 'xnli', MBERT,
-    'mmkd(amount=2000000,teacher="google-bert/bert-base-cased",lr=2e-5,batch_size=256,epochs=15,clip=0.)+finetune(lr=2e-5,'
-    'epochs=5,batch_size=32,warmup=0.,weight_decay=0.,patience=None)', dict(mmkd=10_500_000, finetune=MULTINLI), _mmkd,
+    'mmkd(amount=2000000,teacher="google-bert/bert-base-cased",lr=2e-5,batch_size=256,epochs=15,clip=0.)+'
+    'finetune(lr=2e-5,epochs=5,batch_size=32,warmup=0.,weight_decay=0.,patience=None)',
+    dict(mmkd=10_500_000, finetune=MULTINLI), _mmkd,
     langs=tuple('en ar bg de es fr hi zh'.split())));
 
 # %% ../../nbs/study/76_presets.ipynb #fb71382a
@@ -125,8 +131,8 @@ _CLISM = 'arXiv 2204.05210'
 _clism = {'encoder': (XLMR, f'{_CLISM}, sec. 4.2'), 'task': ('xquad, 6 languages', f'{_CLISM}, sec. 4.3'),
     'English questions': ('SQuAD 1.1', "reconstructed: not named; the benchmark's own"),
     'pairs': ('1,000,000: ar 400,000, hi 300,000, vi 300,000', f'{_CLISM}, Table 1'),
-    'pre-training, learning rate': ('1e-5', f'{_CLISM}, sec. 4.2'), 'pre-training, steps': ('15,000', f'{_CLISM}, sec. 4.2'),
-    'pre-training, warm-up': ('1,500 steps', f'{_CLISM}, sec. 4.2'),
+    'pre-training, learning rate': ('1e-5', f'{_CLISM}, sec. 4.2'),
+    'pre-training, steps': ('15,000, 1,500 of them warm-up', f'{_CLISM}, sec. 4.2'),
     'pre-training, batch size': (64, f'{_CLISM}, sec. 4.2; of all GPUs by arithmetic'),
     'pre-training, longest input': ('256, 128 a sentence', f'{_CLISM}, sec. 4.2'),
     'factor of the cosine': (20, f'{_CLISM}: temperature 20; reconstructed as a factor, else the term is inert'),
@@ -138,7 +144,8 @@ register_preset(Preset('clism-xlmr-base', 'CLISM + CACR, XQuAD, XLM-R base', 'xq
     dict(clism=1_000_000, finetune=SQUAD), _clism, 384, tuple('en ar de es hi vi'.split()), 5));
 
 _salt = {'encoder': (XLMR, 'reconstructed: not found'), 'task': ('xnli', 'abstract of arXiv 2309.10891'),
-    'share of words switched': (.3, "reconstructed: xTune's on XNLI"), 'copies': (3, "reconstructed: Robust-XLT's on XNLI"),
+    'share of words switched': (.3, "reconstructed: xTune's on XNLI"),
+    'copies': (3, "reconstructed: Robust-XLT's on XNLI"),
     'generator': ('the checkpoint itself, frozen', 'abstract: no external data; frozen is reconstructed'),
     'mixing': ('soft, at the word embeddings, uniform weight', 'reconstructed: embedding mixup is all that is said'),
     'loss': ('both cross-entropies', 'reconstructed: not found')}
@@ -164,7 +171,8 @@ def shape_of(
     from xlnb.models.encoders import load_encoder
     model = load_encoder(encoder)
     c = model.config
-    return (c.num_hidden_layers, c.hidden_size, c.intermediate_size, c.num_attention_heads, model.num_parameters() / 1e6)
+    millions = model.num_parameters() / 1e6
+    return c.num_hidden_layers, c.hidden_size, c.intermediate_size, c.num_attention_heads, millions
 
 # %% ../../nbs/study/76_presets.ipynb #abc3e54b
 def operations(
@@ -196,8 +204,7 @@ def _stage(method, n: int, length: int, langs: int, shape: tuple) -> dict:
     passes, rows = _PASSES.get(method.name, 1), n
     if method.name == 'alsace': passes, rows = langs, math.ceil(n * (1 - method.held_out))
     if method.name == 'clism': length = method.max_length
-    epochs = math.ceil(rows / method.batch_size) * method.epochs
-    steps = method.steps or math.ceil(epochs)
+    steps = method.steps or math.ceil(math.ceil(rows / method.batch_size) * method.epochs)
     inputs = method.batch_size * passes
     return dict(method=method.name, rows=n, steps=steps, batch=method.batch_size, tokens_per_step=int(inputs * length),
                 operations=operations(shape, steps * inputs * length, length),
@@ -228,14 +235,16 @@ def dry_run(
     table, (peak, room) = estimate(p, gpu), GPUS[gpu] if gpu in GPUS else (0, 0)
     lines = [p.title, '', f'  task {p.task}, encoder {p.encoder}', f'  recipe {recipe(p.recipe)}', '', 'Settings', '']
     lines += [f'  {r.setting}: {r.value}  ({r.source})' for r in p.settings.itertuples()]
-    lines += ['', f'Estimate for one seed on a {gpu} ({peak} Tera-operations a second in 16 bits, {room} GB); not measured', '']
+    machine = f'{gpu} ({peak} Tera-operations a second in 16 bits, {room} GB)'
+    lines += ['', f'Estimate for one seed on a {machine}; not measured', '']
     for r in table.itertuples():
-        size = f', {r.rows:,} rows or pairs, batch {r.batch}, {r.tokens_per_step:,} tokens a step at most' if r.rows else ''
+        size = f', {r.rows:,} rows or pairs, batch {r.batch}, at most {r.tokens_per_step:,} tokens a step'
+        size = size if r.rows else ''
         fit = '' if r.fits else f', more than the {room} GB: split the step with accumulate='
         lines.append(f'  {r.method}: {r.steps:,} steps{size}; {r.operations:.2g} operations, {r.memory:.1f} GB{fit}, '
                      f'{r.hours:.1f} hours')
     return '\n'.join([*lines, '', *(f'  {f}' for f in FORMULAS)])
 
-FORMULAS = ('operations = 3 x 2 x layers x (4 width^2 + 2 width x inner + 2 length x width) x tokens, all inputs full length',
-            'memory = 16 bytes x parameters + batch x length x layers x (34 width + 5 heads x length) bytes, in 16 bits',
+FORMULAS = ('operations = 3 x 2 x layers x (4 width^2 + 2 width x inner + 2 length x width) x tokens, full length',
+            'memory = 16 bytes x parameters + batch x length x layers x (34 width + 5 heads x length) bytes, 16 bits',
             f'time = operations / (peak x {REACHED}); the share {REACHED} is an assumption; evaluation is left out')
