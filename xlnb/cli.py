@@ -110,6 +110,13 @@ def _common(parser, computes: bool = True):
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     parser.add_argument('--debug', action='store_true', help='show the traceback of a mistake')
 
+# %% ../nbs/98_cli.ipynb #pre5ets1
+def _preset_options(p):
+    p.add_argument('--preset', metavar='NAME', help="a paper's settings by name, such as alsace-xnli-xlmr-large")
+    p.add_argument('--dry-run', action='store_true', help='print the settings of the preset with their sources, and an '
+                   'estimate of steps, operations, memory and time; train nothing')
+    p.add_argument('--gpu', default='T4', metavar='NAME', help='of the estimate: T4, V100, L4, A100, H100, H200 (T4)')
+
 # %% ../nbs/98_cli.ipynb #cell-12
 def _run(args) -> int:
     "Commands `run` and `study`"
@@ -206,12 +213,6 @@ def _run_preset(args) -> int:
                  seeds=list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds, out=f'runs/{p.name}')
     for name, value in given.items(): setattr(args, name, getattr(args, name) or value)
     return _run(args)
-
-def _preset_options(p):
-    p.add_argument('--preset', metavar='NAME', help="a paper's settings by name, such as alsace-xnli-xlmr-large")
-    p.add_argument('--dry-run', action='store_true', help='print the settings of the preset with their sources, and an '
-                   'estimate of steps, operations, memory and time; train nothing')
-    p.add_argument('--gpu', default='T4', metavar='NAME', help='of the estimate: T4, V100, L4, A100, H100, H200 (T4)')
 
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
@@ -498,7 +499,7 @@ def _on_stores(command):
     p.add_argument('store', metavar='STORE', help='folder of results that `run` or `study` wrote, or a packed store')
     p.add_argument('--out', metavar='DIR', help="where to write the report (the store's folder `report`)")
     p.add_argument('--baseline', metavar='R', help='recipe that the others are compared with (the first)')
-    p.add_argument('--against', choices=['published'], help='put published numbers of the same tasks and methods beside')
+    p.add_argument('--against', choices=['published'], help='also published numbers of the same tasks and methods')
     _common(p, computes=False)
     for name, what, to, where in (('pack', 'put the cells of a store into one file', 'FILE',
                                    'the file, such as results.zip'),
