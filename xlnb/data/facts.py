@@ -19,6 +19,7 @@ SCORERS = {
     'mlqa-em': "the same text, compared as for mlqa",
     'conll': "F1 of entities as conlleval counts them: an I- tag without B- begins an entity",
     'strict': "F1 of entities in IOB2: only B- begins an entity",
+    'words': "share of the words that have the right tag",
 }
 
 def scorer(
