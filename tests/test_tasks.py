@@ -565,7 +565,7 @@ def test_long_texts_are_cut():
 
 
 def test_languages_of_a_row_stand_together():
-    t = sentences({o: {'test': [dict(text=f'{o}{i}', label=0) for i in range(9)]} for o in ('en', 'sw', 'th')})
+    t = sentences({o: {'test': [dict(id=str(i), text=f'{o}{i}', label=0) for i in range(9)]} for o in ('en', 'sw', 'th')})
     data = show_batch(t, ['sw', 'en'], 'test', n=3).data
     assert data.language.tolist() == ['sw', 'en'] * 3 and data.id.tolist() == sorted(data.id, key=int)
 
