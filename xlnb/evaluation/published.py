@@ -137,7 +137,7 @@ def against_published(
     "Published scores and gaps beside stored results of the same task and method"
     ours, memo, out = [c for r in results for c in _groups(r)], {}, []
     for w in published_numbers().query("quantity in ['score', 'gap']").itertuples():
-        beside = [c for c in ours if c[1].task.map(published_task).iloc[0] == w.task
+        beside = [c for c in ours if published_task(c[1].task.iloc[0]) == w.task
                   and published_method(c[1].recipe.iloc[0]) == w.method]
         rows = [_ours(w, c, memo, **options) for c in beside if not w.variant and w.trust != LOST]
         rows = rows or [dict(why=w.note)] * every
