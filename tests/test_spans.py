@@ -275,7 +275,7 @@ def conll(tmp_path):
 
 def test_conll_of_the_hub(conll, monkeypatch, tmp_path):
     "The script is refused, the Parquet branch is read; three languages of two sets are one task"
-    real, asked = tasks.load_dataset, []
+    real, asked = sources.load_dataset, []
     def hub(path, config=None, split=None, data_dir=None, revision=None):
         asked.append((path, config, data_dir, revision))
         if revision is None: raise RuntimeError('Dataset scripts are no longer supported, but found conll.py')
