@@ -18,6 +18,7 @@ exclude_patterns, templates_path, html_static_path = [], ["_templates"], ["_stat
 
 # Notebooks: outputs as they are stored, maths between dollars, wide tables in a box of their own.
 nb_execution_mode, nb_merge_streams = "off", True
+nb_render_markdown_format = "myst"  # outputs may hold tables, as the text of a page may
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_block", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # a page may start a section at any depth
