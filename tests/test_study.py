@@ -269,7 +269,7 @@ def test_a_store_alone(small, reference):
 
 @pytest.mark.parametrize("wrong, says", [
     (dict(tasks="xlni"), "xnli"), (dict(langs="xx"), "Unknown language"), (dict(langs="fi"), "has no fi"), (dict(recipes="fintune"), "finetune"),
-    (dict(recipes="finetune(lr=big)"), "takes float"), (dict(recipes="finetune(lr=0)"), "above 0"), (dict(seeds=0), "above zero"),
+    (dict(recipes="finetune(lr=big)"), "takes a number or None"), (dict(recipes="finetune(lr=0)"), "above 0"), (dict(seeds=0), "above zero"),
     (dict(encoders="./nowhere"), "no such folder"), (dict(store="/proc/nowhere"), "Cannot write"), (dict(data="/nowhere", tasks="sib200", langs=None), "does not exist"),
     (dict(budget="x"), "no budget"), (dict(prefixes="x"), "Prefixes\\('x'\\)"), (dict(metrics={"foo": "x"}), "'foo'"), (dict(metrics="foo"), "no dict"),
     (dict(tasks=[]), "tasks=\\[\\]"), (dict(encoders=[]), "encoders=\\[\\]"), (dict(recipes=[]), "recipes=\\[\\]"), (dict(budget=[]), "budget=\\[\\]"),

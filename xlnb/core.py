@@ -78,12 +78,16 @@ def fitted(
     raise TypeError(hint)
 
 # %% ../nbs/00_core.ipynb #5871f62c
+_SAID = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False', types.NoneType: 'None'}
+
 def type_name(
     hint: 'Any', # an annotation
-) -> str: # such as 'int', or 'tuple[str, ...] | None'
+) -> str: # such as 'a whole number or None', or 'tuple[str, ...]'
     "A type as a message says it."
-    if typing.get_origin(hint) is typing.Literal: return 'one of ' + ', '.join(map(repr, typing.get_args(hint)))
-    return str(hint).replace('typing.', '') if typing.get_origin(hint) else getattr(hint, '__name__', str(hint))
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal: return 'one of ' + ', '.join(map(repr, args))
+    if origin in (typing.Union, types.UnionType): return ' or '.join(map(type_name, args))
+    return _SAID.get(hint) or (str(hint).replace('typing.', '') if origin else getattr(hint, '__name__', str(hint)))
 
 # %% ../nbs/00_core.ipynb #62b06e89
 def check_options(
@@ -431,8 +435,8 @@ def use_device(
     "Compute there from now on, in this process and in those that it starts."
     import torch
     if name not in DEVICES: raise XlnbError(f"device {name!r} is unknown: choose {' or '.join(DEVICES)}")
-    there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())[name]
-    if not there:
-        raise XlnbError(f"this machine has no {name} device: take {' or '.join(d for d in DEVICES if d != name)}")
+    there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+    if not there[name]:
+        raise XlnbError(f"this machine has no {name} device: take {' or '.join(d for d in DEVICES if there[d])}")
     os.environ['XLNB_DEVICE'] = name
     return name

@@ -208,4 +208,5 @@ def read_table(
 def _parquet(path) -> Dataset:
     with quiet(True):
         try: return load_dataset('parquet', data_files=str(path), split='train')
-        except Exception as e: raise XlnbError(f"can't read '{path.name}': {' '.join(str(e).split())[:200]}") from e
+        except Exception as e:
+            raise XlnbError(f"can't read '{path.name}': {' '.join(str(e).split())[:200].rstrip('.')}") from e

@@ -11,7 +11,7 @@ __all__ = ['ASSETS', 'RANDOM', 'POOLINGS', 'trained_name', 'located', 'from_chec
 import json, os, re
 from pathlib import Path
 
-import torch
+import torch, transformers
 from torch import nn
 from transformers import (MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
                           PreTrainedModel, PreTrainedTokenizerFast)
@@ -77,6 +77,12 @@ def _what_failed(name, where, error):
     if here and any(here.glob('pytorch_model*.bin')) and not any(here.glob('*.safetensors')):
         return (f"{name} has its weights only as pytorch_model.bin, which runs code when it is read: "
                 "convert it to safetensors by save_pretrained where you trust it")
+    if here and 'does not recognize this architecture' in text:
+        kind = text.split('`')[1] if '`' in text else 'this type'
+        return (f"the installed Transformers ({transformers.__version__}) knows no model of type {kind!r}, as the "
+                f"config.json of {name} says: correct it, or install a newer Transformers")
+    if here and 'ignore_mismatched_sizes' in text:
+        return f"{name} has weights of other sizes than its config.json says: copy both from one checkpoint"
     if here: return f"{name} can't be read as a checkpoint, it may be half-written ({what}): copy or make it again"
     if 'safetensors' in text and (other := converted_revision(where)):
         return (f"{name} has its weights only as pytorch_model.bin, which runs code when it is read: "

@@ -32,6 +32,7 @@ from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
+from ..training.schedule import frozen_parameters
 from ..training.stage import Budget, Schedule
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
@@ -141,7 +142,7 @@ def _checked(budgets, prefixes, unknown: dict) -> list:
             hint = f": it belongs to a method, so write it into the recipe, as in 'finetune({name}={unknown[name]!r})'"
         if name in {f.name for f in dataclasses.fields(Budget)}:
             hint = f": it belongs to the budget, so write budget=Budget({name}={unknown[name]!r})"
-        hint = hint or '. ' + nearest(name, inspect.signature(Study).parameters)
+        hint = hint or f': {nearest(name, inspect.signature(Study).parameters)}See help(Study) for all.'
         raise XlnbError(f"A study has no option {name!r}{hint}")
     budgets = [Budget()] if budgets is None else _filled('budget', budgets)
     if wrong := [b for b in budgets if not isinstance(b, Budget)]:
@@ -439,6 +440,9 @@ def _check_inputs(self: Study, encoder, cells: list):
         length = min(budget.max_length, longest_input(model, tokenizer))
         rows = self._rows[task].load(task.source, 'test', data=self.data, limit=budget.eval_examples)
         featurize(task, rows.select(range(1)), tokenizer, length)
+    for during in dict.fromkeys(c.recipe.during for c in cells if c.task.kind.trains):
+        try: frozen_parameters(model, getattr(during, 'frozen', 'none'))
+        except XlnbError as e: raise XlnbError(_by_name(during, str(e))) from None
 
 @patch
 def _check_snapshots(self: Study):

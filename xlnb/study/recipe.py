@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 
-from ..core import XlnbError, check_options, digest, fitted, nearest, plain, type_name
+from ..core import XlnbError, check_options, digest, fitted, nearest, plain
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
@@ -59,11 +59,11 @@ def method(
     "A method with its options checked by name and type"
     cls = _method_class(name)
     hints = typing.get_type_hints(cls)
-    known = {f.name: f'{f.name}: {type_name(hints[f.name])}' for f in dataclasses.fields(cls) if f.init}
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
     for key, value in options.items():
         if key not in known:
-            raise XlnbError(f"The method {name!r} has no option {key!r}; its options are "
-                            f"{', '.join(known.values()) or 'none'}.")
+            raise XlnbError(f"The method {name!r} has no option {key!r}: {nearest(key, known)}Its options are "
+                            f"{', '.join(known) or 'none'}.")
         # the class refuses what does not fit
         with suppress(TypeError): options[key] = fitted(value, hints[key])
     check_options(made := cls(**options), name)

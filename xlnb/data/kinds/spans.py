@@ -42,7 +42,7 @@ class Spans(Kind):
         if not texts or not starts or len(texts) != len(starts) or None in starts:
             return 'answers', 'must have at least one text, and one answer_start for each'
         for text, start in zip(texts, starts):
-            if is_blank(text) or row['context'][start:start + len(text)] != text:
+            if is_blank(text) or start < 0 or not row['context'].startswith(text, start):
                 return 'answers', f'says {text!r}, which is not at character {start} of the context'
 
     def show(self, task, row, width=240) -> dict:
@@ -102,7 +102,7 @@ def answer_tokens(
     "First and last token of the first answer."
     if not answers['text']: return None, None
     a, text = answers['answer_start'][0], answers['text'][0]
-    if context[a:a+len(text)] != text:
+    if a < 0 or not context.startswith(text, a):
         raise XlnbError(f"row {i} of task {task.name}: the answer {text!r} is not at character {a} of the "
                         f"context: check the data")
     hit = [t for t, (s, e) in enumerate(offsets) if s < a + len(text) and e > a and e > s]
