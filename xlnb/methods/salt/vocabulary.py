@@ -195,7 +195,7 @@ def _vocabulary(seg, lang, roles, by):
         ok = lettered(seg)
         roles = piece_roles(seg) if language(lang).spaces else np.stack([ok, ok, ok])
     script = language(lang).script
-    if by != 'statistics':
+    if by == 'script' or by == 'both' and script != 'unknown': # some have no script
         seen = np.flatnonzero(roles.any(0)) # few of many
         roles[:, seen] &= np.array([bool(seg.surface[i]) and in_script(seg.surface[i], script) for i in seen], bool)
     if not roles[0].any():
