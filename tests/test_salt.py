@@ -1,5 +1,6 @@
 """SALT and its rooms: candidates, switch tables, mixup, switched batches; nothing opened but encoder and task."""
 import dataclasses, functools, os, shutil, subprocess, sys, textwrap, time
+from types import SimpleNamespace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,17 @@ from xlnb.data.words import names_in, words_of
 from xlnb.models.encoders import load_encoder, load_tokenizer, longest_input
 from xlnb.models.heads import with_head
 from xlnb.data.kinds.base import collator, featurize, get_kind
-from xlnb.core import XlnbError
+from xlnb.core import XlnbError, plain
 from xlnb.methods.finetune import FineTune
 from xlnb.methods.salt.diagnostics import candidate_precision, switch_rates
 from xlnb.methods.salt.method import SALT, make_table
 from xlnb.methods.salt.mixup import mixed_forward
 from xlnb.methods.salt.vocabulary import Segmenter, switchable, vocabularies
+from xlnb.study.grid import Study
 from xlnb.study.recipe import METHODS, recipe
 from xlnb.methods.salt.table import load_table, show_switches, switch_table, switched_row, task_texts
 from xlnb.methods.salt.collator import SwitchedCollator, switched_loss
-from xlnb.data.tasks import Task, get_task
+from xlnb.data.tasks import Task, get_task, own_task
 from xlnb.training.stage import Budget, Context, Method, run_method
 
 KINDS = ["lab-inference", "lab-choice", "lab-spans", "lab-tags"]
@@ -630,3 +632,46 @@ def test_cutting_the_output_layer_changes_no_candidate(lab, monkeypatch):
     whole = MaskedCandidates(mlm, tokenizer, few)(words)
     assert [[w for w, _ in c["qal"]] for c in cut] == [[w for w, _ in c["qal"]] for c in whole]
     assert np.allclose([p for c in cut for _, p in c["qal"]], [p for c in whole for _, p in c["qal"]], atol=1e-6)
+
+
+# --- text of one's own ----------------------------------------------------------------------------------------------------
+def unvalidated(name):
+    "A task with labels in English, and in one target language nothing but test rows"
+    rows = lambda lang, split, n: [{k: v for k, v in r.items() if k in ("id", "text_a", "text_b", "label")}
+                                   for r in get_task("lab-inference").load(lang, split, limit=n)]
+    labels = get_task("lab-inference").labels
+    named = lambda *at: [r | dict(label=labels[r["label"]]) for r in rows(*at)]
+    return own_task(name, "pair", {"en": {s: named("en", s, 24) for s in ("train", "validation", "test")},
+                                   "qal": {"test": named("qal", "test", 12)}}, labels=labels)
+
+
+def test_unlabelled_text_takes_the_place_of_validation_rows(tmp_path):
+    task, budget = unvalidated("no-validation"), Budget(train_examples=24, eval_examples=12)
+    study = lambda spec: Study(task, "lab", spec, 1, budget, store=tmp_path / "runs", prefixes=False)
+    with pytest.raises(XlnbError, match=r"^salt: .*no validation split.*give text= a folder of sw\.txt.*vocabulary='script'"):
+        study("salt(steps=2)").run(progress=False)
+    with pytest.raises(XlnbError, match="^salt: .*give text= a folder(?!.*script)"):
+        study("salt(steps=2,candidates=neighbours)").run(progress=False)
+    (tmp_path / "text").mkdir()
+    lines = [t for r in get_task("lab-inference").load("qal", "validation", limit=200) for t in (r["text_a"], r["text_b"])]
+    (tmp_path / "text" / "qal.txt").write_text("\n".join(lines))
+    spec = f"salt(steps=2,batch_size=8,text={str(tmp_path / 'text')!r})"
+    done = study(spec).run(progress=False)
+    assert not done.failed and list(done.table().index[:2]) == ["en", "qal"]
+    (_, info), = done.finished()
+    assert set(info["stages"][0]["extra"]["languages"]) == {"qal"}
+    key = lambda: [k for k, _ in study(spec).keys().values()]
+    before = key()
+    (tmp_path / "text" / "qal.txt").write_text("\n".join([*lines, "walra"]))
+    assert key() != before, "other text is another cell"
+
+
+def test_text_that_is_not_given_is_no_part_of_a_key():
+    assert "text" not in plain(SALT()) and plain(SALT(text="texts"))["text"] == "texts"
+
+
+def test_text_of_some_languages(tmp_path):
+    ctx = lambda *langs: SimpleNamespace(task=get_task("lab-inference"), langs=("en", *langs))
+    with pytest.warns(UserWarning, match="the text has no qso"): assert SALT(text={"qal": ["a"]}).targets(ctx("qal", "qso")) == ("qal",)
+    for method in SALT(text={"qal": ["a"]}, langs=("qal", "qso")), SALT(text={"qne": ["a"]}):
+        with pytest.raises(XlnbError, match="salt: the text has no .*add it"): method.targets(ctx("qal", "qso"))

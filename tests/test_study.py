@@ -21,7 +21,7 @@ from xlnb.study.prefixes import Prefixes
 from xlnb.study.store import Store
 from xlnb.training.stage import Method
 from xlnb.study.grid import Study
-from xlnb.data.tasks import get_task
+from xlnb.data.tasks import get_task, own_task
 from xlnb.training.stage import Budget
 
 PLAIN = "finetune(epochs=1)"
@@ -443,3 +443,14 @@ def test_what_is_odd_about_rows_and_runs_is_said(encoder, tmp_path):
 def test_captions_name_the_rules_of_a_score(encoder, tmp_path):
     made = Study("lab-spans", encoder, "finetune(steps=1)", seeds=1, budget=Budget(train_examples=8, eval_examples=4), langs="qal", store=tmp_path)
     assert "Scored by the rules of squad." in made.run(progress=False).table().caption
+
+
+def test_rows_left_out_are_said_below_the_table(encoder, tmp_path):  # noqa: F811
+    rows = lambda *texts: [dict(id=str(i), text=t, label=("dry", "wet")[i % 2]) for i, t in enumerate(texts)]
+    task = own_task("gappy", "sentence", {"en": dict(train=rows(*"abcd"), validation=rows(*"ab"), test=rows(*"abcd")),
+                                          "sw": dict(test=rows("a", "NS", "", "d"))}, labels=("dry", "wet"), drop=("NS", ""))
+    study = Study(task, encoder, "finetune(steps=1)", 1, store=tmp_path / "runs", prefixes=False).run(progress=False)
+    said = "Rows of the test split left out, as they lack a text or a label: sw 2."
+    assert said in study.notes() and said in study.table().caption
+    paths = study.report(tmp_path / "report")
+    assert said in Path(paths["summary.md"]).read_text() and len(study.items()) == 4 + 2

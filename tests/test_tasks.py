@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from xlnb.data import sources, tasks
@@ -606,6 +606,16 @@ def test_gold_tags_score_one_in_every_scheme(tags, rule):
 def test_a_blank_translation_is_left_out(monkeypatch):
     monkeypatch.setattr(sources, 'load_dataset', lambda *a, **kw: Dataset.from_list([dict(id=i, sentence1=t, sentence2='b', label=1) for i, t in enumerate(['a', ' ', 'NS', None])]))
     assert get_task('pawsx').load('ko', 'test', 'hub')['id'][:] == ['0']
+    assert get_task('pawsx').dropped('ko', 'test', 'hub') == 3 and get_task('pawsx:mrpc').dropped('ko', 'test', 'hub') == 3
+
+
+def test_rows_of_other_languages_are_not_counted_as_left_out(monkeypatch):
+    words = lambda i, n: dict(id=i, tokens=['a'] * n, ner_tags=[0] * n)
+    monkeypatch.setattr(sources, 'load_dataset', lambda *a, **kw: Dataset.from_list([words(0, 2), words(1, 0)], Features(id=Value('int32'), tokens=List(Value('string')), ner_tags=List(Value('int32')))))
+    assert get_task('conll2002').dropped('nl', 'test', 'hub') == 1
+    american = dict(premise='a', hypothesis='b', label='neutral')
+    monkeypatch.setattr(sources, 'load_dataset', lambda *a, **kw: Dataset.from_list([american | dict(language='aym'), american | dict(language='quy')]))
+    assert get_task('americasnli').dropped('quy', 'test', 'hub') == 0 and len(get_task('americasnli').load('quy', 'test', 'hub')) == 1
 
 
 def test_secret_labels_of_the_source_do_not_cost_the_targets(monkeypatch):

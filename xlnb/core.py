@@ -47,11 +47,12 @@ def option(
     below: float|None = None,   # and below this,
     most: float|None = None,    # or at most this
     choices: 'Sequence|None' = None, # the values, or the items of a tuple, that there are
+    added: bool = False, # later than results that are stored: at its default it is no part of their keys
     **options,    # of `dataclasses.field`, such as `repr`
 ): # a field
     "A field of a dataclass with a range that `check_options` checks."
     bounds = {k: v for k, v in dict(above=above, least=least, below=below, most=most).items() if v is not None}
-    return field(default=default, metadata=dict(bounds=bounds, choices=choices), **options)
+    return field(default=default, metadata=dict(bounds=bounds, choices=choices, added=added), **options)
 
 # %% ../nbs/00_core.ipynb #091182e7
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
@@ -187,7 +188,9 @@ def _as_data(value):
     if mark := next((m for m in marks if isinstance(m, str)), None): return mark
     cls = type(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {'class': cls.__name__} | {f.name: getattr(value, f.name) for f in fields(value)}
+        held = {f.name: getattr(value, f.name) for f in fields(value)}
+        unused = {f.name for f in fields(value) if f.metadata.get('added') and held[f.name] is f.default}
+        return {'class': cls.__name__} | {k: v for k, v in held.items() if k not in unused}
     if hasattr(value, 'tolist'): return value.tolist()
     if isinstance(value, functools.partial): return dict(partial=value.func, args=value.args, options=value.keywords)
     if isinstance(value, types.MethodType): return dict(method=value.__name__, of=value.__self__)

@@ -80,7 +80,7 @@ _TYDI = dict(bn='bengali') # names in the ids of TyDi QA that are not those of U
 
 def _of_tydi(row, code):
     lang = language(code)
-    return row['id'].split('-')[0] == _TYDI.get(lang.code, lang.name.lower())
+    return row['id'].split('-')[0] == _TYDI.get(lang.code, lang.name.lower()) or None # of another language
 
 entry('squad', kind='span',
     path='rajpurkar/squad', config='', splits=dict(train='train', validation='validation'),
@@ -159,7 +159,7 @@ AFRICAN = tuple('am ee ha ig rw ln lg om sn st sw tw wo xh yo zu'.split())
 AMERICAN = dict(ay='aym', bzd='bzd', cni='cni', gn='gn', hch='hch', nah='nah', oto='oto', qu='quy', shp='shp',
                 tar='tar') # {code here: code there}
 
-def _american(row, code): return row['language'] == AMERICAN[language(code).code]
+def _american(row, code): return row['language'] == AMERICAN[language(code).code] or None # of another language
 
 entry('afrixnli', kind='pair',
     labels=NLI, langs=('en', 'fr', *AFRICAN), path='masakhane/afrixnli', config='{iso639_3}',

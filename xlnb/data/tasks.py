@@ -19,7 +19,7 @@ from ..languages import Language, language, register_language
 from ..core import XlnbError, drawn, drawn_number, nearest, some, stream_digest
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind, same_form
-from .schema import SPLITS, SecretLabel, align_rows, canonical_rows, check_parallel, show_rows
+from .schema import SPLITS, SecretLabel, align_rows, canonical_rows, check_parallel, left_out, show_rows
 from .sources import (ENDINGS, config_of, data_folder, data_root, hub_name, quiet, read_folder, read_hub,
                                read_table, stamp_of)
 
@@ -50,8 +50,9 @@ class Location(Description):
     columns: dict = field(default_factory=dict, hash=False)
     label_names: dict = field(default_factory=dict, hash=False) # {label in the source: label here}, where they differ
     splits: dict = field(default_factory=lambda: {o: o for o in SPLITS}, hash=False) # {canonical: split of the source}
-    drop: tuple = () # texts in place of a missing translation; their rows are left out
-    keep: object = None # function (row of the source, language code) -> does it belong here?; all do if None
+    drop: tuple = () # texts or labels in place of one that is missing; their rows are left out, and counted
+    # function (row of the source, language code) -> is it kept? None: it is of another language. All are if it is None
+    keep: object = None
     parallel: bool = True # do rows with the same id say the same in every language?
     extra: tuple = () # further columns to keep where they exist
     # {language: name of the task that has its rows}, where another one has them
@@ -82,6 +83,10 @@ class Task(Location):
     def fingerprint(self, lang: str, split: str, data=None) -> str:
         "16 hexadecimal digits that change when the rows change"
         return _fingerprint(self, lang, split, data)
+
+    def dropped(self, lang: str, split: str, data=None) -> int:
+        "How many rows of a split are left out, as they lack a text or a label"
+        return _dropped(self, lang, split, data)
 
     def with_train(self, other: 'str | Task') -> 'Task':
         "The same task with the training rows of another one"
@@ -190,6 +195,11 @@ def task_as(
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-29
 def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
+    "The rows that belong to a task"
+    rows = _source_rows(task, lang, split, data)
+    return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
+
+def _source_rows(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
     "The rows as the source has them"
     if task.loader:
         rows = task.loader(lang.code, split)
@@ -199,11 +209,11 @@ def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the col
     local = os.path.isdir(path) and not os.path.exists(os.path.join(path, datasets.config.DATASET_STATE_JSON_FILENAME))
     try:
         with quiet(local):
-            rows = (read_folder if local else read_hub)(path, config_of(task, lang, local), task.splits[split])
+            return (read_folder if local else read_hub)(path, config_of(task, lang, local), task.splits[split])
     except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
-    return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
 
+# %% ../../nbs/data/12_tasks.ipynb #de6b29fd
 def data_revisions(
     task: Task, # a `Task`
     data: str|None = None, # where it is read; XLNB_DATA if None, then the Hub
@@ -366,6 +376,21 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
         rows = map(write, _load(task, lang, split, data).iter(1000))
         return stream_digest(chain([json.dumps([str(task.kind), task.labels])], rows))[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data, split), make)
+
+# %% ../../nbs/data/12_tasks.ipynb #5a9947a5
+def _dropped(task: Task, lang: str, split: str, data=None) -> int:
+    "How many rows of a split are left out"
+    lang = _in_task(task, lang)
+    if _borrows(task, split):
+        return sum(get_task(o).dropped(lang.code, split, data) for o in task.train_from.split('+'))
+    if other := task.rows_of.get(lang.code): return get_task(other).dropped(lang.code, split, data)
+    if not task.drop and not task.keep: return 0
+    def make():
+        rows = _source_rows(task, lang, split, data)
+        kept = [task.keep(o, lang.code) if task.keep else True for o in rows]
+        here, where = rows.select([i for i, o in enumerate(kept) if o]), f"'{task.name}' ({lang.code}, {split})"
+        return sum(not o and o is not None for o in kept) + left_out(task, here, where)
+    return _remember(('dropped', task, lang.code, split, str(data)), _stamp(task, data, split), make)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-38
 def _with_train(

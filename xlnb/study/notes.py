@@ -15,7 +15,7 @@ def data_notes(
     task, budget = cell.task, cell.budget
     def rows(lang, split, limit, **draw): return task.load(lang, split, data=cell.data, limit=limit, **draw).to_list()
     tests = {l: rows(l, 'test', budget.eval_examples) for l in cell.langs}
-    found = _cut_or_unknown(task, tests, load_tokenizer(cell.encoder), budget.max_length)
+    found = _left_out(cell) + _cut_or_unknown(task, tests, load_tokenizer(cell.encoder), budget.max_length)
     if not task.kind.trains: return found
     train = rows(task.source, 'train', budget.train_examples, seed=budget.sample)
     return _of_labels(task, train, tests) + _seen(task, train, tests[task.source]) + found
@@ -44,6 +44,14 @@ def _of_labels(task, train, tests) -> list:
 def _few(langs) -> str: return ', '.join(langs[:8]) + (f' and {len(langs) - 8} more' if len(langs) > 8 else '')
 
 # %% ../../nbs/study/104_notes.ipynb #76b000aa
+def _left_out(cell) -> list:
+    "Rows that were not read, by language"
+    task, data, out = cell.task, cell.data, []
+    for split, langs in (('train', [task.source] if task.kind.trains else []), ('test', cell.langs)):
+        found = [f'{l} {n}' for l in langs if (n := task.dropped(l, split, data))]
+        if found: out.append(f"Rows of the {split} split left out, as they lack a text or a label: {_few(found)}.")
+    return out
+
 def _seen(task, train, test) -> list:
     "Test rows of the source that are training rows"
     key = lambda r: str([r[c] for c in task.kind.text_columns])

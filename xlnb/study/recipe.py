@@ -103,7 +103,8 @@ def _default(field):
 def _spell_value(value) -> str:
     "An option as one writes it; an object by its class and a digest of what it holds, not by its address or at length"
     text, several = repr(value), type(value) in (list, tuple)
-    readable = ' at 0x' not in text and (several or len(text) <= 80 or isinstance(value, (str, dict)))
+    most = {str: 10**6, dict: 200}.get(type(value), 80)
+    readable = ' at 0x' not in text and (several or len(text) <= most)
     if readable and '\n' not in text: return text
     if several: return f"[{', '.join(map(_spell_value, value))}]"
     return f'{type(value).__name__}-{digest(value, 4)}'
