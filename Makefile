@@ -52,7 +52,7 @@ PRESET ?= lab
 ONLINE = $(if $(filter real,$(PRESET)),$(if $(XLNB_DATA),,HF_HUB_OFFLINE=0))
 study: $(VENV)/.run $(if $(filter real,$(PRESET)),$(VENV)/.real)  ## the laboratory study: a table per language, a figure, and where they are; resumes if run again (PRESET=real: XNLI in an hour)
 	@# two processes share the cells of one store, one core each; the second says nothing
-	@$(QUIET) $(ONLINE) $(BIN)/xlnb study --preset $(PRESET) --out runs/$(PRESET) --quiet >/dev/null 2>&1 & \
+	@$(QUIET) $(ONLINE) $(BIN)/xlnb study --preset $(PRESET) --out runs/$(PRESET) --quiet --cells-only >/dev/null 2>&1 & \
 	 $(QUIET) $(ONLINE) $(BIN)/xlnb study --preset $(PRESET) --out runs/$(PRESET); status=$$?; wait; exit $$status
 
 test: $(VENV)/.dev  ## notebooks, export, README and the pytest suite; goes on after a failure, and then fails

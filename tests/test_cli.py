@@ -289,3 +289,30 @@ def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == made.prediction.tolist(), done.stderr
     unregister_language("qtv")
+
+
+def test_a_study_with_nothing_to_do_is_shown_again(encoder, capsys, monkeypatch):  # noqa: F811
+    from xlnb import cli
+    from xlnb.study.grid import Study
+    from xlnb.training.stage import Budget
+    laid_out, budget = [], Budget(train_examples=16, eval_examples=10, max_length=48)
+    def small(args, common):
+        laid_out.append(args.out)
+        return Study("lab-inference", encoder, "finetune(steps=1)", 1, budget, "qal", store=args.out)
+    monkeypatch.setattr(cli, "_preset", small)
+    study = lambda *more: (call("study", "--out", "runs/lab", "--quiet", *more), capsys.readouterr())
+    code, worker = study("--cells-only")
+    assert code == 0 and worker.out == "" and list(Path("runs/lab").glob("*.parquet")) and not Path("runs/lab/report").exists()
+    code, first = study()
+    assert code == 0 and "Summary: " in first.out and len(laid_out) == 2
+    code, again = study()
+    assert code == 0 and again == first and len(laid_out) == 2, "shown again, warnings too, and not laid out"
+    code, worker = study("--cells-only")
+    assert (code, worker.out, worker.err, len(laid_out)) == (0, "", "", 2)
+    for changed in Path("runs/lab").glob("*.parquet"), [Path("runs/lab/report/scores.csv")]:
+        for f in changed: os.utime(f)
+        assert study()[0] == 0
+    assert len(laid_out) == 4 and study()[1].out == first.out and len(laid_out) == 4
+    monkeypatch.setenv("XLNB_DATA", "elsewhere")
+    assert study()[0] == 0 and len(laid_out) == 5
+    assert study("--seeds", "2")[0] == 0 and len(laid_out) == 6, "a call with options is another study"

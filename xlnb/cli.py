@@ -101,6 +101,8 @@ def _keeping(parser):
     parser.add_argument('--plan', metavar='FILE', help='JSON file with the primary contrasts, decided beforehand')
     parser.add_argument('--keep-stale', action='store_true',
                         help='accept stored results of an earlier version of the code')
+    parser.add_argument('--cells-only', action='store_true',
+                        help='store cells and print no table: for further processes beside one that prints it')
 
 def _common(parser, computes: bool = True):
     "Options of every command; a device only where something is computed"
@@ -120,6 +122,7 @@ def _preset_options(p):
 # %% ../nbs/98_cli.ipynb #cell-12
 def _run(args) -> int:
     "Commands `run` and `study`"
+    if _said_before(args): return 0
     from xlnb.study.grid import Study
     if args.task and getattr(args, 'preset', None):
         from xlnb.core import XlnbError
@@ -134,7 +137,7 @@ def _run(args) -> int:
     else: study = _preset(args, common)
     if not args.langs and not args.quiet: _say_langs(study)
     study.run(progress=not args.quiet)
-    return _show(study, study.store.root/'report', args)
+    return int(bool(study.failed)) if args.cells_only else _shown(study, args)
 
 def _make_known(named: list):
     "Register the languages that the call describes"
@@ -155,6 +158,51 @@ def _say_langs(study):
 def _folder(task) -> str:
     name = '+'.join([task] if isinstance(task, str) else task)
     return f"runs/{''.join(c if c.isalnum() or c in '+-_' else '-' for c in name)}"
+
+# %% ../nbs/98_cli.ipynb #648765b2
+def _stamp(args, folder: Path) -> str | None:
+    "Hash of what the laboratory study reads and has left; None for a call that reads anything else, or has options"
+    options = {k: v for k, v in vars(args).items() if k not in ('do', 'out', 'quiet', 'preset', 'cells_only')}
+    if args.preset not in (None, 'lab') or any(v and (k, v) != ('samples', 1) for k, v in options.items()): return None
+    from importlib import metadata
+    import xlnb
+    from xlnb.core import digest
+    files = [f for f in Path(xlnb.__file__).parent.rglob('*') if f.is_file() and '__pycache__' not in f.parts]
+    files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns)
+             for f in (*files, *folder.glob('*.parquet'), *folder.glob('report/*'))]
+    own = {k: v for k, v in os.environ.items() if k.startswith('XLNB_')}
+    versions = [metadata.version(n) for n in 'torch transformers datasets numpy pandas scipy matplotlib'.split()]
+    return digest([sorted(files), own, versions, sys.version, shutil.get_terminal_size().columns])
+
+def _said_before(args) -> bool:
+    "Show a study again that nothing has been done to since it was shown"
+    folder = Path(args.out or 'runs/lab')
+    if not (folder/_SHOWN).is_file() or not (stamp := _stamp(args, folder)): return False
+    found = json.loads((folder/_SHOWN).read_text(encoding='utf-8'))
+    if found['stamp'] != stamp: return False
+    for message in () if args.cells_only else found['warnings']: print(f'xlnb: {message}', file=sys.stderr)
+    if not args.cells_only: print(found['text'], end='')
+    return True
+
+# %% ../nbs/98_cli.ipynb #d76cef9d
+_SHOWN, _TOLD = '.shown.json', {}  # file of what was printed; warnings of this call
+
+class _Copy:
+    "A stream that keeps what goes through it"
+    def __init__(self, stream): self.stream, self.parts = stream, []
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def write(self, text):
+        self.parts.append(text)
+        return self.stream.write(text)
+
+def _shown(study, args) -> int:
+    "Show a study, and keep what was printed"
+    from contextlib import redirect_stdout
+    from xlnb.core import write_json
+    with redirect_stdout(_Copy(sys.stdout)) as copy: code = _show(study, study.store.root/'report', args)
+    stamp = None if code else _stamp(args, study.store.root)
+    if stamp: write_json(study.store.root/_SHOWN, dict(stamp=stamp, text=''.join(copy.parts), warnings=[*_TOLD]))
+    return code
 
 # %% ../nbs/98_cli.ipynb #bf0a31ff
 def _preset(args, common: dict):
@@ -522,10 +570,10 @@ def _on_stores(command):
 # %% ../nbs/98_cli.ipynb #cell-26
 def _teller():
     "What shows a warning as one line, and each only once"
-    printed = set()
+    _TOLD.clear()
     def tell(message, category, filename, lineno, file=None, line=None):
-        if str(message) not in printed: print(f'xlnb: {message}', file=sys.stderr)
-        printed.add(str(message))
+        if str(message) not in _TOLD: print(f'xlnb: {message}', file=sys.stderr)
+        _TOLD[str(message)] = True
     return tell
 
 def _quiet(debug: bool):
