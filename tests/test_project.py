@@ -279,6 +279,22 @@ def test_every_notebook_is_in_the_sidebar():
     assert (ROOT / "nbs" / "_quarto.yml").resolve() == ROOT / "_quarto.yml"
 
 
+ASKED = {"nbs/study/78_kept_models.ipynb": "save a model", "nbs/data/12_tasks.ipynb": "own data", "nbs/tutorials/105_own_data.ipynb": "your data",
+         "nbs/tutorials/107_colab.ipynb": "t4", "nbs/evaluation/09_latex.ipynb": "latex"}
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_what_readers_search_for_is_in_a_heading(path):
+    headings = [l.lower() for c in cells(path) if c["cell_type"] == "markdown" for l in source(c).splitlines() if l.startswith("#")]
+    assert any(ASKED[path] in h for h in headings)
+
+
+@pytest.mark.parametrize("words, path", [("low-resource language", "nbs/tutorials/105_own_data.ipynb"), ("low-resource language", "nbs/01_languages.ipynb"),
+                                         ("weak languages", "nbs/tutorials/106_weak_languages.ipynb"), ("own data", "nbs/index.ipynb")])
+def test_what_readers_search_for_is_in_the_text(words, path):
+    assert words in " ".join(source(c).lower() for c in cells(path) if c["cell_type"] == "markdown")
+
+
 # --- metadata ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_agrees_with_settings(lock):

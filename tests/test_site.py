@@ -1,5 +1,5 @@
 """The site as a reader meets it: built from the notebooks, served, and opened page by page in a headless browser."""
-import functools, http.server, re, shutil, subprocess, sys, threading, urllib.request
+import functools, http.server, json, re, shutil, subprocess, sys, threading, urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin
@@ -159,6 +159,25 @@ def test_search_finds_pages(browser, url):
     open_page(browser, f"{url}search.html?q=language")
     hits = WebDriverWait(browser, 15).until(lambda b: b.execute_script("return [...document.querySelectorAll('#search-results li a')].map(a => a.href)"))
     assert any("/languages.html" in h for h in hits)
+
+
+ASKED = {"save model": "study/kept_models", "own data": "tutorials/own_data", "T4": "tutorials/colab", "latex": "evaluation/latex",
+         "low-resource language": "tutorials/own_data", "weak languages": "tutorials/weak_languages"}
+
+
+def found(index, words):
+    "Pages that the search of the site finds for some words: all but the commonest are in the text or in the title"
+    from sphinx.search.en import SearchEnglish
+    english = SearchEnglish({})
+    pages_of = lambda at: {index["docnames"][i] for i in (at if isinstance(at, list) else [at])}
+    words = [english.stem(w) for w in re.findall(r"\w+", words.lower()) if w not in english.stopwords]
+    return set.intersection(*(pages_of(index["terms"].get(w, [])) | pages_of(index["titleterms"].get(w, [])) for w in words))
+
+
+@pytest.mark.parametrize("words", ASKED)
+def test_search_knows_what_is_asked_for(site, words):
+    index = json.loads(re.fullmatch(r"Search\.setIndex\((.*)\)", (site / "searchindex.js").read_text(encoding="utf-8"), re.S)[1])
+    assert ASKED[words] in found(index, words)
 
 
 @needs_browser
