@@ -257,7 +257,9 @@ def test_pretrain(tmp_path, capsys):
     Path("a.txt").write_text("\n".join(f"the {w} door is open" for w in "red blue green old new".split()))
     argv = ["pretrain", "--text", "a.txt", "--out", "mine", "--steps", "2", "--vocab-size", "40", "--layers", "1", "--hidden", "32", "--batch-size", "2", "--block-size", "16"]
     assert call(*argv) == 0
-    assert "Encoder in mine" in capsys.readouterr().out and Path("mine/config.json").exists()
+    said = capsys.readouterr()
+    assert "Encoder in mine" in said.out and Path("mine/config.json").exists() and "{" not in said.out + said.err
+    assert not [p for p in Path.cwd().rglob("*") if p.is_dir() and p.name != "mine"], "no checkpoints are left, here or there"
 
 
 def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
@@ -316,3 +318,11 @@ def test_a_study_with_nothing_to_do_is_shown_again(encoder, capsys, monkeypatch)
     monkeypatch.setenv("XLNB_DATA", "elsewhere")
     assert study()[0] == 0 and len(laid_out) == 5
     assert study("--seeds", "2")[0] == 0 and len(laid_out) == 6, "a call with options is another study"
+
+
+def test_bars_in_a_log_are_not_nested(encoder, tmp_path, capsys):  # noqa: F811
+    from xlnb.study.grid import Study
+    from xlnb.training.stage import Budget
+    Study("lab-inference", encoder, "finetune(steps=2)", 1, Budget(train_examples=16, eval_examples=10, max_length=48), "qal", store=tmp_path / "s").run()
+    bars = {b.partition(":")[0].strip() for b in capsys.readouterr().err.replace("\r", "\n").splitlines() if "it/s" in b or "%|" in b}
+    assert bars == {"cells"}, "one bar where text is not overwritten"

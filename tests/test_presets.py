@@ -6,7 +6,9 @@ import pytest
 
 from xlnb import XlnbError, get_task, recipe
 from xlnb.cli import main
-from xlnb.study.presets import GPUS, PRESETS, SHAPES, dry_run, estimate, get_preset, memory, operations, shape_of
+from xlnb.study.store import Store
+from test_study import encoder  # noqa: F401  a fixture
+from xlnb.study.presets import GPUS, PRESETS, Preset, SHAPES, dry_run, estimate, get_preset, memory, operations, shape_of
 
 WANTED = {"alsace-xnli-xlmr-large", "mmkd-mbert", "clism-xlmr-base", "salt-xnli-xlmr-base", "xtreme-xnli-mbert"}
 
@@ -60,3 +62,30 @@ def test_the_command_line(capsys):
         assert main(["run", *call]) == 2
         assert hint in capsys.readouterr().err
     assert dry_run("clism-xlmr-base").count("reconstructed") >= 3
+
+
+def test_a_preset_runs(encoder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    "With a few rows, on a tiny encoder in a folder"
+    monkeypatch.chdir(tmp_path)
+    recipe = "finetune(lr=1e-4,batch_size=8,patience=None)+alsace(amount=8,batch_size=4,epochs=1)"
+    mine = Preset("mine", "a paper", "lab-inference", "some/large-encoder", recipe, dict(finetune=16, alsace=8), {}, 48, seeds=(7,))
+    monkeypatch.setitem(PRESETS, "mine", mine)
+    few = ["--encoder", str(encoder), "--langs", "qal", "--train-examples", "16", "--eval-examples", "10", "--steps", "2", "--quiet"]
+    assert main(["run", "--preset", "mine", *few]) == 0
+    out = capsys.readouterr().out
+    assert "lab-inference" in out and "qal" in out and (tmp_path / "runs" / "mine" / "report" / "summary.md").exists()
+    info, = Store(tmp_path / "runs" / "mine").infos()
+    assert info["cell"]["seed"] == 7 and info["cell"]["budget"]["max_length"] == 48 and "steps=2" in info["cell"]["recipe_name"]
+    assert main(["run", "--preset", "mine", "--task", "lab-inference", *few]) == 0, "its own task may be named"
+
+
+@pytest.mark.parametrize("call,hint", [
+    (["--preset", "salt-xnli-xlmr-base", "--task", "sib200"], "is of the task xnli: leave out --task"), (["--preset", "salt-xnli"], "did you mean 'salt-xnli-xlmr-base'"),
+    (["--preset", "mmkd-mbert", "--gpu", "T4"], "--gpu belongs to the estimate of --dry-run"), (["--preset", "mmkd-mbert", "--dry-run", "--gpu", "A10"], "Choose T4"),
+    (["--preset", "mmkd-mbert", "--encoder", "lab", "--langs", "xx"], "xx"), (["--preset", "mmkd-mbert", "--encoder", "lab"], "mmkd needs parallel text"),
+    (["--preset", "salt-xnli-xlmr-base", "--recipe", "sallt"], "sallt"), (["--task", "lab-inference", "--gpu", "T4"], "--dry-run")])
+def test_what_does_not_go_together_is_one_sentence(call, hint, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *call]) == 2
+    said = capsys.readouterr().err
+    assert hint in said and said.count("\n") == 1 and said.startswith("xlnb: ")

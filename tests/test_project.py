@@ -196,6 +196,17 @@ def test_help_of_a_study_shows_its_parameters():
     shown = inspect.signature(Study).parameters
     assert {"tasks", "encoders", "recipes", "seeds", "budget", "measures"} <= {*shown}
     assert all(p.annotation is not p.empty for p in shown.values() if p.kind is not p.VAR_KEYWORD)
+    said = dict(l.strip().split(": ", 1) for l in Study.__doc__.partition("Parameters:\n")[2].splitlines())
+    assert {*said} == {n for n, p in shown.items() if p.kind is not p.VAR_KEYWORD} and said["seeds"] == "How many seeds, or which"
+
+
+def test_a_method_shows_what_is_not_at_its_default():
+    from xlnb import ALSACE, CLISM, MMKD, SALT, Averaging, FineTune, Schedule, recipe
+    for m in ALSACE, CLISM, MMKD, SALT, FineTune, Schedule: assert repr(m()) == f"{m.__name__}()"
+    assert repr(Averaging()) == repr(Averaging(checkpoints=5)) == "Averaging(checkpoints=5)"   # what None stands for
+    shown = repr(SALT(rate=.5, candidates="dictionary", dictionary="lab", lr=1e-4))
+    assert shown == "SALT(lr=0.0001, candidates='dictionary', dictionary='lab', rate=0.5)" and eval(shown) == SALT(rate=.5, candidates="dictionary", dictionary="lab", lr=1e-4)
+    assert repr(recipe("finetune(lr=3e-4)+alsace")) == "recipe('finetune(lr=0.0003)+alsace')"
 
 def shown_names():
     "Names that the visible cells of all pages use"

@@ -1,4 +1,7 @@
 """Scores, intervals and differences: what must hold for any items, and whether intervals keep their promise."""
+import re
+import shutil
+import subprocess
 import warnings
 
 import numpy as np
@@ -310,3 +313,21 @@ def test_captions_name_the_budget_that_all_rows_share():
     both = pd.concat([items, items.assign(budget='all rows')])
     assert 'Budget:' not in score_table(both, draws=50).caption
     assert 'Budget:' not in score_table(items.drop(columns='budget'), draws=50).caption
+
+
+@pytest.mark.skipif(not (shutil.which("pdflatex") or shutil.which("tectonic")), reason="there is no TeX here")
+@pytest.mark.parametrize("kind", ["scores", "differences", "transfer", "stale"])
+def test_a_table_compiles(kind, tmp_path):
+    "As LaTeX, with its caption, whatever characters stand in the names"
+    odd = r"salt(text='50%_a&b#1 {x} ~\y ^$',rate=0.5)+alsace"
+    items = simulated_items({"finetune(batch_size=8)": dict(en=.9, de=.7, sw=.6), odd: dict(en=.9, de=.75, sw=.7)}, seeds=3, items=40)
+    make = dict(scores=lambda: score_table(items, draws=50), differences=lambda: compare(items, "finetune(batch_size=8)"), transfer=lambda: transfer_summary(items))
+    table = make.get(kind, make["scores"])()
+    if kind == "stale": table.attrs["caption"] += " *Stale*: 2 of 4 cells (changed: data.tasks). *Note*: 50% of {rows} & co."
+    text = table.to_latex()
+    assert r"\caption{" in text and r"batch\_size=8" in text and r"50\%\_a\&b\#1" in text and not re.search(r"(?<!\\)[%#]", text)
+    booktabs = r"\IfFileExists{booktabs.sty}{\usepackage{booktabs}}{\let\toprule\hline\let\midrule\hline\let\bottomrule\hline}"
+    (tmp_path / "t.tex").write_text("\n".join([r"\documentclass{article}", booktabs, r"\begin{document}", text, r"\end{document}"]), encoding="utf-8")
+    how = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"] if shutil.which("pdflatex") else ["tectonic"]
+    done = subprocess.run([*how, "t.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and (tmp_path / "t.pdf").stat().st_size > 1000, done.stdout[-2000:]

@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from toy_stage import encoder, shared_objective, shared_stage, told
-from xlnb.training.stage import run_stage
+from toy_stage import collate, encoder, rows, shared_objective, shared_stage, told
+from xlnb.core import XlnbError
+from xlnb.study.grid import Study
+from xlnb.training.schedule import Schedule
+from xlnb.training.stage import Budget, Stage, run_stage, task_loss
 
 HERE = Path(__file__).parent
 ATOL = 2e-5  # weights: sums over a batch are taken in another order
@@ -73,3 +76,26 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", code],
                          capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)})
     assert run.returncode != 0 and "cannot be shared by 2 processes" in run.stderr
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_need_be_said_to_share_a_run_on_a_cpu(tmp_path, precision):
+    "Two processes in one folder are one run of half batches each, whatever the precision"
+    code = ("from toy_stage import *; from xlnb.training.schedule import Schedule; import torch.distributed as dist; from xlnb.training.stage import run_stage\n"
+            f"stage = Stage('toy', rows(64), collate, task_loss, Schedule(steps=4, batch_size=16, lr=1e-2, precision='{precision}'))\n"
+            f"tell(r'{tmp_path}', run_stage(stage, encoder(dropout=0.0), r'{tmp_path / 'run'}', seed=1), world=dist.is_initialized() and dist.get_world_size())")
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", code],
+                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])})
+    assert run.returncode == 0, run.stderr[-3000:]
+    one, other = told(tmp_path)
+    stage = Stage("toy", rows(64), collate, task_loss, Schedule(steps=4, batch_size=16, lr=1e-2, precision=precision))
+    alone = run_stage(stage, encoder(dropout=0.0), seed=1)
+    assert one["world"] == other["world"] == 2 and one["sum"] == other["sum"] and one["precision"] == precision
+    assert one["tokens"] == other["tokens"] == alone.tokens, "each saw half of every batch"
+    assert one["steps"] == 4 and one["sum"] == pytest.approx(float(sum(v.double().sum() for v in alone.model.state_dict().values())), abs=1e-2)
+
+
+def test_a_study_is_not_mixed_between_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(XlnbError, match="under torchrun.*start the same call several times"):
+        Study("lab-inference", store=tmp_path, budget=Budget(train_examples=8, eval_examples=4)).run()

@@ -117,14 +117,14 @@ def _preset_options(p):
     p.add_argument('--preset', metavar='NAME', help="a paper's settings by name, such as alsace-xnli-xlmr-large")
     p.add_argument('--dry-run', action='store_true', help='print the settings of the preset with their sources, and an '
                    'estimate of steps, operations, memory and time; train nothing')
-    p.add_argument('--gpu', default='T4', metavar='NAME', help='of the estimate: T4, V100, L4, A100, H100, H200 (T4)')
+    p.add_argument('--gpu', metavar='NAME', help='of the estimate: T4, V100, L4, A100, H100, H200 (T4)')
 
 # %% ../nbs/98_cli.ipynb #cell-12
 def _run(args) -> int:
     "Commands `run` and `study`"
     if _said_before(args): return 0
     from xlnb.study.grid import Study
-    if args.task and getattr(args, 'preset', None):
+    if args.task and args.preset:
         from xlnb.core import XlnbError
         raise XlnbError("a preset brings its own task: leave out --preset, or --task.")
     _make_known(args.language)
@@ -245,22 +245,36 @@ def _run_one(args) -> int:
     from xlnb.core import XlnbError
     if args.dry_run and not args.preset:
         raise XlnbError("--dry-run describes a preset: add --preset NAME, such as --preset alsace-xnli-xlmr-large.")
+    if args.gpu and not args.dry_run:
+        raise XlnbError("--gpu belongs to the estimate of --dry-run: add that, or leave it out.")
     if args.preset: return _run_preset(args)
     if not args.task: raise XlnbError("`xlnb run` needs --task NAME (see `xlnb tasks`) or --preset NAME.")
     return _run(args)
 
+# %% ../nbs/98_cli.ipynb #eb92b24d
 def _run_preset(args) -> int:
     "Train with the settings of a paper, or say what that would be"
     from xlnb.study.presets import dry_run, estimate, get_preset
     p = get_preset(args.preset)
     if args.dry_run:
-        rows = dict(settings=p.settings.to_dict('records'), estimate=estimate(p, args.gpu).to_dict('records'))
-        print(json.dumps(rows, indent=1, default=str) if args.json else dry_run(p, args.gpu))
+        gpu = args.gpu or 'T4'
+        rows = dict(settings=p.settings.to_dict('records'), estimate=estimate(p, gpu).to_dict('records'))
+        print(json.dumps(rows, indent=1, default=str) if args.json else dry_run(p, gpu))
         return 0
-    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs), max_length=p.length,
+    _check_task(args.task, p)
+    given = dict(task=p.task, encoder=p.encoder, recipe=p.recipe, langs=list(p.langs) or None, max_length=p.length,
                  seeds=list(p.seeds) if isinstance(p.seeds, tuple) else p.seeds, out=f'runs/{p.name}')
     for name, value in given.items(): setattr(args, name, getattr(args, name) or value)
+    args.preset = None  # it has been read
     return _run(args)
+
+def _check_task(task, preset):
+    "Refuse another task than that of a preset; its training rows may be those of another set"
+    from xlnb.core import XlnbError
+    base = preset.task.partition(':')[0]
+    if task and task.partition(':')[0] != base:
+        raise XlnbError(f"the preset {preset.name} is of the task {base}: leave out --task, or name other training "
+                        f"rows of it (--task {base}:NAME).")
 
 # %% ../nbs/98_cli.ipynb #cell-14
 def _grid(rows: list, width: int | None = None, left: bool = False) -> list:

@@ -14,6 +14,13 @@ from .kinds.base import KINDS, kind_of
 # %% ../../nbs/data/10_schema.ipynb #cell-07
 SPLITS = 'train', 'validation', 'test'
 
+def _complete(task, columns: dict) -> list: # of row numbers
+    "The rows that have their texts and their label"
+    kind, gaps = kind_of(task), {*task.drop}
+    bare = lambda t: t.strip() if isinstance(t, str) else t or ''  # a text that is not there is an empty one
+    keep = [i for i, row in enumerate(zip(*(columns[o] for o in kind.required))) if not {*map(bare, row)} & gaps]
+    return [i for i in keep if columns[kind.label_column][i] not in gaps] if kind.one_label else keep
+
 # %% ../../nbs/data/10_schema.ipynb #cell-10
 class SecretLabel(XlnbError):
     "A row whose label is kept secret"
@@ -38,14 +45,6 @@ def _pick(task, raw: Dataset, where: str) -> tuple[dict, list]:
     out |= {o: raw[o][:] for o in extra}
     keep = _complete(task, out) if task.drop else range(len(raw))
     return {k: [v[i] for i in keep] for k, v in out.items()}, keep
-
-# %% ../../nbs/data/10_schema.ipynb #da760c9d
-def _complete(task, columns: dict) -> list: # of row numbers
-    "The rows that have their texts and their label"
-    kind, gaps = kind_of(task), {*task.drop}
-    bare = lambda t: t.strip() if isinstance(t, str) else t or ''  # a text that is not there is an empty one
-    keep = [i for i, row in enumerate(zip(*(columns[o] for o in kind.required))) if not {*map(bare, row)} & gaps]
-    return [i for i in keep if columns[kind.label_column][i] not in gaps] if kind.one_label else keep
 
 # %% ../../nbs/data/10_schema.ipynb #c47f1da0
 def _index_of(task, feature) -> dict: # {value in the source: index into task.labels}

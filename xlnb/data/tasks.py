@@ -194,11 +194,6 @@ def task_as(
                    name=name or task.name)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-29
-def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
-    "The rows that belong to a task"
-    rows = _source_rows(task, lang, split, data)
-    return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
-
 def _source_rows(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
     "The rows as the source has them"
     if task.loader:
@@ -213,7 +208,6 @@ def _source_rows(task: Task, lang: Language, split: str, data) -> Dataset: # in 
     except XlnbError: raise
     except Exception as e: raise _read_error(task, lang, split, place, e) from e
 
-# %% ../../nbs/data/12_tasks.ipynb #de6b29fd
 def data_revisions(
     task: Task, # a `Task`
     data: str|None = None, # where it is read; XLNB_DATA if None, then the Hub
@@ -313,6 +307,11 @@ def _has_gaps(task: Task) -> bool:
     "May a language lack rows that others have?"
     return task.parallel and len(task.langs) > 1 and bool(task.drop or getattr(task.loader, 'gaps', False))
 
+def _read(task: Task, lang: Language, split: str, data) -> Dataset: # in the columns of the source
+    "The rows that belong to a task"
+    rows = _source_rows(task, lang, split, data)
+    return rows.select([i for i, o in enumerate(rows) if task.keep(o, lang.code)]) if task.keep else rows
+
 # %% ../../nbs/data/12_tasks.ipynb #cell-35
 def _rows(task: Task, lang: Language, split: str, data) -> Dataset:
     "All rows, from wherever they are"
@@ -377,7 +376,6 @@ def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexa
         return stream_digest(chain([json.dumps([str(task.kind), task.labels])], rows))[:16]
     return _remember(('fingerprint', task, language(lang).code, split, str(data)), _stamp(task, data, split), make)
 
-# %% ../../nbs/data/12_tasks.ipynb #5a9947a5
 def _dropped(task: Task, lang: str, split: str, data=None) -> int:
     "How many rows of a split are left out"
     lang = _in_task(task, lang)

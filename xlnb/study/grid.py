@@ -6,7 +6,7 @@
 __all__ = ['listed', 'Study', 'Job', 'measured', 'RayExecutor', 'lab_study', 'real_study']
 
 # %% ../../nbs/study/93_grid.ipynb #cell-03
-import dataclasses, inspect, json, pickle, shutil, traceback, warnings
+import dataclasses, inspect, json, os, pickle, shutil, sys, traceback, warnings
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from ..core import XlnbError, device, nearest, writing
+from ..core import XlnbError, device, documented, nearest, writing
 from ..data.sources import data_root
 from ..data.tasks import get_task, task_as
 from ..languages import language
@@ -98,6 +98,8 @@ class Study(Results):
         self.store, self.grid = store if isinstance(store, Store) else Store(store), self._laid_out(langs)
 
 # %% ../../nbs/study/93_grid.ipynb #ab9c1abd
+documented(Study)  # `help` shows what stands behind its parameters
+
 @patch
 def _laid_out(self: Study, langs) -> list:
     "The cells, after all checks that need no computing"
@@ -383,7 +385,7 @@ def run(self: Study,
     todo = [j for j in jobs if j.cell not in stored or not j.done(stored[j.cell])
             or not self.store.read(root/stored[j.cell]['file'])]
     submit = RayExecutor().submit if executor == 'ray' else executor.submit if executor else None
-    with _no_bars(), tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc='cells', disable=not progress) as bar:
+    with _no_bars(), _bar_of(jobs, todo, progress) as bar:
         for encoder in dict.fromkeys(job.cell.encoder for job in todo):
             self._check_inputs(encoder, [job.cell for job in todo if job.cell.encoder == encoder])
         for label, fault in _side_by_side(todo, submit) if submit else _one_by_one(todo, self._rows, bar):
@@ -405,11 +407,19 @@ def jobs(self: Study, root: Path) -> list:
                    or Prefixes())
     return [Job(cell, *self.keys()[cell], root, options) for cell in self.grid]
 
+def _check_alone():
+    "Refuse processes that belong to one distributed run: each would take other cells"
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return
+    raise XlnbError("A study cannot run under torchrun or accelerate launch, whose processes would mix its cells: "
+                    "start the same call several times, as processes that share a store share its cells; or train "
+                    "one method over several processes with run_method.")
+
 def _by_name(method, text: str) -> str: return text if text.startswith(method.name) else f'{method.name}: {text}'
 
 @patch
 def _check_needs(self: Study):
     "Refuse a study in which a method lacks something, before anything is computed"
+    _check_alone()
     for task in self.tasks:
         for r in self.recipes:
             for m in r.methods:
@@ -494,6 +504,13 @@ def _no_bars():
     try: yield
     finally: shown and logging.enable_progress_bar()
 
+def _bar_of(jobs, todo, shown):
+    return tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc='cells', leave=False, disable=not shown)
+
+def _has_room(bar) -> bool:
+    "For a bar below it: as text this needs a terminal, else every step of both is a new line"
+    return hasattr(bar, 'container') or sys.stderr.isatty()
+
 def _one_by_one(jobs, rows, bar):
     "Compute cells here; those that another process is computing are waited for at the end"
     busy = []
@@ -501,7 +518,7 @@ def _one_by_one(jobs, rows, bar):
         for job in some:
             bar.set_postfix_str(job.cell.label)
             here = dataclasses.replace(job, cell=dataclasses.replace(job.cell, task=rows[job.cell.task]))
-            fault = here.finish(wait, not bar.disable)
+            fault = here.finish(wait, not bar.disable and _has_room(bar))
             if fault == 'busy': busy.append(job)
             else: yield job.cell.label, fault
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 
-from ..core import XlnbError, check_options, digest, fitted, nearest, plain
+from ..core import XlnbError, changed_options, check_options, digest, fitted, nearest, plain
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
@@ -97,9 +97,6 @@ class Recipe:
     def __eq__(self, other): return self._digest == other._digest if isinstance(other, Recipe) else NotImplemented
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-15
-def _default(field):
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-
 def _spell_value(value) -> str:
     "An option as one writes it; an object by its class and a digest of what it holds, not by its address or at length"
     text, several = repr(value), type(value) in (list, tuple)
@@ -111,8 +108,7 @@ def _spell_value(value) -> str:
 
 def _spell(method) -> str:
     "A method as one writes it in a recipe"
-    changed = [f for f in dataclasses.fields(method) if f.init and getattr(method, f.name) != _default(f)]
-    options = ','.join(f'{f.name}={_spell_value(getattr(method, f.name))}' for f in changed)
+    options = ','.join(f'{name}={_spell_value(value)}' for name, value in changed_options(method).items())
     return method.name + (f'({options})' if options else '')
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-16
