@@ -11,7 +11,7 @@ import pytest
 
 NOUNS = dict(animal="dog cat horse goat".split(), food="bread apple soup rice".split(), vehicle="boat cart bus train".split())
 ALSACE = "finetune(steps=8,batch_size=16)+alsace(text=\"parallel.csv\",amount=40)"
-RECIPES = "finetune(steps=8,batch_size=16)", "salt(steps=8,batch_size=16)", ALSACE
+RECIPES = "finetune(steps=8,batch_size=16)", 'salt(steps=8,batch_size=16,text="text")', ALSACE
 
 
 def vorian(word): return word[::-1]  # a language that nobody has: English words, read backwards
@@ -41,7 +41,8 @@ def here(tmp_path_factory):
     for lang, split, n in ("en", "train", 120), ("en", "validation", 30), ("en", "test", 30), ("qtv", "test", 30):
         write(here / "topics" / lang / f"{split}.csv", [dict(text=s[lang], label=s["label"]) for s in sentences(n, split)], ["text", "label"])
     plain = sentences(60, "unlabelled")
-    write(here / "topics" / "qtv" / "validation.csv", [dict(text=s["qtv"], label="food") for s in plain], ["text", "label"])
+    (here / "text").mkdir()
+    (here / "text" / "qtv.txt").write_text("\n".join(s["qtv"] for s in plain), encoding="utf-8")
     write(here / "parallel.csv", [dict(en=s["en"], qtv=s["qtv"]) for s in plain], ["en", "qtv"])
     write(here / "new.csv", [dict(text=s["qtv"], source=i) for i, s in enumerate(plain[:5])], ["text", "source"])
     (here / "topics" / "task.json").write_text('{"kind": "sentence"}')
