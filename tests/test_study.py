@@ -454,3 +454,18 @@ def test_rows_left_out_are_said_below_the_table(encoder, tmp_path):  # noqa: F81
     assert said in study.notes() and said in study.table().caption
     paths = study.report(tmp_path / "report")
     assert said in Path(paths["summary.md"]).read_text() and len(study.items()) == 4 + 2
+
+
+def test_a_packed_store_is_read_where_its_rows_are_not(encoder, tmp_path):  # noqa: F811
+    from xlnb.study.verify import check_store
+    task = get_task("lab-inference")
+    study = lambda task, store, **more: Study(task, encoder, "finetune(steps=1)", 1, Budget(train_examples=8, eval_examples=6), "qal", store=store, prefixes=False, **more)
+    here = study(task, tmp_path / "s").run(progress=False)
+    here.store.pack(tmp_path / "s.zip")
+    def nowhere(code, split): raise XlnbError("no mirror here")
+    away = replace(task, loader=nowhere)
+    assert study(away, tmp_path / "s.zip").table().equals(here.table()) and [*study(away, tmp_path / "s.zip").cells().state] == ["stored"]
+    with pytest.raises(XlnbError, match="no mirror"): check_store(study(away, tmp_path / "s.zip"))
+    with pytest.raises(XlnbError, match="no mirror"): study(away, tmp_path / "s").table()
+    with pytest.raises(XlnbError, match="no mirror"): Study(away, encoder, "finetune(steps=2)", 1, store=tmp_path / "s.zip").table()
+    check_store(study(task, tmp_path / "s.zip"))

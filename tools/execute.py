@@ -2,7 +2,7 @@
 
 Cells marked `#| eval: false` are left as they are. Progress bars and warnings (stderr) are not kept.
 """
-import re, subprocess, sys, time
+import os, re, subprocess, sys, time
 from pathlib import Path
 
 import nbformat
@@ -22,6 +22,7 @@ def execute(path):
 
 
 if __name__ == "__main__":
+    os.environ["XLNB_SLOW"] = "1"
     for path in map(Path, sys.argv[1:]):
         start = time.time()
         execute(path)

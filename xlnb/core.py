@@ -7,11 +7,11 @@ __all__ = ['CACHES', 'MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option'
            'changed_options', 'documented', 'rng', 'drawn_number', 'drawn', 'plain', 'digest', 'stream_digest',
            'file_digest', 'weights_digest', 'checksum', 'atomic', 'write_text', 'write_parquet', 'write_json',
            'writing', 'cache_folder', 'used', 'cache_entries', 'folder_size', 'trim_cache', 'claim', 'seal', 'sealed',
-           'device', 'use_device']
+           'device', 'use_device', 'skip_slow']
 
 # %% ../nbs/00_core.ipynb #cell-03
-import difflib, functools, hashlib, inspect, json, math, numbers, os, random, re, shutil, threading, time, types
-import typing, zlib
+import builtins, difflib, functools, hashlib, inspect, json, math, numbers, os, random, re, shutil, threading, time
+import types, typing, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
@@ -467,3 +467,18 @@ def use_device(
         raise XlnbError(f"this machine has no {name} device: take {' or '.join(d for d in DEVICES if there[d])}")
     os.environ['XLNB_DEVICE'] = name
     return name
+
+# %% ../nbs/00_core.ipynb #66cf21ed
+def skip_slow(
+    shell: 'Any' = None, # of IPython; that of the notebook if None
+):
+    "In a notebook: leave slow cells out from here on, unless the variable XLNB_SLOW is set."
+    shell = shell or getattr(builtins, 'get_ipython', lambda: None)()
+    if shell is None: return
+    def _skip(lines):
+        said = ''.join(lines)
+        slow = re.match(r'(?:#\|.*\n)*#\|\s*(?:slow|eval:\s*false)\s*\n', said) and 'nbdev_export' not in said
+        if not slow or os.environ.get('XLNB_SLOW'): return lines
+        return ["print('left out, as it is slow: set XLNB_SLOW=1 before the page is opened')\n"]
+    steps = shell.input_transformers_cleanup # changed in place
+    steps[:] = [_skip, *(t for t in steps if getattr(t, '__name__', '') != '_skip')]

@@ -16,14 +16,14 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..core import XlnbError, device, documented, nearest, writing
+from ..core import XlnbError, device, documented, nearest, plain, writing
 from ..data.sources import data_root
 from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..data.kinds.base import featurize
 from ..models.heads import save_finetuned
 from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
-from .cell import Cell, CellRun, chance, encoder_label, run_cell
+from .cell import Cell, CellRun, chance, encoder_label, run_cell, task_fields
 from .measures import get_measure, missing_measures, snapshots_wanted, stale_measures, take_measures
 from .models import ABOUT, describe_model
 from .notes import data_notes
@@ -215,13 +215,20 @@ def _answered(self: Study, folder, paths: dict) -> str:
 
 # %% ../../nbs/study/93_grid.ipynb #cell-13
 @patch
-def keys(self: Study, again: bool = False) -> dict:
+def keys(self: Study,
+    again: bool = False,  # Read the rows anew
+    exact: bool = False,  # Hash them; else a packed store is also read where they are not: by what its records say
+) -> dict:
     "Key and identity of every cell; reads all rows once"
     if again or not self._keys:
-        memo, self._keys, self._rows = {}, {}, {t: _Remembered(t) for t in self.tasks}
-        for cell in self.grid:
-            reading = dataclasses.replace(cell, task=self._rows[cell.task])
-            self._keys[cell] = reading.key(memo), reading.identity(memo)
+        memo, self._keys, self._rows, found = {}, {}, {t: _Remembered(t) for t in self.tasks}, {}
+        try:
+            for cell in self.grid:
+                reading = dataclasses.replace(cell, task=self._rows[cell.task])
+                found[cell] = reading.key(memo), reading.identity(memo)
+        except XlnbError:
+            if exact or not (found := self._recorded()): raise
+        self._keys = found
     return self._keys
 
 class _Remembered:
@@ -233,6 +240,36 @@ class _Remembered:
         if at not in self._rows: self._rows[at] = self._task.load(lang, split, data=data, limit=limit, seed=seed)
         return self._rows[at]
 
+# %% ../../nbs/study/93_grid.ipynb #caecf67b
+@patch
+def _recorded(self: Study) -> dict:
+    "Key and identity of the cells of a packed store, by what its records say, hashes of rows and encoder apart"
+    def at(encoder, **what): return json.dumps([encoder, what], default=plain, sort_keys=True)
+    def of(i): return at(i['encoder_name'], **{k: i[k] for k in ('task', 'langs', 'recipe', 'budget', 'seed')})
+    def wanted(c):
+        methods = [{'method': m.name} | plain(m) for m in c.recipe.methods]
+        return at(encoder_label(c.encoder), task=task_fields(c.task), langs=c.langs, recipe=methods,
+                  budget=plain(c.budget), seed=c.seed)
+    if not self.store.packed: return {}
+    known = {of(i['cell']): (i['key'], i['cell']) for i in self.store.infos()}
+    found = {c: known.get(wanted(c), ('', {})) for c in self.grid}
+    return found if any(key for key, _ in found.values()) else {}
+
+@patch
+def kept_models(self: Study) -> pd.DataFrame:
+    "The models that are kept, a row per cell with its folder"
+    rows = [dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe), budget=c.budget.label,
+                 seed=c.seed, folder=str(self.store.root/'models'/key)) for c, (key, _) in self.keys().items()
+            if (self.store.root/'models'/key/ABOUT).exists()]
+    if rows: return pd.DataFrame(rows)
+    raise XlnbError("This study keeps no models: give it keep_models=True (--save-models) and call run().")
+
+# %% ../../nbs/study/93_grid.ipynb #cell-14
+def _changed(cell: Cell, info: dict) -> list:
+    "Modules that are others now than when a cell was stored, or that it did not have then"
+    now, then = cell.code(), info['code']
+    return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
+
 @patch
 def stored(self: Study) -> dict:
     "What is recorded of each stored cell; `changed`: the modules that are others now"
@@ -241,7 +278,6 @@ def stored(self: Study) -> dict:
     return {cell: info | dict(changed=_changed(cell, info), stale_measures=stale_measures(info, cell.uses_lab()))
             for cell, info in found.items()}
 
-# %% ../../nbs/study/93_grid.ipynb #cell-14
 @patch
 def cells(self: Study) -> pd.DataFrame:
     "The grid, a row per cell: stored, stale (made by earlier code), failed or missing"
@@ -257,21 +293,6 @@ def cells(self: Study) -> pd.DataFrame:
                          seconds=round(sum(info['seconds'].values()), 1) if info else None, key=self._keys[c][0]))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/study/93_grid.ipynb #99a7a126
-def _changed(cell: Cell, info: dict) -> list:
-    "Modules that are others now than when a cell was stored, or that it did not have then"
-    now, then = cell.code(), info['code']
-    return [m.removeprefix('xlnb.') for m in {**then, **now} if now.get(m) != then.get(m)]
-
-@patch
-def kept_models(self: Study) -> pd.DataFrame:
-    "The models that are kept, a row per cell with its folder"
-    rows = [dict(task=c.task.name, encoder=encoder_label(c.encoder), recipe=str(c.recipe), budget=c.budget.label,
-                 seed=c.seed, folder=str(self.store.root/'models'/key)) for c, (key, _) in self.keys().items()
-            if (self.store.root/'models'/key/ABOUT).exists()]
-    if rows: return pd.DataFrame(rows)
-    raise XlnbError("This study keeps no models: give it keep_models=True (--save-models) and call run().")
-
 # %% ../../nbs/study/93_grid.ipynb #af8c483d
 @patch
 def finished(self: Study) -> list:
@@ -286,8 +307,9 @@ def _chance(self: Study, cell: Cell, info: dict):
     "What guessing gives in a cell; from its rows where an earlier version has not recorded it"
     if 'chance' in info: return info['chance']
     at = cell.task, cell.budget, cell.data
-    if at not in self._chances: self._chances[at] = chance(dataclasses.replace(cell, task=self._rows[cell.task]))
-    return self._chances[at]
+    with suppress(*[XlnbError] if self.store.packed else []): # its rows need not be here
+        if at not in self._chances: self._chances[at] = chance(dataclasses.replace(cell, task=self._rows[cell.task]))
+    return self._chances.get(at)
 
 # %% ../../nbs/study/93_grid.ipynb #cell-17
 @dataclasses.dataclass(frozen=True)

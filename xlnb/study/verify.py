@@ -206,7 +206,7 @@ def check_store(
 ) -> list:  # The modules that have changed since some of its cells were made
     "Do the cells of a grid lie in its store, with the data and the configuration that they have now?"
     infos = {info['key']: info for info in study.store.infos()}
-    for cell, (key, _) in study.keys().items():
+    for cell, (key, _) in study.keys(again=True, exact=True).items():
         if key in infos: continue
         def arm(i): return [i['task']['name'], i['recipe'], i['budget'], i['seed']]
         now = _as_stored(cell)
