@@ -20,7 +20,7 @@ BUILD = setuptools wheel setuptools_scm
 QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 RESULTS ?= $(wildcard nbs/study/*_lab_baseline.ipynb nbs/*_browse.ipynb)
 
-.PHONY: help study test check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results lock clean
+.PHONY: help study test check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results release lock clean
 
 help:  ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ test-wheel: wheel  ## the wheel alone, in an empty environment with the newest f
 	@$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install -q -U fastcore
 	@$(BIN)/python tools/readme.py --script > $(VENV)-wheel/script.py
 	@cd $(VENV)-wheel && HF_HUB_OFFLINE=1 bin/python -c 'import fastcore; print("fastcore", fastcore.__version__)' && HF_HUB_OFFLINE=1 bin/python script.py
+
+release: $(VENV)/.dev  ## is this tree ready to be released? versions, licences, wheel and sdist in empty environments (PYTHONS=python3.12)
+	@$(QUIET) $(BIN)/python tools/release.py $(PYTHONS)
 
 lock:  ## resolve settings.ini again: make lock PYTHON=python3.11, then PYTHON=python3.12
 	@$(PYTHON) tools/lock.py
