@@ -85,7 +85,7 @@ def test_every_notebook_has_its_page(site):
 
 def test_tables_that_a_cell_prints_are_tables(site):
     "Markdown in outputs is read as Markdown in the text of a page is"
-    assert re.search(r"<td><p>\d+ of 204</p></td>", (site / "index.html").read_text(encoding="utf-8"))
+    assert re.search(r"<td><p>\d+ runs x 204 items</p></td>", (site / "index.html").read_text(encoding="utf-8"))
     assert [p for p in PAGES if re.search(r"<p>\s*\|[^<]*\| ?-{3}|<p>\s*\|[^<]*\| ?—", (site / f"{p}.html").read_text(encoding="utf-8"))] == []
 
 

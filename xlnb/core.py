@@ -81,7 +81,7 @@ def fitted(
     raise TypeError(hint)
 
 # %% ../nbs/00_core.ipynb #5871f62c
-_SAID = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False', types.NoneType: 'None'}
+_TYPES = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'True or False', types.NoneType: 'None'}
 
 def type_name(
     hint: 'Any', # an annotation
@@ -90,7 +90,7 @@ def type_name(
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal: return 'one of ' + ', '.join(map(repr, args))
     if origin in (typing.Union, types.UnionType): return ' or '.join(map(type_name, args))
-    return _SAID.get(hint) or (str(hint).replace('typing.', '') if origin else getattr(hint, '__name__', str(hint)))
+    return _TYPES.get(hint) or (str(hint).replace('typing.', '') if origin else getattr(hint, '__name__', str(hint)))
 
 # %% ../nbs/00_core.ipynb #62b06e89
 def check_options(
@@ -476,8 +476,8 @@ def skip_slow(
     shell = shell or getattr(builtins, 'get_ipython', lambda: None)()
     if shell is None: return
     def _skip(lines):
-        said = ''.join(lines)
-        slow = re.match(r'(?:#\|.*\n)*#\|\s*(?:slow|eval:\s*false)\s*\n', said) and 'nbdev_export' not in said
+        source = ''.join(lines)
+        slow = re.match(r'(?:#\|.*\n)*#\|\s*(?:slow|eval:\s*false)\s*\n', source) and 'nbdev_export' not in source
         if not slow or os.environ.get('XLNB_SLOW'): return lines
         return ["print('left out, as it is slow: set XLNB_SLOW=1 before the page is opened')\n"]
     steps = shell.input_transformers_cleanup # changed in place

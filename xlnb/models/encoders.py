@@ -68,6 +68,17 @@ def from_checkpoint(
     try: return cls.from_pretrained(where, trust_remote_code=False, **options)
     except Exception as e: raise XlnbError(_what_failed(str(name), where, e)) from e
 
+def converted_revision(
+    where: str, # Hub id
+) -> str|None: # None: there is none, or no network
+    "The revision of a repository in which the Hub has converted its weights to safetensors"
+    from huggingface_hub import HfApi
+    try:
+        found = [d.num for d in HfApi().get_repo_discussions(where, discussion_type='pull_request')
+                 if 'safetensors' in d.title]
+    except Exception: return None
+    return f'refs/pr/{max(found)}' if found else None
+
 # %% ../../nbs/models/25_encoders.ipynb #bc728440
 def _what_failed(name, where, error):
     "One sentence about a failed load, with the fix"
@@ -88,17 +99,6 @@ def _what_failed(name, where, error):
         return (f"{name} has its weights only as pytorch_model.bin, which runs code when it is read: "
                 f"take the Hub's conversion, {where}@{other}")
     return f"can't get {name!r} from the Hub: check the spelling and the network, or give a folder ({what})"
-
-def converted_revision(
-    where: str, # Hub id
-) -> str|None: # None: there is none, or no network
-    "The revision of a repository in which the Hub has converted its weights to safetensors"
-    from huggingface_hub import HfApi
-    try:
-        found = [d.num for d in HfApi().get_repo_discussions(where, discussion_type='pull_request')
-                 if 'safetensors' in d.title]
-    except Exception: return None
-    return f'refs/pr/{max(found)}' if found else None
 
 # %% ../../nbs/models/25_encoders.ipynb #c22ccee8
 _TOKENIZER_FILES = 'tokenizer.json', 'vocab.txt', 'vocab.json', '*.model', '*.spm'

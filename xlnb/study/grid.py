@@ -32,8 +32,7 @@ from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
-from ..training.schedule import frozen_parameters
-from ..training.stage import Budget, Schedule
+from ..training.schedule import Budget, Schedule, frozen_parameters
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
 def listed(

@@ -122,8 +122,8 @@ def check(self: Kind,
 def is_blank(
     value: object, # as `decode` or `gold` gives it
 ) -> bool:
-    "Is it anything but a text with a character that one sees?"
-    return not isinstance(value, str) or not any(c.isprintable() and not c.isspace() for c in value)
+    "Is it anything but a text with letters in it?"
+    return not isinstance(value, str) or not value.strip()
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #89a64080
 def check_choices(
@@ -167,7 +167,7 @@ def checked_text(
     if not isinstance(text, str):
         raise XlnbError(f"text must be a string, not {type(text).__name__} ({str(text)[:40]!r}): convert or drop such "
                         f"rows first")
-    if is_blank(text): raise XlnbError("empty text: drop empty rows first")
+    if not text.strip(): raise XlnbError("empty text: drop empty rows first")
     return text
 
 def checked_label(
