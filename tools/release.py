@@ -1,4 +1,4 @@
-"""Is this tree ready to be released? Checks, builds wheel and sdist, tries them in empty environments, says what is left.
+"""Is this tree ready to be released? Checks, builds wheel and sdist, tries them in empty environments.
 
     make release                           # with every Python from 3.10 on that is found
     make release PYTHONS="python3.12"      # with the Pythons that are named
@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = 14  # Python 3.14 is the newest that is looked for; without a wheel of torch it is left out
 OPEN = re.compile(r"MIT|BSD|Apache|ISC|PSF|Python|MPL|HPND|Unlicense|Historical|CC0|Unicode", re.I)
-NEEDED = ["LICENSE", "README.md", "settings.ini", "setup.py", "xlnb/__init__.py", "xlnb/py.typed", "xlnb/assets/lab_encoder/config.json"]
+NEEDED = ["LICENSE", "README.md", "settings.ini", "setup.py", "xlnb/__init__.py", "xlnb/py.typed",
+          "xlnb/assets/lab_encoder/config.json", "xlnb/assets/me5_head/head.safetensors"]
 faults = []
 
 
@@ -35,14 +36,19 @@ def run(*argv, cwd=ROOT):
 
 def versions(version):
     "One version everywhere, with a day in the list of changes, in a tree without changes"
-    heading = re.search(rf"^## {re.escape(version)} \((.*?)\)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heading = re.search(rf"^## {re.escape(version)} \((.*?)\)", changes, re.M)
     dated = heading and re.fullmatch(r"\d{4}-\d\d-\d\d", heading[1])
-    say("changes", "" if dated else f"CHANGELOG.md needs the heading '## {version} (YYYY-MM-DD)', not '{heading[0] if heading else 'none'}'")
+    there = heading[0] if heading else "none"
+    say("changes", "" if dated else f"CHANGELOG.md needs the heading '## {version} (YYYY-MM-DD)', not '{there}'")
     cited = re.search(r"^version:\s*\"?([\w.]+)", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
-    say("citation", "" if cited and cited[1] == version else f"CITATION.cff says {cited[1] if cited else 'no version'}, settings.ini {version}")
+    there = cited[1] if cited else "no version"
+    say("citation", "" if there == version else f"CITATION.cff says {there}, settings.ini {version}")
     made = re.search(r'__version__ = "(.*?)"', (ROOT / "xlnb/__init__.py").read_text(encoding="utf-8"))
-    say("version", "" if made and made[1] == version else f"xlnb/__init__.py says {made and made[1]}: run nbdev_export", version)
-    say("tree", "commit or remove " + changed.splitlines()[0] if (changed := run("git", "status", "--porcelain")[1]) else "")
+    fault = "" if made and made[1] == version else f"xlnb/__init__.py says {made and made[1]}: run nbdev_export"
+    say("version", fault, version)
+    changed = run("git", "status", "--porcelain")[1]
+    say("tree", "commit or remove " + changed.splitlines()[0] if changed else "")
 
 
 def licence_of(package):
@@ -90,13 +96,16 @@ def tried(python, file):
     lock = ROOT / "locks" / f"{tag}.txt"
     with tempfile.TemporaryDirectory() as tmp:
         code, text = run(python, "-m", "venv", tmp)
-        pip = [f"{tmp}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q", *(["-c", lock] if lock.exists() else [])]
+        pip = [f"{tmp}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        if lock.exists(): pip += ["-c", lock]
         code = code or run(*pip, "-U", "pip", "setuptools", "wheel", "setuptools_scm")[0]
         if not code: code, text = run(*pip, "--no-build-isolation", file, cwd=tmp)
         if code: return say(name, "cannot be installed: " + text.splitlines()[-1][:200])
-        (script := Path(tmp, "script.py")).write_text(run(sys.executable, "tools/readme.py", "--script")[1], encoding="utf-8")
+        script = Path(tmp, "script.py")
+        script.write_text(run(sys.executable, "tools/readme.py", "--script")[1], encoding="utf-8")
         code, text = run("env", "HF_HUB_OFFLINE=1", f"{tmp}/bin/python", script, cwd=tmp)
-        say(name, "the script of the README fails: " + text.splitlines()[-1][:200] if code else "", "exact versions" if lock.exists() else "open ranges")
+        fault = "the script of the README fails: " + text.splitlines()[-1][:200] if code else ""
+        say(name, fault, "exact versions" if lock.exists() else "open ranges")
 
 
 def main(pythons):
@@ -106,14 +115,18 @@ def main(pythons):
     licences(cfg["requirements"], ROOT / "dist" / "licences.txt")
     code, text = run(sys.executable, "-m", "pytest", "-q", "tests/test_outputs.py")
     say("outputs without rows of closed sets", text.splitlines()[-1] if code else "", text.splitlines()[-1])
-    pythons = pythons or [p for n in range(10, NEWEST + 1) if (p := shutil.which(f"python3.{n}")) and not run(p, "-c", "import venv")[0]]
+    found = filter(None, (shutil.which(f"python3.{n}") for n in range(10, NEWEST + 1)))
+    pythons = pythons or [p for p in found if not run(p, "-c", "import venv")[0]]
     for p in pythons: tried(p, wheel)
     if pythons: tried(pythons[-1], sdist)
     v = cfg["version"]
-    print(f"\n{'Not ready: ' + ', '.join(faults) if faults else 'Ready.'} What remains for a person:")
-    print(f"  1. make test, and `xlnb verify` on the stores that a page prints as stale\n  2. git tag v{v} && git push --tags"
-          f"\n  3. twine upload {wheel.relative_to(ROOT)} {sdist.relative_to(ROOT)}\n  4. the release on the page of the repository, with the "
-          f"entry of CHANGELOG.md\n  5. pages that say `pip install .` from a clone: once the index has {v}, `pip install xlnb`")
+    left = ["make test, and `xlnb verify` on the stores that a page prints as stale",
+            f"git tag v{v} && git push --tags",
+            f"twine upload {wheel.relative_to(ROOT)} {sdist.relative_to(ROOT)}",
+            "the release on the page of the repository, with the entry of CHANGELOG.md",
+            f"pages that say `pip install .` from a clone: once the index has {v}, `pip install xlnb`"]
+    print(f"\n{'Not ready: ' + ', '.join(faults) + '.' if faults else 'Ready.'} What remains for a person:")
+    for n, what in enumerate(left, 1): print(f"  {n}. {what}")
     return bool(faults)
 
 
