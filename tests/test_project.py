@@ -322,6 +322,19 @@ def test_lock_agrees_with_settings(lock):
         assert r.specifier.contains(pins[canonicalize_name(r.name)]), f"{r}: make lock"
 
 
+def test_locked_versions_run_on_the_first_release_of_their_python():
+    "Debian 12 has Python 3.11.2: a version that asks for 3.11.5 sends pip into minutes of search, and then it gives up"
+    from importlib.metadata import distributions
+    from packaging.specifiers import SpecifierSet
+    lock = ROOT / "locks" / "py{}{}.txt".format(*sys.version_info)
+    if not lock.exists(): pytest.skip(f"no {lock.name}")
+    pins = dict(l.split("==") for l in lock.read_text().splitlines() if not l.startswith("#"))
+    asked = {re.sub(r"[-_.]+", "-", d.name).lower(): (d.version, d.metadata["Requires-Python"]) for d in distributions()}
+    here = {n: spec for n, (version, spec) in asked.items() if pins.get(n) == version}
+    first = "{}.{}.0".format(*sys.version_info)
+    assert len(here) > len(pins) / 2 and {n: s for n, s in here.items() if not SpecifierSet(s or "").contains(first)} == {}
+
+
 def test_there_is_a_lock_for_two_pythons(): assert {"py311.txt", "py312.txt"} <= set(LOCKS)
 
 

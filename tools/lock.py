@@ -4,10 +4,15 @@
 
 pip resolves the open ranges in an empty environment without installing them; the answer is written as plain
 `name==version` lines. They are used as constraints (`pip install -c`), so an install takes from them only what it needs.
+Every version must run on the first release of its Python too (Debian 12 has 3.11.2): what asks for a later one is held
+back to the newest that does not.
 Left out are the CUDA libraries that torch brings on some platforms: torch itself names their exact versions.
 """
 import configparser, json, re, subprocess, sys, tempfile, venv
 from pathlib import Path
+
+try: from packaging.specifiers import SpecifierSet
+except ImportError: from pip._vendor.packaging.specifiers import SpecifierSet  # of every interpreter that has pip
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0"  # chosen by hand, the same for every Python
@@ -22,14 +27,29 @@ def wanted():
     return [r for g in groups for r in cfg["DEFAULT"][g].split()] + [cfg["DEFAULT"]["real_requirements"].split(";")[0]]
 
 
+def install(pip, *args):
+    "What pip would install for these arguments: the report's items"
+    with tempfile.TemporaryDirectory() as tmp:
+        report = Path(tmp) / "report.json"
+        subprocess.run([*pip, "install", "-q", "--dry-run", "--ignore-installed", "--report", report, *args], check=True)
+        return json.loads(report.read_text())["install"]
+
+
+def too_new(items, first):
+    "Names of the items that do not run on Python `first`, e.g. 3.11.0"
+    asked = {i["metadata"]["name"]: i["metadata"].get("requires_python") or "" for i in items}
+    return [name for name, spec in asked.items() if not SpecifierSet(spec).contains(first)]
+
+
 def resolve():
+    first, held = "%d.%d.0" % sys.version_info[:2], []
     with tempfile.TemporaryDirectory() as tmp:
         venv.create(tmp, with_pip=True)
         pip = [str(Path(tmp) / "bin/python"), "-m", "pip"]
         subprocess.run([*pip, "install", "-q", "-U", "pip"], check=True)
-        report = Path(tmp) / "report.json"
-        subprocess.run([*pip, "install", "-q", "--dry-run", "--ignore-installed", "--report", report, TORCH, *BUILD, *wanted()], check=True)
-        items = json.loads(report.read_text())["install"]
+        while late := too_new(items := install(pip, TORCH, *BUILD, *wanted(), *held), first):
+            old = ["--no-deps", "--only-binary=:all:", f"--python-version={first}", f"--target={tmp}/none"]
+            held += [f"{n}<={install(pip, *old, n)[0]['metadata']['version']}" for n in late]
     pairs = ((i["metadata"]["name"], i["metadata"]["version"].split("+")[0]) for i in items)
     return sorted({re.sub(r"[-_.]+", "-", n).lower(): v for n, v in pairs if not SKIP.match(n)}.items())
 
