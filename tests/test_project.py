@@ -275,7 +275,7 @@ if 'google.colab' in sys.modules:  # fetch and install the project, then work in
     os.chdir('/content/xlnb/{folder}')"""
 
 
-@pytest.mark.parametrize("path", ["nbs/index.ipynb", *(p for p in NOTEBOOKS if re.search(r"/\d+_(lab|real)_", p))])
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if code_cells(p)])
 def test_page_installs_itself_on_colab(path):
     wanted = COLAB.format(url=settings()["git_url"], folder=Path(path).parent.as_posix())
     assert wanted in map(source, code_cells(path)[:2]), f"one of the first two code cells should be:\n{wanted}"
