@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'register_method', 'method', 'Recipe', 'recipe', 'with_steps', 'plain_recipes']
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-03
-import ast, dataclasses, functools, typing
+import ast, dataclasses, functools, re, typing
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -124,7 +124,10 @@ def _parse(spec: str) -> list:
         # mode=soft is a string without quotes
         value = lambda n: n.id if isinstance(n, ast.Name) else ast.literal_eval(n)
         read = [(c.func.id, {k.arg: value(k.value) for k in c.keywords}) for c in calls]
-    except (SyntaxError, ValueError, TypeError): raise XlnbError(f"Cannot read the recipe {spec!r}: {help}.") from None
+    except (SyntaxError, ValueError, TypeError):
+        bare = re.search(r"=\s*(?!-?\.?\d|['\"])([\w~./-]*[./][\w./-]*)", spec)  # a path without quotes
+        if bare: help = f'a text that is no single word stands in quotes: "{bare[1]}"'
+        raise XlnbError(f"Cannot read the recipe {spec!r}: {help}.") from None
     return [method(name, **options) for name, options in read]
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-17
