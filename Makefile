@@ -67,7 +67,7 @@ check: $(VENV)/.dev
 
 notebooks: $(VENV)/.dev
 	@echo "== cells of every notebook"
-	@$(QUIET) $(BIN)/nbdev_test --n_workers $(WORKERS) --timing
+	@$(QUIET) $(BIN)/python tools/notebooks.py --workers $(WORKERS)
 
 pytest: $(VENV)/.dev
 	@echo "== pytest"

@@ -1,4 +1,6 @@
 """What every test leaves as it found it."""
+import functools
+import gc
 import os
 import tempfile
 
@@ -6,6 +8,21 @@ import pytest
 
 _CACHE = tempfile.TemporaryDirectory(prefix="xlnb-test-")
 os.environ["XLNB_CACHE"] = _CACHE.name   # no test reads what an earlier run has made
+
+
+def pytest_collection_finish():
+    "What is imported by now stays; else every training would look through a million objects for garbage"
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rows_written_once():
+    "A laboratory takes seconds to write the rows of a split, which are the same each time (tests/test_lab.py)"
+    from xlnb.lab.worlds import Lab
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lab, "dataset", functools.cache(Lab.dataset))
+        yield
 
 
 @pytest.fixture(autouse=True)

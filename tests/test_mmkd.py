@@ -9,8 +9,7 @@ from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, TrainerCallback
 
-from toy_levels import structure_stage, student
-from toy_stage import two_processes
+from toy_levels import student
 from toy_tokenizer import real_tokenizer
 from xlnb.study.cell import Cell, run_cell
 from xlnb.models.encoders import load_encoder, load_tokenizer
@@ -300,16 +299,6 @@ def test_an_encoder_without_a_task(text, tiny, tmp_path):
     model = load_encoder(folder)
     assert result.steps == 1 and model.state_dict().keys() == load_encoder("lab").state_dict().keys()
     assert load_tokenizer(folder)("a")["input_ids"] == load_tokenizer("lab")("a")["input_ids"]
-
-
-# --- processes --------------------------------------------------------------------------------------------------------
-def test_structure_over_two_processes_is_that_of_one(tmp_path):
-    "Gathered similarities give the loss and the gradient of the whole batch"
-    stage, model = structure_stage()
-    one = run_stage(stage, model, seed=0)
-    lines = two_processes("toy_levels.py", tmp_path)
-    assert lines[0]["sum"] == pytest.approx(float(sum(v.double().sum() for v in one.model.state_dict().values())), abs=1e-5)
-    for a, b in zip(one.history, lines[0]["history"]): assert a["structure"] == pytest.approx(b["structure"], abs=1e-5)
 
 
 # --- words under different tokenizers ---------------------------------------------------------------------------------

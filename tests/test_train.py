@@ -245,7 +245,7 @@ def test_interrupted_twice_with_accumulation(tmp_path):
 @pytest.mark.parametrize("evaluate", ["1", "0"])
 def test_killed_run_ends_with_the_same_weights(tmp_path, evaluate):
     whole = run_stage(stage(evaluate=evaluate == "1"), encoder(), seed=5)
-    run = subprocess.Popen([sys.executable, HERE / "toy_stage.py", "slow", tmp_path / "run", evaluate], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    run = subprocess.Popen([sys.executable, HERE / "toy_stage.py", tmp_path / "run", evaluate], env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.time() + 120
     while time.time() < deadline and not list((tmp_path / "run").glob("checkpoint-*/complete.json")): time.sleep(0.05)
     time.sleep(0.5)

@@ -6,22 +6,45 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from toy_stage import collate, encoder, rows, shared_objective, shared_stage, told
+import toy_alsace, toy_clism, toy_levels
+from toy_processes import unsaid
+from toy_stage import encoder, shared_objective, shared_stage, told
 from xlnb.core import XlnbError
+from xlnb.data.tasks import TASKS
+from xlnb.methods.clism.objective import TERMS
 from xlnb.study.grid import Study
-from xlnb.training.schedule import Schedule
-from xlnb.training.stage import Budget, Stage, run_stage, task_loss
+from xlnb.training.stage import Budget, run_stage
 
 HERE = Path(__file__).parent
 ATOL = 2e-5  # weights: sums over a batch are taken in another order
 
 
-def two_processes(out, stop=-1):
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_stage.py", "shared", out, str(stop)],
-                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return run, told(out)
+def launch(name, out):
+    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_processes.py", name, out],
+                          capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    "Context and fine-tuned model of ALSACE"
+    ctx, model, _ = toy_alsace.world()
+    yield ctx, model
+    TASKS.pop("toy-words", None)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, tuned):
+    "Folder of all runs of two processes. They need two launches only, since importing takes longer than training: the first ends in the middle of a run"
+    out = tmp_path_factory.mktemp("two")
+    save_file(tuned[1].state_dict(), out / "tuned.safetensors")
+    first = launch("first", out)
+    assert first.returncode != 0 and not told(out / "resumed") and list((out / "resumed").glob("checkpoint-*")), first.stderr[-3000:]
+    second = launch("second", out)
+    (out / "second.txt").write_text(second.stderr)
+    (out / "second.code").write_text(str(second.returncode))
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -30,69 +53,95 @@ def one():
     return run_stage(shared_stage(), encoder(dropout=0.0), seed=5)
 
 
-def check(one, lines, out):
-    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"], "the processes ended with different weights"
-    two = lines[0]
-    assert (two["steps"], two["tokens"], two["best_step"], two["selection"]) == (one.steps, one.tokens, one.best_step, one.selection)
-    assert two["best"] == (one.best and pytest.approx(one.best, abs=1e-9))
-    saved = load_file(out / "model" / "model.safetensors")
-    for k, v in one.model.state_dict().items():
+def both(out, name):
+    "What the two processes told of a run"
+    lines = told(out / name)
+    assert len(lines) == 2, (out / "second.txt").read_text()[-3000:]
+    assert lines[0]["sum"] == lines[1]["sum"], "the processes ended with different weights"
+    return lines
+
+
+def total(result): return float(sum(v.double().sum() for v in result.model.state_dict().values()))
+
+
+def same_weights(result, folder):
+    saved = load_file(folder / "model" / "model.safetensors")
+    for k, v in result.model.state_dict().items():
         if k in saved: torch.testing.assert_close(saved[k], v, atol=ATOL, rtol=0)
 
 
-def test_two_processes_equal_one(one, tmp_path):
-    run, lines = two_processes(tmp_path)
-    assert run.returncode == 0, run.stderr[-3000:]
-    check(one, lines, tmp_path)
-    for a, b in zip(one.history, lines[0]["history"]):
+def check(one, out, name):
+    two, _ = both(out, name)
+    assert (two["steps"], two["tokens"], two["best_step"], two["selection"]) == (one.steps, one.tokens, one.best_step, one.selection)
+    assert two["best"] == (one.best and pytest.approx(one.best, abs=1e-9))
+    same_weights(one, out / name)
+    return two
+
+
+def test_two_processes_equal_one(one, out):
+    for a, b in zip(one.history, check(one, out, "fresh")["history"]):
         assert a.keys() == b.keys() and a["step"] == b["step"]
         for k in a.keys() & {"loss", "task", "pull", "eval_accuracy"}: assert a[k] == pytest.approx(b[k], abs=1e-4)
 
 
-def test_two_processes_resume(one, tmp_path):
-    run, lines = two_processes(tmp_path, stop=20)
-    assert run.returncode != 0 and not lines and list(tmp_path.glob("checkpoint-*"))
-    run, lines = two_processes(tmp_path)
-    assert run.returncode == 0, run.stderr[-3000:]
-    check(one, lines, tmp_path)
+def test_two_processes_resume(one, out): check(one, out, "resumed")
 
 
-def test_two_processes_share_an_objective(tmp_path):
+def test_two_processes_share_an_objective(out):
     "Its weights too; and means over unequal numbers of things are those of one process"
     torch.set_num_threads(1)
-    stage, model = shared_objective()
-    one = run_stage(stage, model, seed=5)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_stage.py", "objective", tmp_path],
-                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0, run.stderr[-3000:]
-    lines = told(tmp_path)
-    check(one, lines, tmp_path)
-    for a, b in zip(one.history, lines[0]["history"]):
+    one = run_stage(*shared_objective(), seed=5)
+    for a, b in zip(one.history, check(one, out, "objective")["history"]):
         for k in ("loss", "task", "words"): assert a[k] == pytest.approx(b[k], rel=1e-4), k
 
 
-def test_a_batch_that_cannot_be_shared(tmp_path):
-    code = "from toy_stage import *; from xlnb.training.stage import run_stage; run_stage(stage(per_device_train_batch_size=15, use_cpu=True), encoder(), %r)" % str(tmp_path)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", code],
-                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)})
-    assert run.returncode != 0 and "cannot be shared by 2 processes" in run.stderr
+def test_a_batch_that_cannot_be_shared(out):
+    "The last run of the second launch"
+    assert int((out / "second.code").read_text()) != 0 and "cannot be shared by 2 processes" in (out / "second.txt").read_text()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_nothing_need_be_said_to_share_a_run_on_a_cpu(tmp_path, precision):
+def test_nothing_need_be_said_to_share_a_run_on_a_cpu(out, precision):
     "Two processes in one folder are one run of half batches each, whatever the precision"
-    code = ("from toy_stage import *; from xlnb.training.schedule import Schedule; import torch.distributed as dist; from xlnb.training.stage import run_stage\n"
-            f"stage = Stage('toy', rows(64), collate, task_loss, Schedule(steps=4, batch_size=16, lr=1e-2, precision='{precision}'))\n"
-            f"tell(r'{tmp_path}', run_stage(stage, encoder(dropout=0.0), r'{tmp_path / 'run'}', seed=1), world=dist.is_initialized() and dist.get_world_size())")
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", sys.executable, "-c", code],
-                         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])})
-    assert run.returncode == 0, run.stderr[-3000:]
-    one, other = told(tmp_path)
-    stage = Stage("toy", rows(64), collate, task_loss, Schedule(steps=4, batch_size=16, lr=1e-2, precision=precision))
-    alone = run_stage(stage, encoder(dropout=0.0), seed=1)
-    assert one["world"] == other["world"] == 2 and one["sum"] == other["sum"] and one["precision"] == precision
+    one, other = both(out, precision)
+    alone = run_stage(*unsaid(precision), seed=1)
+    assert one["world"] == other["world"] == 2 and one["precision"] == precision
     assert one["tokens"] == other["tokens"] == alone.tokens, "each saw half of every batch"
-    assert one["steps"] == 4 and one["sum"] == pytest.approx(float(sum(v.double().sum() for v in alone.model.state_dict().values())), abs=1e-2)
+    assert one["steps"] == 4 and one["sum"] == pytest.approx(total(alone), abs=1e-2)
+
+
+def test_questions_and_masked_tokens_are_counted_over_both(out):
+    "CLISM, with negatives gathered from both"
+    model = toy_clism.encoder()
+    stages, stage = toy_clism.shared_stage(model)
+    one = run_stage(stage, model, seed=0)
+    stages.close()
+    two, _ = both(out, "clism")
+    assert two["sum"] == pytest.approx(total(one), abs=1e-3)
+    for a, b in zip(one.history, two["history"]):
+        for k in ("loss", "clism", *TERMS, "mlm"): assert a[k] == pytest.approx(b[k], abs=1e-4), (k, a["step"])
+
+
+def test_structure_over_two_processes_is_that_of_one(out):
+    "MMKD: gathered similarities give the loss and the gradient of the whole batch"
+    one = run_stage(*toy_levels.structure_stage(), seed=0)
+    two, _ = both(out, "structure")
+    assert two["sum"] == pytest.approx(total(one), abs=1e-5)
+    for a, b in zip(one.history, two["history"]): assert a["structure"] == pytest.approx(b["structure"], abs=1e-5)
+
+
+def test_the_vote_of_two_processes_is_that_of_one(tuned, out):
+    "ALSACE"
+    ctx, model = tuned
+    plan = toy_alsace.shared_stage(ctx, model)
+    one = run_stage(plan.stage, model, seed=0)
+    two, _ = both(out, "alsace")
+    assert two["teachers"] == plan.report.teachers
+    assert (two["steps"], two["tokens"], two["best_step"]) == (one.steps, one.tokens, one.best_step)
+    same_weights(one, out / "alsace")
+    for a, b in zip(one.history, two["history"]):
+        for k in a.keys() & {"loss", "distil", "anchor", "eval_confidence"}: assert a[k] == pytest.approx(b[k], abs=1e-4)
+        for k in a.keys() & {"eval_agreement", "eval_source_accuracy"}: assert a[k] == pytest.approx(b[k], abs=0.04)  # a prediction on the edge
 
 
 def test_a_study_is_not_mixed_between_processes(tmp_path, monkeypatch):

@@ -1,14 +1,10 @@
 "A task in four languages that a tiny encoder learns in seconds: which of two groups do most words come from? German shares most words with English, Swahili some, Urdu few."
 import random
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from toy_stage import tell
 from xlnb.models.heads import with_head
 from xlnb.methods.alsace.method import ALSACE
 from xlnb.methods.finetune import FineTune
@@ -16,7 +12,7 @@ from xlnb.data.parallel import parallel_text
 from xlnb.training.pretraining import train_tokenizer
 from xlnb.data.tasks import own_task
 from xlnb.training.schedule import Budget
-from xlnb.training.stage import Context, run_method, run_stage
+from xlnb.training.stage import Context, run_method
 
 LANGS = ("en", "de", "sw", "ur")
 SHARED = dict(en=1.0, de=0.8, sw=0.5, ur=0.3)
@@ -67,11 +63,3 @@ def shared_stage(ctx, model):
     plan = ALSACE(text=text(40), lr=0.3, batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None, select="last").plan(model, one)
     plan.stage.args |= dict(optim="sgd", use_cpu=True)
     return plan
-
-
-if __name__ == "__main__":  # started as a process of its own: python toy_alsace.py FOLDER WEIGHTS
-    ctx, model, _ = world(tune=False)
-    model.load_state_dict(load_file(sys.argv[2]))
-    plan = shared_stage(ctx, model)
-    r = run_stage(plan.stage, model, Path(sys.argv[1]), seed=0)
-    tell(sys.argv[1], r, teachers=plan.report.teachers)

@@ -1,16 +1,12 @@
-"A tiny encoder that learns to point, in a run that two processes share; started as a process of its own: python toy_clism.py FOLDER"
-import sys
-from pathlib import Path
-
+"A tiny encoder that learns to point, in a run that two processes share"
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from toy_stage import tell
 from xlnb.models.encoders import load_tokenizer
 from xlnb.methods.clism.method import CLISM
 from xlnb.methods.clism.collator import SpanCollator
 from xlnb.data.tasks import get_task
-from xlnb.training.stage import Budget, Context, run_stage
+from xlnb.training.stage import Budget, Context
 
 LANGS = ("en", "qal", "qge")
 
@@ -44,11 +40,3 @@ def shared_stage(model):
     stage.collator, stage.data = Fixed(ctx.tokenizer), stage.data.select(range(40))
     stage.args |= dict(optim="sgd", learning_rate=0.05, use_cpu=True, logging_steps=1)
     return stages, stage
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    model = encoder()
-    stages, stage = shared_stage(model)
-    tell(sys.argv[1], run_stage(stage, model, Path(sys.argv[1]) / "run", seed=0))
-    stages.close()

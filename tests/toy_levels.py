@@ -1,14 +1,10 @@
-"A tiny student, and a structure loss that two processes share; started as a process of its own: python toy_levels.py FOLDER"
-import sys
-from pathlib import Path
-
+"A tiny student, and a structure loss that two processes share"
 import torch
 from transformers import PretrainedConfig, XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from toy_stage import tell
 from xlnb.models.encoders import load_tokenizer
 from xlnb.methods.mmkd.losses import structure_loss
-from xlnb.training.stage import Stage, run_stage
+from xlnb.training.stage import Stage
 
 
 def student(dropout=0.0, size=32):
@@ -34,9 +30,3 @@ def structure_stage():
     torch.manual_seed(0)
     loss = lambda model, batch: (l := model(**batch), {"structure": l})
     return Stage("structure", rows, stack, loss, args=dict(per_device_train_batch_size=8, num_train_epochs=2, optim="sgd", learning_rate=5.0, use_cpu=True, logging_steps=1)), Map(6, 4)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    stage, model = structure_stage()
-    tell(sys.argv[1], run_stage(stage, model, Path(sys.argv[1]) / "run", seed=0))

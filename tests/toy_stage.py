@@ -2,7 +2,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -114,16 +113,6 @@ def told(out):
     return [json.loads(p.read_text()) for p in sorted(Path(out).glob("result-*.json"))]
 
 
-def two_processes(script, out, *args):
-    "Run a script of this folder in two processes; what each has told of the run in `out`"
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", Path(__file__).parent / script, out, *args],
-                         capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert run.returncode == 0, run.stderr[-3000:]
-    lines = told(out)
-    assert len(lines) == 2 and lines[0]["sum"] == lines[1]["sum"]
-    return lines
-
-
 def shared_objective():
     "The same with an objective, whose parts are means over things that the processes have in unequal numbers"
     data, collator, model, loss = headed("objective")
@@ -136,7 +125,7 @@ def shared_stage(**args):
     return stage(collator=collate, optim="sgd", learning_rate=0.5, num_train_epochs=3, use_cpu=True, **args)
 
 
-if __name__ == "__main__":  # what other tests start as a process of its own: python toy_stage.py slow|shared FOLDER ...
+if __name__ == "__main__":  # what is killed in the middle, as a process of its own: python toy_stage.py FOLDER EVALUATE
     import time
 
     from transformers import TrainerCallback
@@ -146,16 +135,5 @@ if __name__ == "__main__":  # what other tests start as a process of its own: py
         def on_step_end(self, args, state, control, **kwargs):
             time.sleep(0.15)
 
-    class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == int(sys.argv[3]): raise KeyboardInterrupt
-
     torch.set_num_threads(1)
-    what, out = sys.argv[1], Path(sys.argv[2])
-    if what == "slow":
-        run_stage(stage(evaluate=sys.argv[3] == "1", save_steps=7), encoder(), out, seed=5, callbacks=[Slow()])
-    elif what == "objective":
-        tell(out, run_stage(*shared_objective(), out, seed=5))
-    else:
-        r = run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out, seed=5, callbacks=[Stop()])
-        tell(out, r)
+    run_stage(stage(evaluate=sys.argv[2] == "1", save_steps=7), encoder(), Path(sys.argv[1]), seed=5, callbacks=[Slow()])
