@@ -1,0 +1,254 @@
+"""Properties of the losses of all methods: bounds, symmetries, what must not matter, and loops that follow the equations."""
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
+
+from xlnb.methods.alsace.losses import (DIRECTIONS, alsace_loss, distillation_loss, divergence, label_log_probs, language_pairs,
+                                        pair_by_pair, prediction_entropy)
+from xlnb.methods.clism.losses import cacr_loss, contrast, mean_state, pointer_logits, pointer_loss
+from xlnb.methods.mmkd.losses import sentence_alignment, structure_loss, vector_mse, word_contrast
+from xlnb.training.losses import output_loss, step_shares, token_loss
+
+quick = settings(max_examples=40, deadline=None)
+seeds, small, scales = st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([.1, 1., 30.])
+
+
+def normal(seed, *shape, scale=1.):
+    return scale * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def close(a, b, tolerance=1e-9):
+    torch.testing.assert_close(*(torch.as_tensor(x, dtype=torch.float64) for x in (a, b)), rtol=tolerance, atol=tolerance)
+
+
+def log_softmax(z):
+    "By hand, of one row"
+    top = max(z)
+    total = math.log(sum(math.exp(v - top) for v in z)) + top
+    return [v - total for v in z]
+
+
+def cosine(a, b): return float(a @ b / (a.norm() * b.norm()))
+
+
+# --- a task's own loss ------------------------------------------------------------------------------------------------
+@quick
+@given(seeds, st.integers(1, 12), st.integers(2, 6), scales)
+def test_token_loss(seed, n, vocabulary, scale):
+    z = normal(seed, n, vocabulary, scale=scale)
+    labels = torch.randint(vocabulary, (n,), generator=torch.Generator().manual_seed(seed))
+    labels[torch.rand(n, generator=torch.Generator().manual_seed(seed + 1)) < .4] = -100
+    each = [-log_softmax(z[i].tolist())[labels[i]] for i in range(n) if labels[i] >= 0]
+    loss = token_loss(z, labels)
+    close(loss, sum(each) / len(each) if each else 0.)
+    close(loss, token_loss(z + 7., labels))                                    # a constant for all words
+    moved = torch.where((labels == -100)[:, None], z + normal(seed + 2, n, vocabulary), z)
+    close(loss, token_loss(moved, labels))                                     # positions that are not asked
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    close(loss, token_loss(z[order], labels[order]))
+    assert loss >= 0
+
+
+@quick
+@given(seeds, st.lists(st.integers(0, 7), min_size=1, max_size=6))
+def test_shares_make_a_mean_over_things(seed, counts):
+    values = [normal(seed + i, c) for i, c in enumerate(counts)]
+    shares = step_shares(counts)
+    if sum(counts): close(sum(w * (v.mean() if len(v) else 0.) for w, v in zip(shares, values)) / len(counts), torch.cat(values).mean())
+    else: assert shares == [1.] * len(counts)
+
+
+@quick
+@given(seeds, st.integers(1, 4), st.integers(2, 8), st.integers(1, 5))
+def test_span_loss_leaves_padding_out(seed, n, length, padding):
+    z = [normal(seed + i, n, length) for i in (0, 1)]
+    at = [torch.randint(length, (n,), generator=torch.Generator().manual_seed(seed + i)) for i in (2, 3)]
+    def loss(start, end, mask):
+        out = QuestionAnsweringModelOutput(start_logits=start, end_logits=end)
+        return output_loss(out, dict(start_positions=at[0], end_positions=at[1], attention_mask=mask))
+    each = [-log_softmax(row.tolist())[int(i)] for logits, ends in zip(z, at) for row, i in zip(logits, ends)]
+    whole = loss(*z, torch.ones(n, length))
+    close(whole, sum(each) / len(each))
+    longer = [torch.cat([x, normal(seed + 9, n, padding, scale=50.)], 1) for x in z]
+    mask = torch.cat([torch.ones(n, length), torch.zeros(n, padding)], 1)
+    close(whole, loss(*longer, mask))
+
+
+# --- ALSACE -----------------------------------------------------------------------------------------------------------
+@quick
+@given(seeds, small, st.integers(2, 5), scales, st.sampled_from(DIRECTIONS))
+def test_divergence(seed, n, labels, scale, direction):
+    p, q = (normal(seed + i, n, labels, scale=scale).log_softmax(-1) for i in (0, 1))
+    d = divergence(p, q, direction)
+    assert (d >= -1e-12).all()
+    close(divergence(p, p, direction), torch.zeros(n))
+    order = torch.randperm(labels, generator=torch.Generator().manual_seed(seed))
+    close(d, divergence(p[:, order], q[:, order], direction))
+    other = divergence(q, p, direction)
+    if direction in ("symmetric", "jsd"): close(d, other)
+    else: close(other, divergence(p, q, "student_first" if direction == "teacher_first" else "teacher_first"))
+    if direction == "jsd": assert (d <= math.log(2) + 1e-12).all()
+    kl = lambda a, b: sum(math.exp(x) * (x - y) for x, y in zip(a.tolist(), b.tolist()))
+    middle = ((p.exp() + q.exp()) / 2).log()
+    by_hand = dict(teacher_first=lambda i: kl(p[i], q[i]), student_first=lambda i: kl(q[i], p[i]),
+                   symmetric=lambda i: (kl(p[i], q[i]) + kl(q[i], p[i])) / 2,
+                   jsd=lambda i: (kl(p[i], middle[i]) + kl(q[i], middle[i])) / 2)[direction]
+    close(d, torch.tensor([by_hand(i) for i in range(n)]), 1e-7)
+
+
+@quick
+@given(seeds, small, st.integers(2, 5), st.integers(2, 4), st.sampled_from(DIRECTIONS), st.sampled_from([.5, 1., 3.]))
+def test_distillation(seed, n, langs, labels, direction, temperature):
+    z = normal(seed, n, langs, labels, scale=3.)
+    codes = [f"l{i}" for i in range(langs)]
+    pairs = language_pairs(codes, codes[:1 + seed % (langs - 1)])
+    o = dict(direction=direction, temperature=temperature)
+    loss = distillation_loss(z, pairs, **o)
+    by_hand = [divergence((z[i, a] / temperature).log_softmax(-1), (z[i, b] / temperature).log_softmax(-1), direction)
+               for i in range(n) for a, b in pairs]
+    close(loss, temperature**2 * torch.stack(by_hand).mean())
+    close(loss, pair_by_pair(lambda i: z[:, i], pairs, **o))
+    order = torch.randperm(langs, generator=torch.Generator().manual_seed(seed)).tolist()
+    close(loss, distillation_loss(z[:, order], [(order.index(a), order.index(b)) for a, b in pairs], **o))
+    close(loss, distillation_loss(z + normal(seed + 1, n, langs, 1), pairs, **o))  # a constant for all labels of a row
+    absent = torch.cat([z, normal(seed + 2, n, langs, 1, scale=9.)], -1)           # a label that these instances have not
+    mask = torch.ones(n, labels + 1, dtype=torch.bool)
+    mask[:, -1] = False
+    close(loss, distillation_loss(absent, pairs, mask=mask, **o))
+    close(label_log_probs(absent, mask)[..., :-1], label_log_probs(z))
+    rows, y = normal(seed + 3, 3, labels), torch.arange(3) % labels
+    total, parts = alsace_loss(z, pairs, rows, y, .5, **o)
+    close(total, loss + .5 * F.cross_entropy(rows, y)), close(parts["distil"], loss)
+
+
+@quick
+@given(seeds, st.integers(1, 30), st.integers(2, 6))
+def test_entropy_of_predictions(seed, n, labels):
+    z = normal(seed, n, labels)
+    e = prediction_entropy(z)
+    assert 0 <= e <= 1 + 1e-12
+    order = torch.randperm(labels, generator=torch.Generator().manual_seed(seed))
+    close(e, prediction_entropy(z[:, order]))
+    assert prediction_entropy(torch.eye(labels)) == pytest.approx(1) and prediction_entropy(torch.eye(labels)[:1]) == 0
+
+
+# --- MMKD -------------------------------------------------------------------------------------------------------------
+@quick
+@given(seeds, small, st.integers(1, 6), st.integers(1, 4), st.sampled_from(["dot", "cosine"]), st.sampled_from([.2, 1.]))
+def test_word_contrast(seed, n, words, size, similarity, temperature):
+    t, s = normal(seed, n, words, size), normal(seed + 1, n, words, size)
+    g = torch.Generator().manual_seed(seed)
+    keys, scored = torch.rand(n, words, generator=g) < .8, torch.rand(n, words, generator=g) < .5
+    o = dict(similarity=similarity, temperature=temperature)
+    loss, sim = word_contrast(t, s, scored, keys, **o), cosine if similarity == "cosine" else lambda a, b: float(a @ b)
+    per_sentence = []
+    for i in range(n):
+        there = [k for k in range(words) if keys[i, k]]
+        each = [-log_softmax([sim(t[i, j], s[i, k]) / temperature for k in there])[there.index(j)] for j in there if scored[i, j]]
+        if each: per_sentence.append(sum(each) / len(each))
+    close(loss, sum(per_sentence) / len(per_sentence) if per_sentence else 0., 1e-6)
+    assert loss >= -1e-9
+    padded = [torch.cat([x, normal(seed + 2, n, 2, size, scale=9.)], 1) for x in (t, s)]
+    more = [torch.cat([m, torch.full((n, 2), v)], 1) for m, v in ((scored, True), (keys, False))]
+    close(loss, word_contrast(*padded, *more, **o))                             # words that are not there
+    order = torch.randperm(words, generator=g)
+    close(loss, word_contrast(t[:, order], s[:, order], scored[:, order], keys[:, order], **o))
+
+
+@quick
+@given(seeds, small, st.integers(1, 6), st.floats(.01, 100))
+def test_sentence_alignment(seed, n, size, factor):
+    a, b = normal(seed, n, size), normal(seed + 1, n, size)
+    loss = sentence_alignment(a, b)
+    close(loss, sum(2 - 2 * cosine(x, y) for x, y in zip(a, b)) / n)
+    close(loss, (F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).square().sum(-1).mean())
+    close(loss, sentence_alignment(factor * a, b)), close(loss, sentence_alignment(b, a))
+    close(sentence_alignment(a, factor * a), 0.), close(sentence_alignment(a, -a), 4.)
+    assert -1e-9 <= loss <= 4 + 1e-9
+
+
+@quick
+@given(seeds, st.integers(2, 6), st.integers(2, 5), st.booleans(), st.sampled_from([.1, 1.]))
+def test_structure_loss(seed, n, size, mask_diagonal, temperature):
+    s, t = normal(seed, n, size), normal(seed + 1, n, size + 2)
+    o = dict(temperature=temperature, mask_diagonal=mask_diagonal)
+    loss = structure_loss(s, t, **o)
+    rows = []
+    for i in range(n):
+        others = [j for j in range(n) if j != i or not mask_diagonal]
+        p, q = (log_softmax([cosine(x[i], x[j]) / temperature for j in others]) for x in (t, s))
+        rows.append(sum(math.exp(a) * (a - b) for a, b in zip(p, q)))
+    close(loss, sum(rows) / n, 1e-6)
+    assert loss >= -1e-9
+    close(structure_loss(s, s, **o), 0.)
+    turn = torch.linalg.qr(normal(seed + 2, size, size))[0]
+    close(loss, structure_loss(5 * s @ turn, t, **o), 1e-7)                     # neither length nor axes matter
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    close(loss, structure_loss(s[order], t[order], **o))
+
+
+@quick
+@given(seeds, small, st.integers(1, 5))
+def test_vector_mse(seed, n, size):
+    source, target, teacher = (normal(seed + i, n, size) for i in range(3))
+    loss = vector_mse(source, target, teacher)
+    close(loss, sum(float((x - teacher).square().sum()) for x in (source, target)) / (n * size))
+    close(loss, vector_mse(target, source, teacher))
+    move = normal(seed + 3, size)
+    close(loss, vector_mse(source + move, target + move, teacher + move))
+    close(vector_mse(teacher, teacher, teacher), 0.)
+
+
+# --- CLISM + CACR -----------------------------------------------------------------------------------------------------
+@quick
+@given(seeds, st.integers(1, 4), st.integers(1, 6), st.integers(1, 4), st.integers(0, 3))
+def test_pointing(seed, questions, positions, size, padding):
+    states, query = normal(seed, 2, positions, size), normal(seed + 1, questions, size)
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.randint(2, (questions,), generator=g)
+    starts, ends = (torch.randint(positions, (questions,), generator=g) for _ in range(2))
+    logits = pointer_logits(query, states, rows, torch.ones(2, positions))
+    by_hand = [[float(query[q] @ states[rows[q], i]) for i in range(positions)] for q in range(questions)]
+    close(logits, torch.tensor(by_hand, dtype=torch.float64))
+    loss = pointer_loss(logits, 2 * logits, starts, ends)
+    close(loss, sum(-log_softmax(z)[a] - log_softmax([2 * v for v in z])[b]
+                    for z, a, b in zip(by_hand, starts.tolist(), ends.tolist())) / questions)
+    longer = torch.cat([states, normal(seed + 2, 2, padding, size, scale=9.)], 1)
+    mask = torch.cat([torch.ones(2, positions), torch.zeros(2, padding)], 1)
+    padded = pointer_logits(query, longer, rows, mask)
+    close(loss, pointer_loss(padded, 2 * padded, starts, ends))
+    assert loss >= 0
+
+
+@quick
+@given(seeds, small, st.integers(1, 6), st.integers(1, 4))
+def test_mean_state(seed, n, positions, width):
+    x, mask = normal(seed, n, positions, width), torch.rand(n, positions, generator=torch.Generator().manual_seed(seed)) < .6
+    mean = mean_state(x, mask)
+    by_hand = [sum((x[i, j] for j in range(positions) if mask[i, j]), torch.zeros(width).double()) / max(1, int(mask[i].sum())) for i in range(n)]
+    close(mean, torch.stack(by_hand))
+    close(mean, mean_state(torch.where(mask[..., None], x, normal(seed + 1, n, positions, width, scale=9.)), mask))
+
+
+@quick
+@given(seeds, st.integers(1, 5), st.integers(0, 3), st.integers(1, 4), st.sampled_from([.05, 1., 20.]))
+def test_contrast(seed, n, more, width, scale):
+    a, p, first = normal(seed, n, width), normal(seed + 1, n + more, width), seed % (more + 1)
+    loss = contrast(a, p, scale, first)
+    z = [[scale * cosine(x, y) for y in p] for x in a]
+    close(loss, sum(-log_softmax(row)[i + first] for i, row in enumerate(z)) / n, 1e-6)
+    assert -1e-9 <= loss <= math.log(n + more) + 2 * scale + 1e-9
+    close(loss, contrast(3 * a, .5 * p, scale, first), 1e-7)
+    same = torch.rand(n, n + more, generator=torch.Generator().manual_seed(seed)) < .5
+    fewer = contrast(a, p, scale, first, same)
+    assert fewer <= loss + 1e-9                                                 # fewer negatives are never harder
+    kept = [[j for j in range(n + more) if not same[i, j] or j == i + first] for i in range(n)]
+    close(fewer, sum(-log_softmax([row[j] for j in there])[there.index(i + first)] for i, (row, there) in enumerate(zip(z, kept))) / n, 1e-6)
+    total, terms = cacr_loss(a, a + .1, p[:n], scale)
+    close(total, contrast(a + .1, a, scale) + contrast(p[:n], a, scale) + contrast(a + .1, p[:n], scale))
+    assert list(terms) == ["target-masked", "plain-masked", "target-plain"]
