@@ -71,7 +71,7 @@ notebooks: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	@echo "== pytest"
-	@$(QUIET) $(BIN)/python -m pytest -q --durations=5 -n $(WORKERS) --dist loadfile tests
+	@$(QUIET) $(BIN)/python -m pytest -q --durations=5 -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 # --- pages -----------------------------------------------------------------------------------------------------------
 docs: $(if $(shell command -v quarto),quarto,sphinx)  ## the site, into _docs: by Quarto where it is installed, else by Sphinx

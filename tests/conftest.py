@@ -10,6 +10,16 @@ _CACHE = tempfile.TemporaryDirectory(prefix="xlnb-test-")
 os.environ["XLNB_CACHE"] = _CACHE.name   # no test reads what an earlier run has made
 
 
+# What takes a minute or more, longest first. Begun last, one of these would be left to a single process at the end.
+LONG = "test_site test_salt test_tutorial test_clism test_study test_train_distributed test_cli test_alsace".split()
+
+
+def pytest_collection_modifyitems(items):
+    "Long files first; `--no-loadscope-reorder` keeps this order where files are dealt out to processes"
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 def pytest_collection_finish():
     "What is imported by now stays; else every training would look through a million objects for garbage"
     gc.collect()
