@@ -223,8 +223,9 @@ def _read_masked_lm(name):
     read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
                                         dtype=torch.float32, **kw)
     model, info = read()
-    if not any(k.startswith('lm_predictions.') for k in info['unexpected_keys']): return model, info
-    return read(legacy=False)  # the names of DeBERTa's own release
+    if any(k.startswith('lm_predictions.') for k in info['unexpected_keys']):
+        model, info = read(legacy=False)  # the names of DeBERTa's own release
+    return (_with_usual_head(model) if hasattr(model, 'lm_predictions') else model), info
 
 def _no_masked_lm(name):
     return (f"{name} has no masked-LM head, which is needed here: choose the checkpoint that was pre-trained with one "
@@ -235,6 +236,20 @@ def _keep_pooler(model, name):
     if getattr(model.base_model, 'pooler', 0) is None:
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
+
+# %% ../../nbs/models/25_encoders.ipynb #92eddc48
+_USUAL = {'lm_predictions.lm_head.dense.': 'cls.predictions.transform.dense.',
+          'lm_predictions.lm_head.LayerNorm.': 'cls.predictions.transform.LayerNorm.',
+          'lm_predictions.lm_head.bias': 'cls.predictions.bias'}
+
+def _with_usual_head(model):
+    "The same DeBERTa with BERT's names in its masked-LM head"
+    config, state = type(model.config).from_dict(model.config.to_dict() | dict(legacy=True)), model.state_dict()
+    with torch.random.fork_rng(devices=[]): made = type(model)(config)
+    for old, new in _USUAL.items(): state = {k.replace(old, new): v for k, v in state.items()}
+    made.load_state_dict(state, strict=False)
+    made.tie_weights()
+    return made
 
 # %% ../../nbs/models/25_encoders.ipynb #d7765dda
 def _at_random(model: PreTrainedModel) -> PreTrainedModel:
@@ -291,10 +306,11 @@ def longest_input(
     tokenizer: PreTrainedTokenizerFast, # its tokenizer
 ) -> int: # tokens, special ones included
     "The longest input that model and tokenizer take"
-    config = getattr(model, 'module', model).config
-    # RoBERTa counts positions from there
-    offset = (config.pad_token_id or 0) + 1 if any(k in config.model_type for k in ('roberta', 'camembert')) else 0
-    return min((getattr(config, "max_position_embeddings", None) or 1 << 20) - offset, tokenizer.model_max_length)
+    model = getattr(model, 'module', model)
+    table = getattr(getattr(model.base_model, 'embeddings', None), 'position_embeddings', None)
+    padding = getattr(table, 'padding_idx', None)  # RoBERTa, LUKE, MPNet count positions from behind it
+    room = (getattr(model.config, "max_position_embeddings", None) or 1 << 20) - (0 if padding is None else padding + 1)
+    return min(room, tokenizer.model_max_length)
 
 def layers(
     model: PreTrainedModel, # an encoder, or a model with a head
