@@ -237,7 +237,13 @@ def _keep_pooler(model, name):
         full = from_checkpoint(AutoModel, name, use_safetensors=True, dtype=torch.float32)
         model.base_model.pooler = full.pooler.requires_grad_(False)
 
-# %% ../../nbs/models/25_encoders.ipynb #92eddc48
+# %% ../../nbs/models/25_encoders.ipynb #d7765dda
+def _at_random(model: PreTrainedModel) -> PreTrainedModel:
+    "A new model of the same class and configuration"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1_000_003)  # a seed that no checkpoint begins with
+        return type(model)(model.config)
+
 _USUAL = {'lm_predictions.lm_head.dense.': 'cls.predictions.transform.dense.',
           'lm_predictions.lm_head.LayerNorm.': 'cls.predictions.transform.LayerNorm.',
           'lm_predictions.lm_head.bias': 'cls.predictions.bias'}
@@ -250,13 +256,6 @@ def _with_usual_head(model):
     made.load_state_dict(state, strict=False)
     made.tie_weights()
     return made
-
-# %% ../../nbs/models/25_encoders.ipynb #d7765dda
-def _at_random(model: PreTrainedModel) -> PreTrainedModel:
-    "A new model of the same class and configuration"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1_000_003)  # a seed that no checkpoint begins with
-        return type(model)(model.config)
 
 # %% ../../nbs/models/25_encoders.ipynb #6ff0162c
 def body(

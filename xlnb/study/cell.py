@@ -21,7 +21,7 @@ from ..data.tasks import data_revisions
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import (RANDOM, encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer,
                                   longest_input, trained_name)
-from ..models.heads import check_head, save_finetuned, with_head
+from ..models.heads import head_of, save_finetuned, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import snapshots_wanted, take_measures
 from .recipe import Recipe
@@ -154,7 +154,7 @@ def check(self: Cell,
         if lacks := m.needs(self.task): raise XlnbError(lacks[0] if lacks[0].startswith(m.name) else
                                                         f'{m.name}: {lacks[0]}')
     if not self.recipe.during.asks_model: return
-    check_head(model, self.task)
+    head_of(self.task).check(model)
     for m in methods: _for([m], m.takes, model, self.task)
 
 # %% ../../nbs/study/91_cell.ipynb #96806803

@@ -101,20 +101,6 @@ class Switching(Generating):
 
 # %% ../../../nbs/methods/salt/50_method.ipynb #a190fda3
 @patch
-def takes(self: Switching, model, task):
-    "An encoder with a masked-LM head, where it makes candidates."
-    super(Switching, self).takes(model, task)
-    if task.kind.trains and self.rate and self.candidates in ('encoder', 'english'): check_generator(model)
-
-def check_generator(
-    model: PreTrainedModel, # an encoder
-):
-    "Refuse an encoder that can't fill a gap."
-    if model.get_output_embeddings() is not None: return
-    raise XlnbError(f"salt: {model.config.name_or_path or type(model).__name__} has no masked-LM head to make "
-                    f"candidates with: take candidates='neighbours', or a checkpoint with such a head")
-
-@patch
 def own_texts(self: Switching, task) -> dict|None: # {language: texts}; None where rows of the task are read
     "The text that is given."
     if self.text is None or isinstance(self.text, str) and self.text in SPLITS: return None
@@ -132,6 +118,21 @@ def targets(self: Switching, ctx: Context) -> tuple:
                         "of langs=")
     warnings.warn(f"salt: the text has no {some(lost)}; nothing is switched into these languages")
     return tuple(l for l in found if l in own)
+
+# %% ../../../nbs/methods/salt/50_method.ipynb #45086590
+@patch
+def takes(self: Switching, model, task):
+    "An encoder with a masked-LM head, where it makes candidates."
+    super(Switching, self).takes(model, task)
+    if task.kind.trains and self.rate and self.candidates in ('encoder', 'english'): check_generator(model)
+
+def check_generator(
+    model: PreTrainedModel, # an encoder
+):
+    "Refuse an encoder that can't fill a gap."
+    if model.get_output_embeddings() is not None: return
+    raise XlnbError(f"salt: {model.config.name_or_path or type(model).__name__} has no masked-LM head to make "
+                    f"candidates with: take candidates='neighbours', or a checkpoint with such a head")
 
 # %% ../../../nbs/methods/salt/50_method.ipynb #cell-23
 @dataclass(frozen=True)
