@@ -3,6 +3,7 @@
     python tools/matrix.py OUT.json                  # the whole matrix, some minutes on a CPU
     python tools/matrix.py OUT.json mmBERT EuroBERT  # some encoders only
 """
+import gc
 import json
 import sys
 import time
@@ -163,13 +164,6 @@ def make(name: str, folder: Path) -> str:
         (folder/'config.json').write_text(json.dumps({k: v for k, v in config.items() if k != 'legacy'}))
     return str(folder)
 
-SKIPPED = {'EuroBERT': 'this Transformers has no EuroBERT: the first versions 5 lack it'}
-
-def skipped(name: str) -> str:
-    "Why an encoder is not tried with the installed Transformers; empty if it is"
-    import transformers
-    return SKIPPED.get(name, '') if name == 'EuroBERT' and not hasattr(transformers, 'EuroBertConfig') else ''
-
 
 # ---------------------------------------------------------------- tasks of every kind, and recipes
 
@@ -329,7 +323,7 @@ def expected(encoder: str, kind: str, recipe: str):
 
 def combinations(encoders=None) -> list:
     "(encoder, kind, recipe) of everything that is tried"
-    return [(e, k, r) for e in encoders or ENCODERS if not skipped(e) for k in KINDS for r in RECIPES if expected(e, k, r)]
+    return [(e, k, r) for e in encoders or ENCODERS for k in KINDS for r in RECIPES if expected(e, k, r)]
 
 def agrees(encoder: str, kind: str, recipe: str, found: dict) -> bool:
     "Did what must come of a combination come of it?"
@@ -372,6 +366,9 @@ def main(out, *encoders):
     made = {p: version(p) for p in ('transformers', 'tokenizers', 'torch')} | dict(python=platform.python_version())
     known = json.loads(out.read_text()) if out.exists() else {}
     cells = known.get('cells', {}) if known.get('made_with') == made else {}
+    recipes(tasks()['pair'])  # all that is needed is imported
+    gc.collect()
+    gc.freeze()  # each run of the trainer looks through all that Python holds: not through the libraries again
     with tempfile.TemporaryDirectory() as folder:
         for e, k, r in combinations(encoders or None):
             at = cells.setdefault(e, {}).setdefault(r, {})

@@ -220,12 +220,15 @@ def _masked_lm(name):
 
 def _read_masked_lm(name):
     "Read it, in either spelling of its head"
-    read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
-                                        dtype=torch.float32, **kw)
-    model, info = read()
-    if any(k.startswith('lm_predictions.') for k in info['unexpected_keys']):
-        model, info = read(legacy=False)  # the names of DeBERTa's own release
-    return (_with_usual_head(model) if hasattr(model, 'lm_predictions') else model), info
+    known = from_checkpoint(AutoConfig, name).model_type.startswith('deberta')
+    usual = dict(legacy=True, key_mapping=_USUAL) if known else {}
+    model, info = from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
+                                  dtype=torch.float32, **usual)
+    if known: model._weight_conversions = None  # saving would go back to the names that only this function reads
+    return model, info
+
+_USUAL = {f'^lm_predictions.lm_head.{old}': f'cls.predictions.{new}' for old, new in (('dense', 'transform.dense'),
+          ('LayerNorm', 'transform.LayerNorm'), ('bias', 'bias'))}
 
 def _no_masked_lm(name):
     return (f"{name} has no masked-LM head, which is needed here: choose the checkpoint that was pre-trained with one "
@@ -243,19 +246,6 @@ def _at_random(model: PreTrainedModel) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1_000_003)  # a seed that no checkpoint begins with
         return type(model)(model.config)
-
-_USUAL = {'lm_predictions.lm_head.dense.': 'cls.predictions.transform.dense.',
-          'lm_predictions.lm_head.LayerNorm.': 'cls.predictions.transform.LayerNorm.',
-          'lm_predictions.lm_head.bias': 'cls.predictions.bias'}
-
-def _with_usual_head(model):
-    "The same DeBERTa with BERT's names in its masked-LM head"
-    config, state = type(model.config).from_dict(model.config.to_dict() | dict(legacy=True)), model.state_dict()
-    with torch.random.fork_rng(devices=[]): made = type(model)(config)
-    for old, new in _USUAL.items(): state = {k.replace(old, new): v for k, v in state.items()}
-    made.load_state_dict(state, strict=False)
-    made.tie_weights()
-    return made
 
 # %% ../../nbs/models/25_encoders.ipynb #6ff0162c
 def body(
