@@ -248,7 +248,7 @@ class _Pointing:
     "A model for answers whose head is a pointer"
     def __init__(self, config):
         super().__init__(config)
-        del self.qa_outputs
+        for name in {n for n, _ in self.named_children()} - {self.base_model_prefix}: delattr(self, name) # the old head
         self.pointer = Pointer(config.hidden_size, config.pointer)
 
     def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None,
