@@ -220,11 +220,15 @@ def _masked_lm(name):
 
 def _read_masked_lm(name):
     "Read it, in either spelling of its head"
-    read = lambda **kw: from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
-                                        dtype=torch.float32, **kw)
-    model, info = read()
-    if not any(k.startswith('lm_predictions.') for k in info['unexpected_keys']): return model, info
-    return read(legacy=False)  # the names of DeBERTa's own release
+    known = from_checkpoint(AutoConfig, name).model_type.startswith('deberta')
+    usual = dict(legacy=True, key_mapping=_USUAL) if known else {}
+    model, info = from_checkpoint(AutoModelForMaskedLM, name, use_safetensors=True, output_loading_info=True,
+                                  dtype=torch.float32, **usual)
+    if known: model._weight_conversions = None  # saving would go back to the names that only this function reads
+    return model, info
+
+_USUAL = {f'^lm_predictions.lm_head.{old}': f'cls.predictions.{new}' for old, new in (('dense', 'transform.dense'),
+          ('LayerNorm', 'transform.LayerNorm'), ('bias', 'bias'))}
 
 def _no_masked_lm(name):
     return (f"{name} has no masked-LM head, which is needed here: choose the checkpoint that was pre-trained with one "
@@ -291,10 +295,11 @@ def longest_input(
     tokenizer: PreTrainedTokenizerFast, # its tokenizer
 ) -> int: # tokens, special ones included
     "The longest input that model and tokenizer take"
-    config = getattr(model, 'module', model).config
-    # RoBERTa counts positions from there
-    offset = (config.pad_token_id or 0) + 1 if any(k in config.model_type for k in ('roberta', 'camembert')) else 0
-    return min((getattr(config, "max_position_embeddings", None) or 1 << 20) - offset, tokenizer.model_max_length)
+    model = getattr(model, 'module', model)
+    table = getattr(getattr(model.base_model, 'embeddings', None), 'position_embeddings', None)
+    padding = getattr(table, 'padding_idx', None)  # RoBERTa, LUKE, MPNet count positions from behind it
+    room = (getattr(model.config, "max_position_embeddings", None) or 1 << 20) - (0 if padding is None else padding + 1)
+    return min(room, tokenizer.model_max_length)
 
 def layers(
     model: PreTrainedModel, # an encoder, or a model with a head

@@ -28,6 +28,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 from ..core import XlnbError, some
 from .encoders import (POOLINGS, body, check_readable, from_checkpoint, further_file, load_encoder,
                                   masked_lm_head, pooled)
+from .own_heads import OwnChoice, OwnSpan, own_head
 from ..data.kinds.base import kind_of, query_kinds
 from ..data.kinds.query import QUE, last_query, set_query_kinds
 
@@ -68,12 +69,19 @@ class Head:
     classes: dict             # Transformers' class by the class of the configuration
     labels: bool = False      # does the configuration keep the labels of the task?
     change: Callable = lambda cls, config: cls # another class in its place, where the configuration says so
+    own: type|None = None     # what takes the place of a class that Transformers lacks
 
     def model_class(self, config):
         "The class of a model with this head"
-        if type(config) not in self.classes:
-            raise XlnbError(f"Transformers has no such head for a {config.model_type}: choose another encoder")
-        return self.change(self.classes[type(config)], config)
+        if type(config) in self.classes: return self.change(self.classes[type(config)], config)
+        if self.own and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+            return self.change(own_head(self.own, type(config)), config)
+        raise XlnbError(f"Transformers has no such head for a {config.model_type}: choose another encoder")
+
+    def check(self, encoder):
+        "Refuse an encoder that can't have this head, before anything is trained"
+        self.model_class(encoder.config)
+        if self.classes is MODEL_FOR_MASKED_LM_MAPPING: masked_lm_head(encoder)
 
 # %% ../../nbs/models/26_heads.ipynb #457b05f7
 HEADS = {}
@@ -133,8 +141,8 @@ def _with_mean_pooling(cls, config): return mean_pooled(cls) if getattr(config, 
 def _with_pointer(cls, config): return pointing(cls) if getattr(config, 'pointer', None) else cls
 
 register_head('classification', Head(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, True, _with_mean_pooling))
-register_head('multiple_choice', Head(MODEL_FOR_MULTIPLE_CHOICE_MAPPING))
-register_head('span', Head(MODEL_FOR_QUESTION_ANSWERING_MAPPING, False, _with_pointer))
+register_head('multiple_choice', Head(MODEL_FOR_MULTIPLE_CHOICE_MAPPING, own=OwnChoice))
+register_head('span', Head(MODEL_FOR_QUESTION_ANSWERING_MAPPING, False, _with_pointer, OwnSpan))
 register_head('token', Head(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, True))
 register_head('masked_lm', Head(MODEL_FOR_MASKED_LM_MAPPING))
 
@@ -240,7 +248,7 @@ class _Pointing:
     "A model for answers whose head is a pointer"
     def __init__(self, config):
         super().__init__(config)
-        del self.qa_outputs
+        for name in {n for n, _ in self.named_children()} - {self.base_model_prefix}: delattr(self, name) # the old head
         self.pointer = Pointer(config.hidden_size, config.pointer)
 
     def forward(self, input_ids=None, attention_mask=None, start_positions=None, end_positions=None,
@@ -296,7 +304,8 @@ def save_encoder(
                                               if not k.startswith('pointer.')})
     tokenizer.save_pretrained(folder)
     config = AutoConfig.from_pretrained(folder)  # names a class that Transformers has
-    config.architectures = [c.__name__ for c in type(model).__mro__ if c.__module__.startswith('transformers.')][:1]
+    config.architectures = [c.__name__ for c in type(model).__mro__ if c.__module__.startswith('transformers.')
+                            or getattr(c, 'stem', '-') in c.__name__][:1]
     config.save_pretrained(folder)
     if hasattr(model, 'pointer'): save_pointer(model.pointer, folder)
     else: (Path(folder)/POINTER_FILE).unlink(missing_ok=True)  # of an earlier model

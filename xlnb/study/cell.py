@@ -21,7 +21,7 @@ from ..data.tasks import data_revisions
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import (RANDOM, encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer,
                                   longest_input, trained_name)
-from ..models.heads import save_finetuned, with_head
+from ..models.heads import head_of, save_finetuned, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import snapshots_wanted, take_measures
 from .recipe import Recipe
@@ -143,6 +143,20 @@ def code(self: Cell, methods: 'Iterable|None' = None) -> dict:  # {module: hash}
 # %% ../../nbs/study/91_cell.ipynb #38fe3e4a
 _LIBRARIES = 'builtins', 'datasets', 'torch', 'transformers', 'pathlib'  # their versions are recorded
 
+# %% ../../nbs/study/91_cell.ipynb #f8d48bc1
+@patch
+def check(self: Cell,
+    model: 'PreTrainedModel',  # The encoder, as it was loaded
+):
+    "Refuse what recipe, task and encoder cannot do together"
+    methods = self.recipe.methods
+    for m in methods:
+        if lacks := m.needs(self.task): raise XlnbError(lacks[0] if lacks[0].startswith(m.name) else
+                                                        f'{m.name}: {lacks[0]}')
+    if not self.recipe.during.asks_model: return
+    head_of(self.task).check(model)
+    for m in methods: _for([m], m.takes, model, self.task)
+
 # %% ../../nbs/study/91_cell.ipynb #96806803
 class CellRun:
     "A cell while it is computed, and afterwards what a measure may ask of it"
@@ -157,7 +171,9 @@ class CellRun:
         wanted = [getattr(m, 'snapshots', 0) for m in cell.recipe.after]
         self.last, self.items, self.stages, self.model = max([snapshots, *wanted]), None, [], None
         self.tokenizer = load_tokenizer(cell.encoder)
-        length = min(cell.budget.max_length, longest_input(load_encoder(cell.encoder), self.tokenizer))
+        model = load_encoder(cell.encoder)
+        cell.check(model)
+        length = min(cell.budget.max_length, longest_input(model, self.tokenizer))
         budget = dataclasses.replace(cell.budget, max_length=length)
         self.ctx = Context(task=cell.task, encoder=cell.encoder, tokenizer=self.tokenizer, seed=cell.seed,
                            budget=budget,

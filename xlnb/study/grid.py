@@ -32,7 +32,7 @@ from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
-from ..training.schedule import Budget, Schedule, frozen_parameters
+from ..training.schedule import Budget, Schedule
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
 def listed(
@@ -471,9 +471,7 @@ def _check_inputs(self: Study, encoder, cells: list):
         length = min(budget.max_length, longest_input(model, tokenizer))
         rows = self._rows[task].load(task.source, 'test', data=self.data, limit=budget.eval_examples)
         featurize(task, rows.select(range(1)), tokenizer, length)
-    for during in dict.fromkeys(c.recipe.during for c in cells if c.task.kind.trains):
-        try: frozen_parameters(model, getattr(during, 'frozen', 'none'))
-        except XlnbError as e: raise XlnbError(_by_name(during, str(e))) from None
+    for cell in {(c.task, c.recipe): c for c in cells}.values(): cell.check(model)
 
 @patch
 def _check_snapshots(self: Study):

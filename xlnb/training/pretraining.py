@@ -72,7 +72,9 @@ def pack(texts: list,       # strings
          block_size: int=128,
         ) -> np.ndarray:    # (blocks, block_size), every block starts with `<s>`
     "Cut texts into blocks of one length, without losing a piece"
-    bos, eos, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    either = lambda a, b: b if a is None else a  # EuroBERT's has begin and end of text in the place of [CLS] and [SEP]
+    bos = either(tokenizer.cls_token_id, tokenizer.bos_token_id)
+    eos, pad = either(tokenizer.sep_token_id, tokenizer.eos_token_id), tokenizer.pad_token_id
     parts = [(p, [eos] * (2 if j < last else 1)) for t in texts for last in [t.count('\n')] for j,
              p in enumerate(t.split('\n'))]
     ids = [np.array(x + end, np.int32) for i in range(0, len(parts), 1000) for part in [parts[i:i+1000]]
@@ -132,7 +134,10 @@ class MaskedLM(Objective):
 # %% ../../nbs/training/34_pretraining.ipynb #b99bdb71
 def _layers_of(model) -> list:
     "Parameters of the layers: neither embeddings nor head"
-    return [p for n, p in model.base_model.named_parameters() if not n.startswith('embeddings.')]
+    base = model.base_model
+    apart = getattr(base, 'embeddings', None) or base.get_input_embeddings()
+    outside = {id(p) for p in apart.parameters()}
+    return [p for p in base.parameters() if id(p) not in outside]
 
 class _Frozen(TrainerCallback):
     "The layers learn nothing in the first steps"

@@ -26,7 +26,7 @@ from ..lab.worlds import Lab
 from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, stream_digest, write_json
 from ..data.parallel import parallel_texts
 from .losses import Objective, task_loss
-from .schedule import Budget, Schedule, learning_rate, settled
+from .schedule import Budget, Schedule, frozen_parameters, learning_rate, settled
 from .trainer import Stage, StageStopped, StageTrainer, checkpoints, predict, seeded
 _all_ = ['Budget', 'Objective', 'Schedule', 'Stage', 'StageStopped', 'StageTrainer', 'learning_rate', 'predict',
          'seeded', 'task_loss']
@@ -326,7 +326,11 @@ def _answers(self, ctx: Context): # items, as from `evaluate_model`
     "Its own predictions for the test rows of `ctx.langs`; asked only where `asks_model` is False."
     raise NotImplementedError(f"{type(self).__name__} must define answers(ctx), since it asks no model")
 
-Method.fingerprint, Method.measures, Method.answers = _fingerprint, _measures, _answers
+def _takes(self, model: torch.nn.Module, task: 'Task'):
+    "Refuse an encoder that lacks what the method reads or changes, before anything is trained."
+    if task.kind.trains or self.slot == 'before': frozen_parameters(model, self.frozen)
+
+Method.fingerprint, Method.measures, Method.answers, Method.takes = _fingerprint, _measures, _answers, _takes
 
 def check_untrained(
     method: Method, # that has no training of its own

@@ -25,7 +25,7 @@ from .collator import SpanCollator, recurring_inputs, span_inputs
 from .objective import TERMS, SpanObjective
 from .projection import lab_pairs, span_pairs
 from .spans import CapitalEntities, RandomSpans, SpacyEntities, recurring_spans
-from ...models.encoders import encoder_fingerprint, longest_input
+from ...models.encoders import encoder_fingerprint, longest_input, masked_lm_head
 from ...models.heads import Pointer, drop_pointer, give_pointer, save_encoder
 from ...models.word_alignment import align_words
 from ...training.stage import Context, Method, Stage, learning_rate
@@ -130,6 +130,15 @@ def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
     at = {l: [i for i, k in enumerate(rows['lang'][:]) if k == l] for l in there}
     row = lambda l, j, r: dict(id=f'{l}-{j:06}', source=r['source'], target=r['target'])
     return {l: Dataset.from_list([row(l, j, r) for j, r in enumerate(rows.select(at[l]))]) for l in there}
+
+# %% ../../../nbs/methods/clism/80_method.ipynb #9107be6d
+@patch
+def takes(self: CLISM, model, task):
+    "An encoder with a masked-LM head, for its part of the loss."
+    super(CLISM, self).takes(model, task)
+    if not self.mlm: return
+    try: masked_lm_head(model)
+    except XlnbError as e: raise XlnbError(f"{e}; or leave out masked language modelling, clism(mlm=0)") from None
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cdcace5f
 def _there(m, texts, wanted):
@@ -237,6 +246,7 @@ def objective(self: CLISM,
 @patch
 def stages(self: CLISM, model, ctx: Context) -> Iterator[Stage]:
     "One stage, which leaves the encoder with its pointer in `ctx.out`."
+    self.takes(model, ctx.task)
     self.prepare(model, ctx)
     rows = self.inputs(model, ctx)
     if not rows:

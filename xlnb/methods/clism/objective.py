@@ -97,7 +97,7 @@ def _counts(self, batch):
 def _unused(self, model):
     "The masked-LM head, where no token is to be predicted."
     if 'mlm' in self.used: return []
-    reached = {id(p) for p in getattr(model, model.base_model_prefix).parameters()}
+    reached = {id(p) for p in getattr(model, model.base_model_prefix, model).parameters()}
     return [p for p in model.parameters() if id(p) not in reached]
 
 def _hand_on(self, model):

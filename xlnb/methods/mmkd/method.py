@@ -79,6 +79,17 @@ def needs(self: MMKD, task) -> list: # of sentences
     return [f"mmkd needs parallel text for {task.name!r}: "
             "give text= a ParallelText, the path of aligned rows, or a list of these"]
 
+@patch
+def takes(self: MMKD, model, task):
+    "An encoder with a masked-LM head, for the token level."
+    super(MMKD, self).takes(model, task)
+    if 'token' in self.levels: _check_token_level(model)
+
+def _check_token_level(model):
+    "An error that says what to do without a masked-LM head"
+    try: masked_lm_head(model)
+    except XlnbError as e: raise XlnbError(f"{e}; or leave out the token level, mmkd(token=0)") from None
+
 @lru_cache(4)
 def _lab_pairs(n, langs):
     task = SimpleNamespace(kind=SENTENCE)
@@ -128,7 +139,7 @@ def teaches(self: MMKD,
 @patch
 def stages(self: MMKD, model, ctx: Context) -> Iterator[Stage]:
     "Train on the pairs."
-    if 'token' in self.levels: masked_lm_head(model) # or an error that says that there is none
+    if 'token' in self.levels: _check_token_level(model)
     features, english = pair_features(self.pairs(ctx), ctx.tokenizer, ctx.budget.max_length, self.word_kind)
     taught = self.levels != ('token',) # translation language modelling alone needs no teacher
     teacher = self.teaches(model, ctx) if taught else None
