@@ -328,7 +328,7 @@ def _answers(self, ctx: Context): # items, as from `evaluate_model`
 
 def _takes(self, model: torch.nn.Module, task: 'Task'):
     "Refuse an encoder that lacks what the method reads or changes, before anything is trained."
-    if task.kind.trains or self.slot == 'before': frozen_parameters(model, self.frozen)
+    if self.slot == 'before' or task.kind.trains: frozen_parameters(model, self.frozen)
 
 Method.fingerprint, Method.measures, Method.answers, Method.takes = _fingerprint, _measures, _answers, _takes
 
