@@ -40,7 +40,9 @@ def run(paths, workers):
     running, found = {}, {}
     def end_one():
         pid, status, used = os.wait4(-1, 0)
-        found[running.pop(pid)] = status == 0, used.ru_utime + used.ru_stime
+        path = running.pop(pid)
+        found[path] = status == 0, used.ru_utime + used.ru_stime
+        print(f"{path.name}: {found[path][1]:.0f} s{'' if found[path][0] else ', failed'}", flush=True)
     for path in paths:
         if len(running) == workers: end_one()
         running[start(path)] = path
@@ -58,7 +60,6 @@ if __name__ == "__main__":
     write_rows_once()
     gc.collect(), gc.freeze()
     found = run(sorted(paths, key=lambda p: -p.stat().st_size), asked.workers)
-    for path, (_, seconds) in sorted(found.items(), key=lambda o: -o[1][1]): print(f"{path.name}: {seconds:.0f} s")
     failed = sorted(p.name for p, (passed, _) in found.items() if not passed)
-    print(f"failed: {', '.join(failed)}" if failed else f"{len(found)} notebooks ran")
+    print(f"failed: {', '.join(failed)}" if failed else f"{len(found)} notebooks ran: {sum(s for _, s in found.values()):.0f} s of CPU")
     sys.exit(bool(failed))
