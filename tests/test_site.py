@@ -271,7 +271,8 @@ def test_scores_can_be_saved(browser, site, tmp_path):
         if file.exists(): break
         time.sleep(.1)
     saved = list(csv.DictReader(file.open(encoding="utf-8", newline="")))
-    assert [f"{float(r['score']):.1f}" for r in saved] == [r["score"] for r in shown] and len(saved) > 3
+    assert len(saved) == len(shown) > 3
+    assert all(abs(float(a["score"]) - float(b["score"])) < .0501 for a, b in zip(saved, shown))  # 73.25 is 73.3 to the browser, 73.2 to Python
     assert {"task", "language", "recipe", "encoder", "budget", "metric", "low", "high", "runs", "seeds", "items", "commit", "date", "page"} <= {*saved[0]}
 
 

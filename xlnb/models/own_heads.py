@@ -50,8 +50,8 @@ class OwnChoice(_Own):
         flat = {k: v.flatten(0, 1) for k, v in given.items() if v is not None}
         states = self.base_model(**flat).last_hidden_state
         mask = flat.get('attention_mask', torch.ones_like(states[..., 0]))
-        told = {getattr(self.config, k, None) for k in ('pooling', 'classifier_pooling')}
-        logits = self.classifier(pooled(states, mask, 'mean' if told & {'mean', 'late'} else 'first')).view(shape)
+        pooling = {getattr(self.config, k, None) for k in ('pooling', 'classifier_pooling')}
+        logits = self.classifier(pooled(states, mask, 'mean' if pooling & {'mean', 'late'} else 'first')).view(shape)
         return MultipleChoiceModelOutput(loss=None if labels is None else F.cross_entropy(logits, labels),
                                          logits=logits)
 
