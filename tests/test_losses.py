@@ -1,4 +1,4 @@
-"""Properties of the losses of all methods: bounds, symmetries, what must not matter, and loops that follow the equations."""
+"""Properties of the losses of methods: bounds, symmetries, what must not matter; loops that follow the equations."""
 import math
 
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
-from xlnb.methods.alsace.losses import (DIRECTIONS, alsace_loss, distillation_loss, divergence, label_log_probs, language_pairs,
-                                        pair_by_pair, prediction_entropy)
+from xlnb.methods.alsace.losses import (DIRECTIONS, alsace_loss, distillation_loss, divergence, label_log_probs,
+                                        language_pairs, pair_by_pair, prediction_entropy)
 from xlnb.methods.clism.losses import cacr_loss, contrast, mean_state, pointer_logits, pointer_loss
 from xlnb.methods.mmkd.losses import sentence_alignment, structure_loss, vector_mse, word_contrast
 from xlnb.training.losses import output_loss, step_shares, token_loss
@@ -23,7 +23,8 @@ def normal(seed, *shape, scale=1.):
 
 
 def close(a, b, tolerance=1e-9):
-    torch.testing.assert_close(*(torch.as_tensor(x, dtype=torch.float64) for x in (a, b)), rtol=tolerance, atol=tolerance)
+    a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (a, b))
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 def log_softmax(z):
@@ -59,7 +60,9 @@ def test_token_loss(seed, n, vocabulary, scale):
 def test_shares_make_a_mean_over_things(seed, counts):
     values = [normal(seed + i, c) for i, c in enumerate(counts)]
     shares = step_shares(counts)
-    if sum(counts): close(sum(w * (v.mean() if len(v) else 0.) for w, v in zip(shares, values)) / len(counts), torch.cat(values).mean())
+    if sum(counts):
+        means = (v.mean() if len(v) else 0. for v in values)
+        close(sum(w * m for w, m in zip(shares, means)) / len(counts), torch.cat(values).mean())
     else: assert shares == [1.] * len(counts)
 
 
@@ -116,7 +119,8 @@ def test_distillation(seed, n, langs, labels, direction, temperature):
     order = torch.randperm(langs, generator=torch.Generator().manual_seed(seed)).tolist()
     close(loss, distillation_loss(z[:, order], [(order.index(a), order.index(b)) for a, b in pairs], **o))
     close(loss, distillation_loss(z + normal(seed + 1, n, langs, 1), pairs, **o))  # a constant for all labels of a row
-    absent = torch.cat([z, normal(seed + 2, n, langs, 1, scale=9.)], -1)           # a label that these instances have not
+    # a label that these instances have not
+    absent = torch.cat([z, normal(seed + 2, n, langs, 1, scale=9.)], -1)
     mask = torch.ones(n, labels + 1, dtype=torch.bool)
     mask[:, -1] = False
     close(loss, distillation_loss(absent, pairs, mask=mask, **o))
@@ -139,7 +143,8 @@ def test_entropy_of_predictions(seed, n, labels):
 
 # --- MMKD -------------------------------------------------------------------------------------------------------------
 @quick
-@given(seeds, small, st.integers(1, 6), st.integers(1, 4), st.sampled_from(["dot", "cosine"]), st.sampled_from([.2, 1.]))
+@given(seeds, small, st.integers(1, 6), st.integers(1, 4), st.sampled_from(["dot", "cosine"]),
+       st.sampled_from([.2, 1.]))
 def test_word_contrast(seed, n, words, size, similarity, temperature):
     t, s = normal(seed, n, words, size), normal(seed + 1, n, words, size)
     g = torch.Generator().manual_seed(seed)
@@ -149,7 +154,8 @@ def test_word_contrast(seed, n, words, size, similarity, temperature):
     per_sentence = []
     for i in range(n):
         there = [k for k in range(words) if keys[i, k]]
-        each = [-log_softmax([sim(t[i, j], s[i, k]) / temperature for k in there])[there.index(j)] for j in there if scored[i, j]]
+        each = [-log_softmax([sim(t[i, j], s[i, k]) / temperature for k in there])[there.index(j)]
+                for j in there if scored[i, j]]
         if each: per_sentence.append(sum(each) / len(each))
     close(loss, sum(per_sentence) / len(per_sentence) if per_sentence else 0., 1e-6)
     assert loss >= -1e-9
@@ -228,9 +234,11 @@ def test_pointing(seed, questions, positions, size, padding):
 @quick
 @given(seeds, small, st.integers(1, 6), st.integers(1, 4))
 def test_mean_state(seed, n, positions, width):
-    x, mask = normal(seed, n, positions, width), torch.rand(n, positions, generator=torch.Generator().manual_seed(seed)) < .6
+    x = normal(seed, n, positions, width)
+    mask = torch.rand(n, positions, generator=torch.Generator().manual_seed(seed)) < .6
     mean = mean_state(x, mask)
-    by_hand = [sum((x[i, j] for j in range(positions) if mask[i, j]), torch.zeros(width).double()) / max(1, int(mask[i].sum())) for i in range(n)]
+    sums = [sum((x[i, j] for j in range(positions) if mask[i, j]), torch.zeros(width).double()) for i in range(n)]
+    by_hand = [total / max(1, int(mask[i].sum())) for i, total in enumerate(sums)]
     close(mean, torch.stack(by_hand))
     close(mean, mean_state(torch.where(mask[..., None], x, normal(seed + 1, n, positions, width, scale=9.)), mask))
 
@@ -248,7 +256,9 @@ def test_contrast(seed, n, more, width, scale):
     fewer = contrast(a, p, scale, first, same)
     assert fewer <= loss + 1e-9                                                 # fewer negatives are never harder
     kept = [[j for j in range(n + more) if not same[i, j] or j == i + first] for i in range(n)]
-    close(fewer, sum(-log_softmax([row[j] for j in there])[there.index(i + first)] for i, (row, there) in enumerate(zip(z, kept))) / n, 1e-6)
+    each = [-log_softmax([row[j] for j in there])[there.index(i + first)]
+            for i, (row, there) in enumerate(zip(z, kept))]
+    close(fewer, sum(each) / n, 1e-6)
     total, terms = cacr_loss(a, a + .1, p[:n], scale)
     close(total, contrast(a + .1, a, scale) + contrast(p[:n], a, scale) + contrast(a + .1, p[:n], scale))
     assert list(terms) == ["target-masked", "plain-masked", "target-plain"]

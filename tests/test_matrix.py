@@ -1,4 +1,4 @@
-"""Every encoder with plain fine-tuning on every kind of task, every recipe once; all of it with XLNB_SLOW=1 (see tools/matrix.py)."""
+"""Every encoder fine-tuned on every kind of task, every recipe once; all with XLNB_SLOW=1 (see tools/matrix.py)."""
 import copy
 import gc
 import importlib.util
@@ -49,10 +49,12 @@ def test_plain_fine_tuning_of_every_encoder_on_every_kind(encoder, kind, folder)
 
 
 ONCE = [("mBERT", "tags", "finetune+averaging"), ("LUKE", "choice", "translate_train"), ("XLM-R", "sentence", "tfidf"),
-        ("mDeBERTa-v3", "pair", "salt"), ("mmBERT", "tags", "salt(candidates=neighbours)"), ("mBERT", "span", "salt(candidates=dictionary)"),
-        ("LUKE", "reading", "finetune+alsace"), ("mmBERT", "reading", "mmkd+finetune"), ("me5-small", "sentence", "mmkd(token=0)+finetune"),
-        ("mDeBERTa-v3", "span", "clism+finetune"), ("multilingual-e5", "span", "clism(mlm=0)+finetune"), ("mmBERT", "span", "pointer+finetune"),
-        ("XLM-R", "span", "mmkd+clism+finetune"), ("XLM-R", "cloze", "mmkd+salt+alsace")]
+        ("mDeBERTa-v3", "pair", "salt"), ("mmBERT", "tags", "salt(candidates=neighbours)"),
+        ("mBERT", "span", "salt(candidates=dictionary)"), ("LUKE", "reading", "finetune+alsace"),
+        ("mmBERT", "reading", "mmkd+finetune"), ("me5-small", "sentence", "mmkd(token=0)+finetune"),
+        ("mDeBERTa-v3", "span", "clism+finetune"), ("multilingual-e5", "span", "clism(mlm=0)+finetune"),
+        ("mmBERT", "span", "pointer+finetune"), ("XLM-R", "span", "mmkd+clism+finetune"),
+        ("XLM-R", "cloze", "mmkd+salt+alsace")]
 
 
 @pytest.mark.parametrize("encoder, kind, recipe", ONCE)
@@ -66,8 +68,9 @@ def test_no_recipe_is_left_out():
     assert {k.name for k in (t.kind for t in mx.tasks().values())} == {*mx.KINDS} - {"retrieval"}
 
 
-REFUSED = [("me5-small", "pair", "salt"), ("multilingual-e5", "span", "clism+finetune"), ("me5-small", "tags", "mmkd+clism+finetune"),
-           ("XLM-R", "span", "tfidf"), ("mT5", "retrieval", "mmkd+finetune")]
+REFUSED = [("me5-small", "pair", "salt"), ("multilingual-e5", "span", "clism+finetune"),
+           ("me5-small", "tags", "mmkd+clism+finetune"), ("XLM-R", "span", "tfidf"),
+           ("mT5", "retrieval", "mmkd+finetune")]
 
 
 @pytest.mark.parametrize("encoder, kind, recipe", REFUSED)
@@ -102,7 +105,8 @@ def test_a_model_that_is_right_scores_everything(encoder, made):
         assert decode(task, sure, feats, rows) == [[task.labels[t] for t in r["tags"]] for r in rows]
         task, rows = mx.tasks()["span"], mx.small_lab().dataset("lab-spans", lang, "test")
         feats = featurize(task, rows, tok, 64).to_list()
-        sure = [[np.eye(len(f["input_ids"]))[f[k]] * (f["end_positions"] > 0) for k in ("start_positions", "end_positions")] for f in feats]
+        sure = [[np.eye(len(f["input_ids"]))[f[k]] * (f["end_positions"] > 0)
+                 for k in ("start_positions", "end_positions")] for f in feats]
         assert decode(task, sure, feats, rows) == [r["answers"]["text"][0] for r in rows]
 
 
@@ -118,7 +122,9 @@ def test_words_are_the_same_to_every_tokenizer(encoder, made):
     for t in texts:
         ids = seg.pieces([t])[0][0]
         for u in seg.units(t):
-            if u.start: n += 1; assert [i for i in ids[u.first:u.last] if seg.surface[i]] == seg.word_ids(t[u.start:u.end])
+            if u.start:
+                n += 1
+                assert [i for i in ids[u.first:u.last] if seg.surface[i]] == seg.word_ids(t[u.start:u.end])
     assert n == sum(len(t.split()) for t in texts) - len(texts)
     q = add_query(tok)
     assert tok(f"a {QUE} b")["input_ids"].count(q) == 1
@@ -132,7 +138,8 @@ def test_positions_that_begin_behind_the_padding(name):
     from types import SimpleNamespace
     from transformers import AutoConfig, AutoModel
     more = dict(entity_vocab_size=8, entity_emb_size=8) if name == "luke" else {}
-    model = AutoModel.from_config(AutoConfig.for_model(name, vocab_size=30, max_position_embeddings=20, pad_token_id=1, **mx.SIZE, **more)).eval()
+    config = AutoConfig.for_model(name, vocab_size=30, max_position_embeddings=20, pad_token_id=1, **mx.SIZE, **more)
+    model = AutoModel.from_config(config).eval()
     n = longest_input(model, SimpleNamespace(model_max_length=10**9))
     assert n == (20 if name == "bert" else 18)
     assert body(model, input_ids=torch.full((1, n), 5)).shape[1] == n
@@ -140,7 +147,7 @@ def test_positions_that_begin_behind_the_padding(name):
 
 
 def test_heads_that_transformers_lacks(made, tmp_path):
-    "EuroBERT answers and chooses: by a linear map of its states, of their mean; saved under the names that Transformers would take"
+    "EuroBERT answers and chooses: a linear map of its states, of their mean; saved under Transformers' names"
     encoder, tok = load_encoder(made("EuroBERT")), load_tokenizer(made("EuroBERT"))
     x = tok(["the dog sleeps .", "a cat"], padding=True, return_tensors="pt")
     span, choice = with_head(encoder, Task("s", "span")), with_head(encoder, Task("c", "choice"))
@@ -150,11 +157,13 @@ def test_heads_that_transformers_lacks(made, tmp_path):
     assert torch.allclose(choice(**{k: v[None] for k, v in x.items()}).logits, choice.classifier(mean).T, atol=1e-6)
     embedded = dict(inputs_embeds=encoder.get_input_embeddings()(x["input_ids"])[None], attention_mask=mask[None])
     assert torch.allclose(choice(**embedded).logits, choice.classifier(mean).T, atol=1e-6)
-    for model, task, name in ((span, Task("s", "span"), "EuroBertForQuestionAnswering"), (choice, Task("c", "choice"), "EuroBertForMultipleChoice")):
+    for model, task, name in ((span, Task("s", "span"), "EuroBertForQuestionAnswering"),
+                              (choice, Task("c", "choice"), "EuroBertForMultipleChoice")):
         save_finetuned(model, tok, tmp_path / name, task)
         assert json.loads((tmp_path / name / "config.json").read_text())["architectures"] == [name]
         back = load_finetuned(tmp_path / name, task)
-        assert type(back) is type(model) and all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
+        assert type(back) is type(model)
+        assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
 
 
 @pytest.mark.parametrize("encoder", READ)
@@ -172,7 +181,7 @@ def test_a_pointer_takes_the_place_of_the_whole_head(encoder, made):
 
 
 def test_the_head_of_mdeberta_survives_a_new_token(made, tmp_path):
-    "It has BERT's names: its output embeddings are those of the words, so that a part of it is found and a row more changes nothing else"
+    "It has BERT's names: its output embeddings are those of the words, so a part is found, a new row changes nothing"
     from transformers import AutoModelForMaskedLM
     from xlnb.data.kinds.query import add_query
     from xlnb.methods.salt.candidates import sliced_head
@@ -193,17 +202,19 @@ def test_the_head_of_mdeberta_survives_a_new_token(made, tmp_path):
 
 
 def test_what_a_later_method_lacks_is_said_before_an_earlier_one_trains(made, tmp_path):
-    "MMKD without its token level could run on E5 and SALT could not: neither does, in a cell and in a study, where no key is written"
+    "MMKD without its token level could run on E5, SALT could not: neither does, in a cell or study; no key is written"
     from xlnb.study.cell import Cell, run_cell
     from xlnb.study.grid import Study
     from xlnb.training.stage import Budget
-    cell = Cell(mx.tasks()["pair"], made("me5-small"), mx.recipes(mx.tasks()["pair"])["mmkd(token=0)+finetune"], 0, Budget(**mx.BUDGET), mx.LANGS)
+    recipe = mx.recipes(mx.tasks()["pair"])["mmkd(token=0)+finetune"]
+    cell = Cell(mx.tasks()["pair"], made("me5-small"), recipe, 0, Budget(**mx.BUDGET), mx.LANGS)
     salt = copy.copy(cell.recipe)
     object.__setattr__(salt, "during", mx.recipes(mx.tasks()["pair"])["salt"].during)
     with mx.Watched() as seen:
         with pytest.raises(XlnbError, match="^salt: .*no masked-LM head.*neighbours"):
             run_cell(Cell(cell.task, cell.encoder, salt, 0, cell.budget, mx.LANGS), tmp_path / "cell")
-        study = Study(cell.task, cell.encoder, ["finetune(steps=1)", salt], 1, cell.budget, list(mx.LANGS), tmp_path / "study")
+        study = Study(cell.task, cell.encoder, ["finetune(steps=1)", salt], 1, cell.budget, list(mx.LANGS),
+                      tmp_path / "study")
         with pytest.raises(XlnbError, match="^salt: .*no masked-LM head"): study.run(progress=False)
     assert seen.n == 0 and not study.store.files()
 
@@ -215,7 +226,8 @@ def test_pre_training_with_the_marks_and_embeddings_of_eurobert(made):
     blocks = pack(["the dog sleeps .", "a cat"], tok, 8)
     assert (blocks[:, 0] == tok.bos_token_id).all() and (blocks == tok.eos_token_id).sum() == 2
     kept = {id(p) for p in _layers_of(model)}
-    assert id(model.get_input_embeddings().weight) not in kept and len(kept) == len([*model.base_model.parameters()]) - 1
+    assert id(model.get_input_embeddings().weight) not in kept
+    assert len(kept) == len([*model.base_model.parameters()]) - 1
 
 
 def test_mt5_scores_labels_and_is_distilled(made):
@@ -224,9 +236,11 @@ def test_mt5_scores_labels_and_is_distilled(made):
     from xlnb.methods.alsace.method import ALSACE, distil
     from xlnb.training.stage import Budget, Context
     tok, model, task = load_tokenizer(made("mT5")), load_seq2seq(made("mT5")), mx.tasks()["pair"]
-    scorer = Seq2SeqScorer(task, tok, Verbaliser("{text_a} ? {mask} , {text_b}", ("dog", "cat", "house")), max_length=96)
+    verbaliser = Verbaliser("{text_a} ? {mask} , {text_b}", ("dog", "cat", "house"))
+    scorer = Seq2SeqScorer(task, tok, verbaliser, max_length=96)
     ctx = Context(task, made("mT5"), tok, 0, Budget(**mx.BUDGET), langs=mx.LANGS)
     before = copy.deepcopy(model.state_dict())
-    done = distil(model, ctx, ALSACE(scorer=scorer, amount=10, steps=2, batch_size=4, evaluations=1, guard=None, select="last"))
+    method = ALSACE(scorer=scorer, amount=10, steps=2, batch_size=4, evaluations=1, guard=None, select="last")
+    done = distil(model, ctx, method)
     assert done.report.teachers and all(np.isfinite(h["loss"]) for h in done.result.history if "loss" in h)
     assert any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())

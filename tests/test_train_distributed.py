@@ -22,7 +22,8 @@ ATOL = 2e-5  # weights: sums over a batch are taken in another order
 
 
 def launch(name, out):
-    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", HERE / "toy_processes.py", name, out],
+    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+                           HERE / "toy_processes.py", name, out],
                           capture_output=True, text=True, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
@@ -36,11 +37,13 @@ def tuned():
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory, tuned):
-    "Folder of all runs of two processes. They need two launches only, since importing takes longer than training: the first ends in the middle of a run"
+    """Folder of all runs of two processes. They need two launches only, since importing takes longer than training: the
+    first ends in the middle of a run"""
     out = tmp_path_factory.mktemp("two")
     save_file(tuned[1].state_dict(), out / "tuned.safetensors")
     first = launch("first", out)
-    assert first.returncode != 0 and not told(out / "resumed") and list((out / "resumed").glob("checkpoint-*")), first.stderr[-3000:]
+    assert first.returncode != 0 and not told(out / "resumed"), first.stderr[-3000:]
+    assert list((out / "resumed").glob("checkpoint-*")), first.stderr[-3000:]
     second = launch("second", out)
     (out / "second.txt").write_text(second.stderr)
     (out / "second.code").write_text(str(second.returncode))
@@ -72,7 +75,8 @@ def same_weights(result, folder):
 
 def check(one, out, name):
     two, _ = both(out, name)
-    assert (two["steps"], two["tokens"], two["best_step"], two["selection"]) == (one.steps, one.tokens, one.best_step, one.selection)
+    assert (two["steps"], two["tokens"]) == (one.steps, one.tokens)
+    assert (two["best_step"], two["selection"]) == (one.best_step, one.selection)
     assert two["best"] == (one.best and pytest.approx(one.best, abs=1e-9))
     same_weights(one, out / name)
     return two
@@ -97,7 +101,8 @@ def test_two_processes_share_an_objective(out):
 
 def test_a_batch_that_cannot_be_shared(out):
     "The last run of the second launch"
-    assert int((out / "second.code").read_text()) != 0 and "cannot be shared by 2 processes" in (out / "second.txt").read_text()
+    assert int((out / "second.code").read_text()) != 0
+    assert "cannot be shared by 2 processes" in (out / "second.txt").read_text()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -140,8 +145,10 @@ def test_the_vote_of_two_processes_is_that_of_one(tuned, out):
     assert (two["steps"], two["tokens"], two["best_step"]) == (one.steps, one.tokens, one.best_step)
     same_weights(one, out / "alsace")
     for a, b in zip(one.history, two["history"]):
-        for k in a.keys() & {"loss", "distil", "anchor", "eval_confidence"}: assert a[k] == pytest.approx(b[k], abs=1e-4)
-        for k in a.keys() & {"eval_agreement", "eval_source_accuracy"}: assert a[k] == pytest.approx(b[k], abs=0.04)  # a prediction on the edge
+        for k in a.keys() & {"loss", "distil", "anchor", "eval_confidence"}:
+            assert a[k] == pytest.approx(b[k], abs=1e-4)
+        for k in a.keys() & {"eval_agreement", "eval_source_accuracy"}:
+            assert a[k] == pytest.approx(b[k], abs=0.04)  # a prediction on the edge
 
 
 def test_a_study_is_not_mixed_between_processes(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
-"A task in four languages that a tiny encoder learns in seconds: which of two groups do most words come from? German shares most words with English, Swahili some, Urdu few."
+"""A task in four languages that a tiny encoder learns in seconds: which of two groups do most words come from? German
+shares most words with English, Swahili some, Urdu few."""
 import random
 from dataclasses import replace
 
@@ -32,7 +33,9 @@ def rows(n, seed, split):
         y = r.randint(0, 1)
         said = [r.randrange(8) + 8 * (y if r.random() < 0.85 else 1 - y) for _ in range(9)]
         y = int(sum(w >= 8 for w in said) > 4)
-        for l in LANGS: out[l].append(dict(id=f"{split}-{i}", text=" ".join(forms[l][w] for w in said), label=("low", "high")[y]))
+        for l in LANGS:
+            sentence = " ".join(forms[l][w] for w in said)
+            out[l].append(dict(id=f"{split}-{i}", text=sentence, label=("low", "high")[y]))
     return out
 
 
@@ -40,11 +43,13 @@ def world(dropout=0.0, tune=True, **budget):
     "Context, a fine-tuned model, and the encoder it is made of"
     torch.set_num_threads(1)
     sets = {s: rows(n, k, s) for k, (s, n) in enumerate(dict(train=320, validation=80, test=120).items())}
-    task = own_task("toy-words", "sentence", {l: {s: sets[s][l] for s in sets if s != "train" or l == "en"} for l in LANGS}, labels=("low", "high"))
+    data = {l: {s: sets[s][l] for s in sets if s != "train" or l == "en"} for l in LANGS}
+    task = own_task("toy-words", "sentence", data, labels=("low", "high"))
     tokenizer = train_tokenizer([r["text"] for s in sets.values() for l in LANGS for r in s[l]], vocab_size=150)
     torch.manual_seed(0)
-    config = XLMRobertaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=80,
-                              pad_token_id=tokenizer.pad_token_id, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    config = XLMRobertaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                              intermediate_size=64, max_position_embeddings=80, pad_token_id=tokenizer.pad_token_id,
+                              hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     mlm = XLMRobertaForMaskedLM(config).eval()
     ctx = Context(task, "toy", tokenizer, 0, Budget(**dict(max_length=40) | budget), langs=LANGS)
     model = with_head(mlm, task)
@@ -54,12 +59,14 @@ def world(dropout=0.0, tune=True, **budget):
 
 def text(n=60, seed=9):
     "Unlabelled rows that stand in no split"
-    return parallel_text({l: [{k: r[k] for k in ("id", "text")} for r in rs] for l, rs in rows(n, seed, "new").items()}, "toy-words")
+    new = rows(n, seed, "new")
+    return parallel_text({l: [{k: r[k] for k in ("id", "text")} for r in rs] for l, rs in new.items()}, "toy-words")
 
 
 def shared_stage(ctx, model):
     "What two processes can share exactly: full batches, no dropout, plain gradient descent"
     one = replace(ctx, budget=replace(ctx.budget, train_examples=1))  # the same anchor for both, which draw their own
-    plan = ALSACE(text=text(40), lr=0.3, batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None, select="last").plan(model, one)
+    method = ALSACE(text=text(40), lr=0.3, batch_size=8, epochs=3, evaluations=3, anchor=0.5, guard=None, select="last")
+    plan = method.plan(model, one)
     plan.stage.args |= dict(optim="sgd", use_cpu=True)
     return plan

@@ -13,14 +13,17 @@ LANGS = ("en", "qal", "qge")
 
 def encoder(dropout=0.0, size=32):
     torch.manual_seed(0)
-    config = XLMRobertaConfig(vocab_size=len(load_tokenizer("lab")), hidden_size=size, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=260,
+    config = XLMRobertaConfig(vocab_size=len(load_tokenizer("lab")), hidden_size=size, num_hidden_layers=1,
+                              num_attention_heads=2, intermediate_size=64, max_position_embeddings=260,
                               pad_token_id=1, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     return XLMRobertaForMaskedLM(config).eval()
 
 
 def context(**kw):
     "A context with a tokenizer of its own, since the method adds a token"
-    return Context(**dict(task=get_task("lab-spans"), encoder="lab", tokenizer=load_tokenizer("lab"), budget=Budget(max_length=64), langs=LANGS) | kw)
+    usual = dict(task=get_task("lab-spans"), encoder="lab", tokenizer=load_tokenizer("lab"),
+                 budget=Budget(max_length=64), langs=LANGS)
+    return Context(**usual | kw)
 
 
 class Fixed(SpanCollator):
@@ -28,7 +31,8 @@ class Fixed(SpanCollator):
     def masked(self, batch):
         x = batch["pair_input_ids"]
         chosen = (x % 5 == 0) & ~torch.isin(x, self.kept) & (batch["pair_attention_mask"] == 1)
-        return dict(pair_input_ids=x.masked_fill(chosen, self.tokenizer.mask_token_id), mlm_labels=x.masked_fill(~chosen, -100))
+        return dict(pair_input_ids=x.masked_fill(chosen, self.tokenizer.mask_token_id),
+                    mlm_labels=x.masked_fill(~chosen, -100))
 
 
 def shared_stage(model):

@@ -9,7 +9,8 @@ from xlnb.training.stage import Stage
 
 def student(dropout=0.0, size=32):
     torch.manual_seed(0)
-    config = XLMRobertaConfig(vocab_size=len(load_tokenizer("lab")), hidden_size=size, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=130,
+    config = XLMRobertaConfig(vocab_size=len(load_tokenizer("lab")), hidden_size=size, num_hidden_layers=1,
+                              num_attention_heads=2, intermediate_size=64, max_position_embeddings=130,
                               pad_token_id=1, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     return XLMRobertaForMaskedLM(config)
 
@@ -29,4 +30,6 @@ def structure_stage():
     rows = [dict(x=torch.randn(6, generator=g).tolist(), y=torch.randn(6, generator=g).tolist()) for _ in range(32)]
     torch.manual_seed(0)
     loss = lambda model, batch: (l := model(**batch), {"structure": l})
-    return Stage("structure", rows, stack, loss, args=dict(per_device_train_batch_size=8, num_train_epochs=2, optim="sgd", learning_rate=5.0, use_cpu=True, logging_steps=1)), Map(6, 4)
+    args = dict(per_device_train_batch_size=8, num_train_epochs=2, optim="sgd", learning_rate=5.0, use_cpu=True,
+                logging_steps=1)
+    return Stage("structure", rows, stack, loss, args=args), Map(6, 4)

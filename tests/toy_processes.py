@@ -21,7 +21,8 @@ class Stop(TrainerCallback):
 
 def unsaid(precision):
     "A stage that says nothing of devices and processes"
-    return Stage("toy", rows(64), collate, task_loss, Schedule(steps=4, batch_size=16, lr=1e-2, precision=precision)), encoder(dropout=0.0)
+    schedule = Schedule(steps=4, batch_size=16, lr=1e-2, precision=precision)
+    return Stage("toy", rows(64), collate, task_loss, schedule), encoder(dropout=0.0)
 
 
 def started(out, precision):
@@ -31,7 +32,8 @@ def started(out, precision):
 
 
 def interrupted(out, *callbacks):
-    tell(out / "resumed", run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out / "resumed", seed=5, callbacks=callbacks))
+    result = run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out / "resumed", seed=5, callbacks=callbacks)
+    tell(out / "resumed", result)
 
 
 def methods(out):

@@ -20,7 +20,9 @@ def rows(n=256, seed=0, longest=20):
     out = []
     for i in range(n):
         y = r.randint(0, 1)
-        ids = [0] + [r.randint(*((5, 27), (28, 49))[y if r.random() < 0.8 else 1 - y]) for _ in range(r.randint(4, longest))] + [2]
+        said = [r.randint(*((5, 27), (28, 49))[y if r.random() < 0.8 else 1 - y])
+                for _ in range(r.randint(4, longest))]
+        ids = [0] + said + [2]
         out.append(dict(input_ids=ids, attention_mask=[1] * len(ids), labels=y, length=len(ids), row=i))
     return Dataset.from_list(out)
 
@@ -28,7 +30,8 @@ def rows(n=256, seed=0, longest=20):
 def collate(rs):
     n = max(len(r["input_ids"]) for r in rs)
     pad = lambda k, v: torch.tensor([r[k] + [v] * (n - len(r[k])) for r in rs])
-    return dict(input_ids=pad("input_ids", 1), attention_mask=pad("attention_mask", 0), labels=torch.tensor([r["labels"] for r in rs]))
+    return dict(input_ids=pad("input_ids", 1), attention_mask=pad("attention_mask", 0),
+                labels=torch.tensor([r["labels"] for r in rs]))
 
 
 def noisy_collate(rs):
@@ -41,8 +44,9 @@ def noisy_collate(rs):
 
 def encoder(seed=0, dropout=0.1):
     torch.manual_seed(seed)
-    config = XLMRobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                              max_position_embeddings=64, num_labels=2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+    config = XLMRobertaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                              intermediate_size=32, max_position_embeddings=64, num_labels=2,
+                              hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
                               classifier_dropout=dropout, pad_token_id=1)
     return XLMRobertaForSequenceClassification(config)
 
@@ -55,12 +59,16 @@ def headed(kind):
         more = dict(tags=dict(labels=[r.choice([-100, 0, 1]) if 0 < i < n - 1 else -100 for i in range(n)]),
                     span=dict(start_positions=r.randrange(n // 2), end_positions=n // 2)).get(kind, {})
         data.append(row | more)
-    pad = lambda rs, k, v: torch.tensor([d[k] + [v] * (max(len(d["input_ids"]) for d in rs) - len(d["input_ids"])) for d in rs])
+    def pad(rs, k, v):
+        n = max(len(d["input_ids"]) for d in rs)
+        return torch.tensor([d[k] + [v] * (n - len(d["input_ids"])) for d in rs])
     def collator(rs):
         out = dict(input_ids=pad(rs, "input_ids", 1), attention_mask=pad(rs, "attention_mask", 0))
         if kind == "tags": return out | dict(labels=pad(rs, "labels", -100))
-        return out | {k: torch.tensor([d[k] for d in rs]) for k in (("start_positions", "end_positions") if kind == "span" else ("labels",))}
-    cls = dict(tags=XLMRobertaForTokenClassification, span=XLMRobertaForQuestionAnswering).get(kind, XLMRobertaForSequenceClassification)
+        keys = ("start_positions", "end_positions") if kind == "span" else ("labels",)
+        return out | {k: torch.tensor([d[k] for d in rs]) for k in keys}
+    heads = dict(tags=XLMRobertaForTokenClassification, span=XLMRobertaForQuestionAnswering)
+    cls = heads.get(kind, XLMRobertaForSequenceClassification)
     config = encoder(dropout=0.0).config
     torch.manual_seed(0)
     model = cls(config)
@@ -91,7 +99,8 @@ def stage(n=256, collator=noisy_collate, evaluate=True, **args):
     valid = rows(96, seed=1)
     accuracy = lambda logits: {"accuracy": float(np.mean([l.argmax() == y for l, y in zip(logits, valid["labels"])]))}
     how = dict(eval_data=valid, compute_metrics=accuracy, metric="accuracy", patience=3) if evaluate else {}
-    return Stage("toy", rows(n), collator, parts_loss, args=dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args, **how)
+    args = dict(learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16) | args
+    return Stage("toy", rows(n), collator, parts_loss, args=args, **how)
 
 
 def weights(model):
@@ -105,7 +114,8 @@ def same(a, b):
 def tell(out, result, **more):
     "What this process has seen, in a file of its own: lines of two processes in one stream can run into each other"
     total = float(sum(v.double().sum() for v in result.model.state_dict().values()))
-    Path(out, f"result-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(result.measures | {"history": result.history, "sum": total} | more))
+    said = result.measures | {"history": result.history, "sum": total} | more
+    Path(out, f"result-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(said))
 
 
 def told(out):
@@ -116,7 +126,8 @@ def told(out):
 def shared_objective():
     "The same with an objective, whose parts are means over things that the processes have in unequal numbers"
     data, collator, model, loss = headed("objective")
-    args = dict(per_device_train_batch_size=8, max_steps=6, optim="sgd", learning_rate=0.5, use_cpu=True, logging_steps=1)
+    args = dict(per_device_train_batch_size=8, max_steps=6, optim="sgd", learning_rate=0.5, use_cpu=True,
+                logging_steps=1)
     return Stage("toy", data, collator, loss, args=args), model
 
 
@@ -136,4 +147,5 @@ if __name__ == "__main__":  # what is killed in the middle, as a process of its 
             time.sleep(0.15)
 
     torch.set_num_threads(1)
-    run_stage(stage(evaluate=sys.argv[2] == "1", save_steps=7), encoder(), Path(sys.argv[1]), seed=5, callbacks=[Slow()])
+    run_stage(stage(evaluate=sys.argv[2] == "1", save_steps=7), encoder(), Path(sys.argv[1]), seed=5,
+              callbacks=[Slow()])

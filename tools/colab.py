@@ -1,14 +1,13 @@
 """Run pages as "Run all" on Colab does: a fresh environment, a fresh kernel for each page, slow cells left out.
 
-    python tools/colab.py                                  # every page
-    python tools/colab.py nbs/00_core.ipynb                # these
-    python tools/colab.py --set SCALE small nbs/tutorials/107_colab.ipynb
+    python tools/colab.py                       # every page
+    python tools/colab.py nbs/00_core.ipynb     # these
 
-The environment gets what Colab brings of its own, a kernel, and nothing of this checkout but what the hidden cell of the first
-page clones and installs: the last commit, in place of the address in `settings.ini`, under a temporary folder in place of
-/content. A page is reported with its seconds, or with the end of its error; the exit status is 1 if one failed.
+The environment gets what Colab brings of its own, a kernel, and nothing of this checkout but what the hidden cell of
+the first page clones and installs: the last commit, in place of the address in `settings.ini`, under a temporary folder
+in place of /content. A page is reported with its seconds, or with the end of its error; the exit status is 1 if one
+failed.
 """
-import argparse
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
+INSTALLS = "'google.colab' in sys.modules"
 KERNEL = ["ipykernel", "pip", "setuptools", "wheel", "setuptools_scm"]
 
 
@@ -45,41 +45,43 @@ def environment(home):
 
 def redirect(home):
     "git clones the last commit of this checkout in place of the project's address"
-    address = "https://github.com/"
-    cell = next(c.source for c in nbformat.read(ROOT / "nbs/index.ipynb", 4).cells if "google.colab" in c.source)
-    url = re.search(rf"{address}\S+", cell)[0]
+    cells = nbformat.read(ROOT / "nbs/index.ipynb", 4).cells
+    url = re.search(r"https://github.com/\S+", next(c.source for c in cells if INSTALLS in c.source))[0]
     subprocess.run(["git", "clone", "-q", "--bare", ROOT, home / "project.git"], check=True)
-    os.environ |= {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": f"url.file://{home}/project.git.insteadOf", "GIT_CONFIG_VALUE_0": url,
-                   "GIT_CONFIG_KEY_1": "safe.directory", "GIT_CONFIG_VALUE_1": "*"}
+    settings = {f"url.file://{home}/project.git.insteadOf": url, "safe.directory": "*"}
+    os.environ["GIT_CONFIG_COUNT"] = str(len(settings))
+    for i, (key, value) in enumerate(settings.items()):
+        os.environ |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
 
 
-def run_page(path, home, first, changes):
-    "Seconds, or the CellExecutionError"
+def prepared(path, home, first):
+    "The notebook as it is run: on something that looks like Colab, whose /content is a folder of `home`"
     nb = nbformat.read(path, as_version=4)
     for c in nb.cells:
-        c.source = c.source.replace("/content/", f"{home}/content/")
-        if not first and "'google.colab' in sys.modules" in c.source:  # the project is there already: only the folder of the page
-            folder = home / "content/xlnb" / path.relative_to(ROOT).parent
-            c.source = f"import os, sys; os.chdir({str(folder)!r})"
-        for name, value in changes.items():
-            c.source = re.sub(rf"^{name} = '[^']*'", f"{name} = {value!r}", c.source, flags=re.M)
+        if c.cell_type != "code": continue
         if re.search(r"^#\|\s*eval:\s*false", c.source, re.M): c.source = ""
-    nb.cells.insert(0, nbformat.v4.new_code_cell(f"import sys; sys.path.append({str(home / 'fake')!r}); import google.colab"))
-    start = time.time()
-    try:
-        NotebookClient(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(home / "content")}}).execute()
+        if INSTALLS not in c.source: continue
+        c.source = c.source.replace("/content/", f"{home}/content/")
+        if not first:  # the project is there already: only the folder of the page
+            c.source = f"import os, sys; os.chdir({str(home / 'content/xlnb' / path.relative_to(ROOT).parent)!r})"
+    there = f"import sys; sys.path.append({str(home / 'fake')!r}); import google.colab"
+    nb.cells.insert(0, nbformat.v4.new_code_cell(there))
+    return nb
+
+
+def run_page(path, home, first):
+    "Seconds, or the CellExecutionError"
+    folder, start = {"metadata": {"path": str(home / "content")}}, time.time()
+    try: NotebookClient(prepared(path, home, first), timeout=1800, kernel_name="python3", resources=folder).execute()
     except CellExecutionError as e: return e
     return time.time() - start
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("pages", nargs="*", type=Path)
-    p.add_argument("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for a name that a cell sets")
-    a = p.parse_args()
-    pages = [f.resolve() for f in a.pages] or sorted(f for f in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in f.parts)
-    os.environ.pop("XLNB_SLOW", None)
-    os.environ.pop("PYTHONPATH", None)
+def main(*pages):
+    "How many of the pages failed; all of nbs/, if none is named"
+    found = (f for f in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in f.parts)
+    pages = [Path(f).resolve() for f in pages] or sorted(found)
+    for name in ("XLNB_SLOW", "PYTHONPATH"): os.environ.pop(name, None)
     failed = 0
     with tempfile.TemporaryDirectory() as home:
         home = Path(home)
@@ -87,11 +89,12 @@ def main():
         environment(home)
         redirect(home)
         for i, page in enumerate(pages):
-            got = run_page(page, home, i == 0, dict(a.set))
+            got = run_page(page, home, i == 0)
             failed += (bad := not isinstance(got, float))
-            print(f"{page.relative_to(ROOT)}: " + ("failed\n" + str(got)[-1500:] if bad else f"{got:.0f} s"), flush=True)
+            said = f"failed\n{str(got)[-1500:]}" if bad else f"{got:.0f} s"
+            print(f"{page.relative_to(ROOT)}: {said}", flush=True)
     print(f"{len(pages) - failed} of {len(pages)} pages ran")
-    sys.exit(failed > 0)
+    return failed
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__": sys.exit(main(*sys.argv[1:]) > 0)

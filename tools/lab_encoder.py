@@ -38,23 +38,26 @@ def broken(docs):
 
 def make(seed, out, shrink=1):
     "The three parts, one after the other, in folders of `out`; `shrink` divides steps and text, for a try"
-    lab = Lab()
-    sizes = {k: lab.family[k].documents // shrink for k in lab.langs}
-    texts = {k: lab.corpus(k, n) for k, n in sizes.items()}
-    held = {k: lab.corpus(k, lab.family[k].documents + 60)[-60:] for k in lab.langs}  # documents after those of the corpus
-    tokenizer = load_tokenizer("lab")
+    lab, tokenizer = Lab(), load_tokenizer("lab")
+    texts, held = {}, {}
+    for k in lab.langs:
+        n, more = lab.family[k].documents // shrink, 60 // min(shrink, 60)
+        docs = lab.corpus(k, n + more)
+        texts[k], held[k] = docs[:n], docs[n:]
     for part, o in PARTS.items():
-        how = o | dict(steps=o["steps"] // shrink)
-        how |= dict(init=str(out / o["init"])) if "init" in o else dict(config=XLMRobertaConfig(vocab_size=len(tokenizer), **MODEL))
+        how = o | dict(steps=max(1, o["steps"] // shrink), eval_steps=500, eval_texts=held)
+        if "init" in o: how["init"] = str(out / o["init"])
+        else: how["config"] = XLMRobertaConfig(vocab_size=len(tokenizer), **MODEL)
         text = {k: list(broken(v)) for k, v in texts.items()} if part == "pairs" else texts
-        pretrain(text, out / part, tokenizer, seed=seed, precision="bf16", eval_texts=held, eval_steps=500, progress=False, **how)
+        pretrain(text, out / part, tokenizer, seed=seed, precision="bf16", progress=False, **how)
         print(part, "done", flush=True)
 
 
 def keep(out, to):
     "The last checkpoint and the logs of all parts"
     to.mkdir(parents=True, exist_ok=True)
-    for f in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"): shutil.copy(out / "pairs" / f, to / f)
+    for f in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(out / "pairs" / f, to / f)
     for part in PARTS: shutil.copy(out / part / "log.json", to / f"{part}.json")
 
 

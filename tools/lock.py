@@ -3,7 +3,7 @@
     python3.11 tools/lock.py        # or: make lock PYTHON=python3.11
 
 pip resolves the open ranges in an empty environment without installing them; the answer is written as plain
-`name==version` lines. They are used as constraints (`pip install -c`), so an install takes from them only what it needs.
+`name==version` lines. They are used as constraints (`pip install -c`): an install takes from them only what it needs.
 Every version must run on the first release of its Python too (Debian 12 has 3.11.2): what asks for a later one is held
 back to the newest that does not.
 Left out are the CUDA libraries that torch brings on some platforms: torch itself names their exact versions.
@@ -31,7 +31,8 @@ def install(pip, *args):
     "What pip would install for these arguments: the report's items"
     with tempfile.TemporaryDirectory() as tmp:
         report = Path(tmp) / "report.json"
-        subprocess.run([*pip, "install", "-q", "--dry-run", "--ignore-installed", "--report", report, *args], check=True)
+        try_only = "-q", "--dry-run", "--ignore-installed", "--report", report
+        subprocess.run([*pip, "install", *try_only, *args], check=True)
         return json.loads(report.read_text())["install"]
 
 

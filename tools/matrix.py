@@ -54,7 +54,8 @@ def bert_tokenizer():
     tok = Tokenizer(models.WordPiece(unk_token='[UNK]'))
     tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(lowercase=False), pre_tokenizers.BertPreTokenizer()
     special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
-    tok.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    tok.train_from_iterator(corpus(), trainer)
     return BertTokenizer(vocab=tok.get_vocab(), do_lower_case=False, model_max_length=512)
 
 def gemma_tokenizer():
@@ -69,11 +70,13 @@ def gemma_tokenizer():
     made = GemmaTokenizer(vocab=bpe['vocab'], merges=[tuple(m) for m in bpe['merges']])._tokenizer
     made.post_processor = processors.TemplateProcessing('<bos>:0 $A:0 <eos>:0', '<bos>:0 $A:0 <eos>:0 $B:0 <eos>:0',
                                                         [('<bos>', 2), ('<eos>', 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token='<bos>', eos_token='<eos>', cls_token='<bos>', sep_token='<eos>',
-        pad_token='<pad>', unk_token='<unk>', mask_token=AddedToken('<mask>', lstrip=True, special=True), padding_side='right',
-        model_max_length=8192, model_input_names=['input_ids', 'attention_mask'])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token='<bos>', eos_token='<eos>', cls_token='<bos>', sep_token='<eos>',
+        pad_token='<pad>', unk_token='<unk>', mask_token=AddedToken('<mask>', lstrip=True, special=True),
+        padding_side='right', model_max_length=8192, model_input_names=['input_ids', 'attention_mask'])
 
-LLAMA = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+         r"\s*[\r\n]+|\s+(?!\S)|\s+")
 
 def llama_tokenizer():
     "EuroBERT's: byte-level BPE as Llama 3 has it, begin and end of text in the place of [CLS] and [SEP]"
@@ -85,39 +88,44 @@ def llama_tokenizer():
     tok.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=600, special_tokens=special, show_progress=False,
                                                           initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     b, e = special[:2]
-    tok.post_processor = processors.TemplateProcessing(f'{b}:0 $A:0 {e}:0', f'{b}:0 $A:0 {e}:0 $B:1 {e}:1', [(b, 0), (e, 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token=b, eos_token=e, mask_token='<|mask|>', pad_token='<|pad|>',
-                                   model_max_length=8192, model_input_names=['input_ids', 'attention_mask'])
+    tok.post_processor = processors.TemplateProcessing(f'{b}:0 $A:0 {e}:0', f'{b}:0 $A:0 {e}:0 $B:1 {e}:1',
+                                                       [(b, 0), (e, 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tok, bos_token=b, eos_token=e, mask_token='<|mask|>',
+                                   pad_token='<|pad|>', model_max_length=8192,
+                                   model_input_names=['input_ids', 'attention_mask'])
 
 
 # ---------------------------------------------------------------- encoders: class, tokenizer, what is special
 
 def _bert(tok, cls='BertForMaskedLM'):
     from transformers import BertConfig
-    return _new(cls, BertConfig(vocab_size=len(tok), max_position_embeddings=512, pad_token_id=tok.pad_token_id, **SIZE))
+    return _new(cls, BertConfig(vocab_size=len(tok), max_position_embeddings=512, pad_token_id=tok.pad_token_id,
+                                **SIZE))
 
 def _xlmr(tok, cls='XLMRobertaForMaskedLM', **changes):
     from transformers import XLMRobertaConfig
-    return _new(cls, XLMRobertaConfig(vocab_size=len(tok), max_position_embeddings=514, type_vocab_size=1, pad_token_id=1,
-                                      bos_token_id=0, eos_token_id=2, **SIZE | changes))
+    return _new(cls, XLMRobertaConfig(vocab_size=len(tok), max_position_embeddings=514, type_vocab_size=1,
+                                      pad_token_id=1, bos_token_id=0, eos_token_id=2, **SIZE | changes))
 
 def _luke(tok):
     from transformers import LukeConfig
-    return _new('LukeForMaskedLM', LukeConfig(vocab_size=len(tok), entity_vocab_size=8, entity_emb_size=8, max_position_embeddings=514,
-                                              type_vocab_size=1, **SIZE))
+    return _new('LukeForMaskedLM', LukeConfig(vocab_size=len(tok), entity_vocab_size=8, entity_emb_size=8,
+                                              max_position_embeddings=514, type_vocab_size=1, **SIZE))
 
 def _deberta(tok):
     from transformers import DebertaV2Config
     return _new('DebertaV2ForMaskedLM', DebertaV2Config(
-        vocab_size=len(tok), max_position_embeddings=512, type_vocab_size=0, relative_attention=True, position_buckets=16,
-        norm_rel_ebd='layer_norm', share_att_key=True, pos_att_type='p2c|c2p', position_biased_input=False, legacy=False,
-        max_relative_positions=-1, pooler_hidden_size=16, pad_token_id=0, **SIZE))
+        vocab_size=len(tok), max_position_embeddings=512, type_vocab_size=0, relative_attention=True,
+        position_buckets=16, norm_rel_ebd='layer_norm', share_att_key=True, pos_att_type='p2c|c2p',
+        position_biased_input=False, legacy=False, max_relative_positions=-1, pooler_hidden_size=16, pad_token_id=0,
+        **SIZE))
 
 def _modernbert(tok):
     from transformers import ModernBertConfig
     names = {f'{k}_token_id': getattr(tok, f'{k}_token_id') for k in ('pad', 'bos', 'eos', 'cls', 'sep')}
-    return _new('ModernBertForMaskedLM', ModernBertConfig(vocab_size=len(tok), max_position_embeddings=8192, local_attention=16,
-                                                          global_attn_every_n_layers=2, **names, **SIZE))
+    return _new('ModernBertForMaskedLM', ModernBertConfig(vocab_size=len(tok), max_position_embeddings=8192,
+                                                          local_attention=16, global_attn_every_n_layers=2, **names,
+                                                          **SIZE))
 
 def _eurobert(tok):
     from transformers import EuroBertConfig
@@ -126,8 +134,9 @@ def _eurobert(tok):
 
 def _mt5(tok):
     from transformers import MT5Config
-    return _new('MT5ForConditionalGeneration', MT5Config(vocab_size=len(tok), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
-                                                         pad_token_id=0, eos_token_id=1, decoder_start_token_id=0))
+    return _new('MT5ForConditionalGeneration', MT5Config(vocab_size=len(tok), d_model=16, d_kv=8, d_ff=32, num_layers=1,
+                                                         num_heads=2, pad_token_id=0, eos_token_id=1,
+                                                         decoder_start_token_id=0))
 
 def _new(cls, config):
     import transformers
@@ -153,7 +162,8 @@ ENCODERS = {  # name: (what makes the model, what makes the tokenizer)
 
 def make(name: str, folder: Path) -> str:
     "The folder of a tiny encoder"
-    folder = Path(folder)/{'me5-small': 'multilingual-e5-small', 'multilingual-e5': 'multilingual-e5-base'}.get(name, name)
+    long = {'me5-small': 'multilingual-e5-small', 'multilingual-e5': 'multilingual-e5-base'}
+    folder = Path(folder)/long.get(name, name)
     if (folder/'config.json').exists(): return str(folder)
     model, tokenizer = ENCODERS[name]
     tok = tokenizer()
@@ -184,9 +194,11 @@ def small_lab():
 
 def _rows(make, lab_task):
     "Rows of the laboratory in another form, by language and split"
-    return {l: {s: [make(r) for r in small_lab().dataset(lab_task, l, s)] for s in ('train', 'validation', 'test')} for l in LANGS}
+    return {l: {s: [make(r) for r in small_lab().dataset(lab_task, l, s)] for s in ('train', 'validation', 'test')}
+            for l in LANGS}
 
-def _sentence(r): return dict(id=r['id'], text=r['text_a'], label=['entailment', 'neutral', 'contradiction'][r['label']])
+def _sentence(r):
+    return dict(id=r['id'], text=r['text_a'], label=['entailment', 'neutral', 'contradiction'][r['label']])
 
 def _reading(r):
     right, words = r['answers']['text'][0], r['context'].rstrip('.').split()
@@ -292,30 +304,35 @@ def _whole(encoder, task, recipe, out):
     if task.kind.trains and recipe.during.asks_model and not losses: return 'nothing was trained'
     if {*items.lang} != {*LANGS} or items.groupby('lang').size().nunique() > 1: return 'predictions are missing'
     if not recipe.during.asks_model: return ''
-    again = evaluate_model(task, load_finetuned(out/'model', task), load_tokenizer(out/'model'), LANGS, budget=cell.budget)
+    again = evaluate_model(task, load_finetuned(out/'model', task), load_tokenizer(out/'model'), LANGS,
+                           budget=cell.budget)
     return '' if again.prediction.tolist() == items.prediction.tolist() else 'the saved model predicts something else'
 
 
-# ---------------------------------------------------------------- what must come of each combination, written before it was tried
+# ---------------------------------------------------------------- what must come of each, written before it was tried
 
 KINDS = 'sentence', 'pair', 'choice', 'reading', 'span', 'tags', 'cloze', 'retrieval'
 RECIPES = ('finetune', 'finetune+averaging', 'translate_train', 'tfidf', 'salt', 'salt(candidates=neighbours)',
-           'salt(candidates=dictionary)', 'finetune+alsace', 'mmkd+finetune', 'mmkd(token=0)+finetune', 'clism+finetune',
-           'clism(mlm=0)+finetune', 'pointer+finetune', 'mmkd+clism+finetune', 'mmkd+salt+alsace')
+           'salt(candidates=dictionary)', 'finetune+alsace', 'mmkd+finetune', 'mmkd(token=0)+finetune',
+           'clism+finetune', 'clism(mlm=0)+finetune', 'pointer+finetune', 'mmkd+clism+finetune', 'mmkd+salt+alsace')
 BODY_ONLY = 'me5-small', 'multilingual-e5'
 REFUSALS = {  # reason: (what the sentence must say, why it is so)
-    'encoder-decoder': ('is an encoder-decoder', "mT5 writes its answers: it has no state of a whole input that a head could read. It scores "
+    'encoder-decoder': ('is an encoder-decoder',
+                        "mT5 writes its answers: it has no state of a whole input that a head could read. It scores "
                         "the labels of a cloze instead, which ALSACE can distil, outside of a study."),
     'control': ('tfidf is the control where texts are classified', 'The control is a classifier of whole texts.'),
-    'no masked-LM head': ('has no masked-LM head', "E5 was published without one. What fills gaps, asks for words or trains on masked words "
+    'no masked-LM head': ('has no masked-LM head',
+                          "E5 was published without one. What fills gaps, asks for words or trains on masked words "
                           "needs it; each of these methods has an option that does without."),
 }
 
 def expected(encoder: str, kind: str, recipe: str):
     "'runs', the name of a refusal, or None where there is nothing to try"
     before = 'mmkd' in recipe or 'clism' in recipe or 'pointer' in recipe
-    if kind == 'retrieval' and not (before or recipe == 'finetune') or (kind, recipe) == ('retrieval', 'mmkd+salt+alsace'): return None
-    if encoder not in (*BODY_ONLY, 'mT5') and ('token=0' in recipe or 'mlm=0' in recipe): return None  # made for those without a head
+    if kind == 'retrieval' and not (before or recipe == 'finetune'): return None
+    if (kind, recipe) == ('retrieval', 'mmkd+salt+alsace'): return None
+    # made for those without a head
+    if encoder not in (*BODY_ONLY, 'mT5') and ('token=0' in recipe or 'mlm=0' in recipe): return None
     if encoder == 'mT5': return 'encoder-decoder'
     if recipe == 'tfidf' and kind not in ('sentence', 'pair'): return 'control'
     reads_head = kind == 'cloze' or 'mmkd+' in recipe or 'clism+' in recipe or recipe == 'salt'
@@ -332,10 +349,10 @@ def agrees(encoder: str, kind: str, recipe: str, found: dict) -> bool:
     return found['outcome'] == 'refused' and REFUSALS[want][0] in found['why'] and '\n' not in found['why']
 
 
-# ---------------------------------------------------------------- an encoder without a task: do translations find each other?
+# ---------------------------------------------------------------- an encoder without a task: are translations found?
 
 def _retrieval(encoder, recipe, out):
-    "The methods before fine-tuning on an encoder, which is saved and asked for translations; what is wrong, if anything"
+    "Methods before fine-tuning on an encoder, which is saved and asked for translations; what is wrong, if anything"
     import numpy as np
     from xlnb.evaluation.retrieval import retrieval_table
     from xlnb.models.encoders import load_encoder, load_tokenizer
@@ -346,7 +363,8 @@ def _retrieval(encoder, recipe, out):
     for m in recipe.before: m.takes(model, ctx.task)
     for m in recipe.before: run_method(m, model, ctx)
     save_encoder(model, tok, out/'model')
-    tables = [retrieval_table(m.eval(), t, sentences()) for m, t in ((model, tok), (load_encoder(out/'model'), load_tokenizer(out/'model')))]
+    both = (model, tok), (load_encoder(out/'model'), load_tokenizer(out/'model'))
+    tables = [retrieval_table(m.eval(), t, sentences()) for m, t in both]
     if {*tables[0].index} != {*LANGS[1:]} or not np.isfinite(tables[0]['mean']).all(): return 'retrieval is missing'
     return '' if tables[0].equals(tables[1]) else 'the saved encoder finds others'
 
@@ -355,17 +373,20 @@ def tried(encoder: str, kind: str, recipe: str, folder: Path) -> dict:
     import shutil, tempfile
     task = tasks()['pair' if kind == 'retrieval' else kind]
     out = Path(tempfile.mkdtemp(dir=folder))
-    try: return attempt(make(encoder, folder/'encoders'), None if kind == 'retrieval' else task, recipes(task)[recipe], out)
+    try:
+        return attempt(make(encoder, folder/'encoders'), None if kind == 'retrieval' else task, recipes(task)[recipe],
+                       out)
     finally: shutil.rmtree(out)
 
 def main(out, *encoders):
     "Try everything and write what came of it; goes on where an earlier call has stopped"
-    import platform, tempfile
-    from importlib.metadata import version
-    out = Path(out)
-    made = {p: version(p) for p in ('transformers', 'tokenizers', 'torch')} | dict(python=platform.python_version())
+    import tempfile
+    from xlnb.study.version import provenance
+    out, made = Path(out), provenance()
     known = json.loads(out.read_text()) if out.exists() else {}
-    cells = known.get('cells', {}) if known.get('made_with') == made else {}
+    same = lambda x: {k: v for k, v in x.items() if k != 'date'}  # of commit, machine and libraries; else all over again
+    if same(known.get('made_with', {})) == same(made): made, cells = known['made_with'], known['cells']
+    else: cells = {}
     recipes(tasks()['pair'])  # all that is needed is imported
     gc.collect()
     gc.freeze()  # each run of the trainer looks through all that Python holds: not through the libraries again

@@ -1,9 +1,9 @@
-"""Runs the cells of notebooks, as `nbdev_test` does: python tools/notebooks.py [--workers 2] [nbs/study/93_grid.ipynb ...]
+"""Runs notebooks as `nbdev_test` does: python tools/notebooks.py [--workers 2] [nbs/study/93_grid.ipynb ...]
 
 Each notebook runs in a process of its own, a fork of this one, which has imported what all of them need: that takes
-longer than most pages do, and nothing that a page leaves behind reaches another. What is there before is frozen, so that
-a page that trains does not look through it for garbage each time. Large notebooks come first, so that none is left to a
-single process at the end.
+longer than most pages do, and nothing that a page leaves behind reaches another. What is there before is frozen, so
+that a page that trains does not look through it for garbage each time. Large notebooks come first, so that none is left
+to a single process at the end.
 """
 import argparse, functools, gc, importlib, os, sys
 from pathlib import Path
@@ -12,12 +12,12 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import test_nb
 
-SHARED = ("torch transformers datasets accelerate pandas scipy.stats sklearn.linear_model matplotlib.pyplot seaborn IPython.display "
-          "xlnb.study.grid xlnb.evaluation.plots xlnb.training.pretraining").split()
+SHARED = ("torch transformers datasets accelerate pandas scipy.stats sklearn.linear_model matplotlib.pyplot seaborn "
+          "IPython.display xlnb.study.grid xlnb.evaluation.plots xlnb.training.pretraining").split()
 
 
 def write_rows_once():
-    "A laboratory writes the rows of a split in a second, the same each time: those in English here, others once per page"
+    "A laboratory writes the rows of a split in a second, always the same: those in English here, others once per page"
     from xlnb.data.tasks import TASKS
     from xlnb.lab.worlds import LAB_TASKS, Lab
     Lab.dataset = functools.cache(Lab.dataset)
@@ -61,5 +61,6 @@ if __name__ == "__main__":
     gc.collect(), gc.freeze()
     found = run(sorted(paths, key=lambda p: -p.stat().st_size), asked.workers)
     failed = sorted(p.name for p, (passed, _) in found.items() if not passed)
-    print(f"failed: {', '.join(failed)}" if failed else f"{len(found)} notebooks ran: {sum(s for _, s in found.values()):.0f} s of CPU")
+    if failed: print(f"failed: {', '.join(failed)}")
+    else: print(f"{len(found)} notebooks ran: {sum(s for _, s in found.values()):.0f} s of CPU")
     sys.exit(bool(failed))

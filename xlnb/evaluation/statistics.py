@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'RUN', 'DEFINITION', 'AGGREGATES', 'FEW', 'metric_of', 'transfer_gap', 'scores', 'bootstrap',
            'simulated_items', 'ScoreTable', 'procedure', 'failed_runs', 'summary', 'transfer_summary', 'score_table',
-           'holm', 'effect', 'paired_difference', 'compare']
+           'holm', 'sd_interval', 'effect', 'paired_difference', 'compare']
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-03
 import warnings
@@ -381,6 +381,17 @@ def holm(p: 'Sequence' # p-values of one family of tests
 def _p_value(draws):
     below, above = (draws <= 0).sum(0), (draws >= 0).sum(0)
     return np.minimum(1, 2 * (1 + np.minimum(below, above)) / (len(draws) + 1))
+
+def sd_interval(values: 'Sequence', # of runs, as scores or in points; two at least
+                level: float=.95,
+               ) -> tuple: # standard deviation, low, high
+    "Standard deviation over runs and its interval, for values that are normal"
+    from scipy.stats import chi2
+    n = len(values)
+    if n < 2: raise XlnbError(f"the spread of {n} run cannot be estimated: give two at least")
+    tail, sd = (1 - level) / 2, np.std(values, ddof=1)
+    return sd, *(sd * np.sqrt((n - 1) / chi2.ppf([1 - tail, tail], n - 1)))
+
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #2a5d46db
 def _constant(items):

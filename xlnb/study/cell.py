@@ -309,7 +309,7 @@ def run_cell(
     keep: str|Path|None = None,  # Folder to leave the final model in
 ) -> tuple[pd.DataFrame, dict]:  # One row per test item and language; what was recorded on the way
     "Train and test one cell"
-    start, asked = time.time(), snapshots_wanted(measures)
+    start, clock, asked = time.time(), time.process_time(), snapshots_wanted(measures)
     needs = asked or any(getattr(m, 'snapshots', 0) or getattr(m, 'runs', None) for m in cell.recipe.after)
     if prefixes is None and needs: prefixes = Prefixes(Path(out)/'prefixes')  # they read what was kept
     run = CellRun(cell, out, progress, prefixes, max(snapshots, asked))
@@ -319,9 +319,9 @@ def run_cell(
     run.items = cell_items(run)
     if keep and cell.recipe.during.asks_model: save_finetuned(run.model, run.tokenizer, keep, cell.task)
     seconds = dict(training=trained - start, testing=time.time() - trained)
-    info = dict(stages=run.stages, seconds=seconds, parameters=run.model.num_parameters(), stopped=stopped(run.stages),
-                code=cell.code(), revision=encoder_revision(cell.encoder),
-                data_revisions=data_revisions(cell.task, cell.data), chance=chance(cell))
+    info = dict(stages=run.stages, seconds=seconds, core_seconds=time.process_time() - clock, code=cell.code(),
+                parameters=run.model.num_parameters(), stopped=stopped(run.stages), chance=chance(cell),
+                revision=encoder_revision(cell.encoder), data_revisions=data_revisions(cell.task, cell.data))
     return run.items, info | take_measures(measures, run)
 
 # %% ../../nbs/study/91_cell.ipynb #f3f02789
