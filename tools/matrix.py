@@ -384,7 +384,7 @@ def main(out, *encoders):
     from xlnb.study.version import provenance
     out, made = Path(out), provenance()
     known = json.loads(out.read_text()) if out.exists() else {}
-    same = lambda x: {k: v for k, v in x.items() if k != 'date'}  # of commit, machine and libraries; else all over again
+    same = lambda x: {k: v for k, v in x.items() if k != 'date'}  # another commit or library: all again
     if same(known.get('made_with', {})) == same(made): made, cells = known['made_with'], known['cells']
     else: cells = {}
     recipes(tasks()['pair'])  # all that is needed is imported
