@@ -46,6 +46,27 @@ def test_only_what_changed_is_stored(cell, tmp_path):
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
 
 
+def test_a_prefix_does_not_know_of_later_methods(cell, tmp_path):
+    "CLISM gives the encoder one more token; MMKD before it is the same with and without CLISM after it"
+    cache, start = Prefixes(tmp_path / "cache"), "mmkd(amount=8,steps=2,batch_size=4)+"
+    run_cell(replace(cell, recipe=recipe(start + PLAIN)), tmp_path / "mmkd", prefixes=cache)
+    both = replace(cell, recipe=recipe(f"{start}clism(amount=8,steps=2,batch_size=4)+{PLAIN}"))
+    items, info = run_cell(both, tmp_path / "both", prefixes=cache)
+    assert len(cache.keys()) == 4  # MMKD once, both, and two fine-tuned models
+    for name, kept in {"alone": None, "other cache": Prefixes(tmp_path / "other")}.items():
+        alone, other = run_cell(both, tmp_path / name, prefixes=kept)
+        pd.testing.assert_frame_equal(items, alone)
+        losses = [[[h.get("loss") for h in s["history"]] for s in i["stages"]] for i in (info, other)]
+        assert losses[0] == losses[1]
+    run = CellRun(both, tmp_path / "again", prefixes=cache)
+    sizes = [len(run.tokenizer)]
+    for n in (3, 1, 2):
+        model = run.made(n)[0]
+        assert model.get_input_embeddings().num_embeddings == len(run.tokenizer)
+        sizes.append(len(run.tokenizer))
+    assert sizes == [sizes[0], sizes[0] + 1, sizes[0], sizes[0] + 1]
+
+
 def test_a_prefix_without_snapshots_is_made_again_with_them(cell, tmp_path):
     cache, mean = Prefixes(tmp_path / "cache"), replace(cell, recipe=recipe(PLAIN + "+averaging(checkpoints=3)"))
     run_cell(cell, tmp_path / "plain", prefixes=cache)

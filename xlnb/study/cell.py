@@ -183,10 +183,11 @@ class CellRun:
 
 # %% ../../nbs/study/91_cell.ipynb #d866daf7
 @patch
-def encoder(self: CellRun):
-    "The encoder as it was loaded, with what its methods add in `prepare`"
-    model = load_encoder(self.cell.encoder)
-    for m in self.cell.recipe.before:  # what must be there before weights can be read
+def encoder(self: CellRun, n: int|None = None):
+    "The encoder as it was loaded, with what its first `n` methods add in `prepare` to it and to the tokenizer"
+    model, before = load_encoder(self.cell.encoder), self.cell.recipe.before
+    if before: self.tokenizer = self.ctx.tokenizer = load_tokenizer(self.cell.encoder)  # without later methods' tokens
+    for m in before[:n]:  # what must be there before weights can be read
         m.prepare(model, self.ctx)
     return model
 
@@ -202,25 +203,26 @@ def head(self: CellRun, model: 'torch.nn.Module|None' = None):
 @patch
 def fresh(self: CellRun, n: int):
     "The model that the first `n` methods change, before they have: prefixes are differences to it"
-    if n < self.trained: return self.encoder()
+    if n < self.trained: return self.encoder(n)
     return self.head(self.encoder() if self.cell.recipe.before else None)
 
 # %% ../../nbs/study/91_cell.ipynb #eb0154c7
 @patch
 def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what its stages recorded
     "The model after the first `n` methods"
-    if n == 0: return self.encoder(), []
+    if n == 0: return self.encoder(0), []
     last = self.last if n == self.trained else 0
-    if self.prefixes is None: return self._make(n, None)
+    if self.prefixes is None: return self._make(n, *self._earlier(n))
     key = self.prefix_key(n)
     with self.prefixes.hold(key):
         if found := self.prefixes.find(key, last):
             model = self.fresh(n)
             put_tensors(model, self.prefixes.tensors(key))
             return model.eval(), found['stages']
+        earlier = self._earlier(n)  # before `fresh`, which gives the tokenizer what this method adds
         start = {k: v.clone() for k, v in self.fresh(n).state_dict().items()}
         watch = Snapshots(None, start, self.out/f'snapshots-{n}', last) if last else None
-        model, stages = self._make(n, watch)
+        model, stages = self._make(n, *earlier, watch)
         tensors = changed_tensors(model.state_dict(), start)
         if tensors is not None: self.prefixes.save(key, tensors, dict(stages=stages), watch.files() if watch else ())
         else:
@@ -231,10 +233,14 @@ def made(self: CellRun, n: int, snapshots: int = 0) -> tuple:  # The model; what
 
 # %% ../../nbs/study/91_cell.ipynb #d80925b4
 @patch
-def _make(self: CellRun, n: int, watch=None) -> tuple:
+def _earlier(self: CellRun, n: int) -> tuple:
+    "What the `n`-th method starts from: the model, and what the stages before it recorded"
+    return (None, []) if n == 1 and not self.cell.recipe.before else self.made(n - 1)
+
+@patch
+def _make(self: CellRun, n: int, model, stages: list, watch=None) -> tuple:
     "Run the `n`-th method on what the earlier ones have made"
     method, before = self.cell.recipe.methods[n - 1], self.cell.recipe.before
-    model, stages = (None, []) if n == 1 and not before else self.made(n - 1)
     if n == self.trained: model = self.head(model if before else None)
     if watch: watch.model = model
     ctx = dataclasses.replace(self.ctx, out=self.out/str(n - 1))
