@@ -286,13 +286,6 @@ def _grid(rows: list, width: int | None = None, left: bool = False) -> list:
     return [line for i in range(1, len(rows[0])) for line in ['', *_grid([[row[0], row[i]] for row in rows])]][1:]
 
 # %% ../nbs/98_cli.ipynb #cell-17
-def _named(code: str) -> str:
-    "A language with its name, or the name of a row that is no language"
-    from xlnb.core import XlnbError
-    from xlnb.languages import language
-    try: return f'{code} {language(code).name}'
-    except XlnbError: return code
-
 def _show(results, folder, args) -> int:
     "Write the report of a study or store, and print it"
     failed = results.failed
@@ -306,12 +299,21 @@ def _show(results, folder, args) -> int:
         if beside is not None: _print_published(beside)
         if 'primary.csv' in paths: print('\nPrimary contrasts of the plan:', *results.primary().sentence, sep='\n- ')
         if 'differences.csv' in paths:
-            print('\nDifferences, paired by item and seed, are in differences.csv and in words in summary.md.')
+            base = getattr(args, 'baseline', None) or items.recipe.iloc[0]
+            print('', *_in_short(results.differences(base), base), sep='\n')
+            print('\nDifferences by language, paired by item and seed: differences.csv, and in words summary.md.')
         print('\nTable:   ' + paths['scores.csv'], *(f'Figure:  {p}' for p in paths.values() if p.endswith('.png')),
               f"Summary: {paths['summary.md']}", sep='\n')
     return int(bool(failed))
 
 # %% ../nbs/98_cli.ipynb #f805ae91
+def _named(code: str) -> str:
+    "A language with its name, or the name of a row that is no language"
+    from xlnb.core import XlnbError
+    from xlnb.languages import language
+    try: return f'{code} {language(code).name}'
+    except XlnbError: return code
+
 def _print_scores(task: str, table):
     "One task: languages by recipes, then how to read it"
     width = shutil.get_terminal_size().columns
@@ -326,6 +328,22 @@ def _print_json(paths: dict, failed: dict):
               if p.endswith('.csv')}
     print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}},
                      indent=1, ensure_ascii=False))
+
+# %% ../nbs/98_cli.ipynb #1n5h0r71
+def _in_short(differences, base: str) -> list:
+    "What the recipes do to the mean of the targets: a sentence per task and encoder"
+    from xlnb.evaluation.statistics import holm
+    rows, lines = differences[(differences.lang == 'mean of targets') & differences.p.notna()], []
+    for (task, encoder), g in rows.groupby(['task', 'encoder'], sort=False):
+        groups = {'better': [], 'worse': [], 'unclear': []}
+        for r, p in zip(g.itertuples(), holm(g.p)):
+            low, high = (f'{100 * v:.1f}' for v in (r.low, r.high))
+            verdict = r.verdict if p < .05 and r.verdict in groups else 'unclear'
+            groups[verdict].append(f'{r.recipe} ({100 * r.difference:+.1f} points [{low}, {high}])')
+        said = '; '.join(f"{k}: {', '.join(v) or 'none'}" for k, v in groups.items())
+        lines += textwrap.wrap(f"In short, {task} with {encoder}, mean of the targets against {base}: {said}. "
+                               f"Intervals 95 %; better or worse after Holm's correction over {len(g)} recipes.", 100)
+    return lines
 
 # %% ../nbs/98_cli.ipynb #0ff2d156
 def _beside(results, paths: dict):
