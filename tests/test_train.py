@@ -375,3 +375,19 @@ def test_a_stage_may_see_the_model_otherwise(tmp_path):
     assert same(weights(again.model), weights(model))
     with pytest.raises(KeyboardInterrupt): run(tmp_path / "cut", view, [Stop(6)], save_steps=3)
     assert same(weights(run(tmp_path / "cut", view, save_steps=3).model), weights(model))
+
+
+def test_every_stage_of_a_model_computes_in_its_own_precision():
+    "The first stage leaves no mark that would keep a later one from 16 bits, or in them; a stage that fails neither"
+    model, seen = encoder(), []
+    model.roberta.encoder.layer[0].attention.self.query.register_forward_hook(lambda m, x, y: seen.append(y.dtype))
+    def run(loss=task_loss, **args):
+        seen.clear()
+        how = dict(per_device_train_batch_size=8, max_steps=2, logging_steps=1) | args
+        return run_stage(Stage("toy", rows(32), collate, loss, args=how), model).precision, {*seen}
+    def broken(model, batch): return task_loss(model, batch)[0] * math.nan, {}
+    assert run() == ("fp32", {torch.float32})
+    for _ in range(2): assert run(bf16=True) == ("bf16", {torch.bfloat16})
+    with pytest.raises(XlnbError, match="is nan"): run(broken, bf16=True)
+    model.load_state_dict(encoder().state_dict())
+    assert run() == ("fp32", {torch.float32}) and run(bf16=True) == ("bf16", {torch.bfloat16})

@@ -226,9 +226,14 @@ def _train(trainer, last, start) -> str:
             raise XlnbError(f"stage {stage.name!r} was stopped ({e}), but is not guarded: give guarded=True") from e
         stopped = str(e)
         model.load_state_dict(start)
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False).eval()
+    finally: _unwrap(trainer)
     if isinstance(stage.loss, Objective) and not stopped: stage.loss.hand_on(model)
     return stopped
+
+def _unwrap(trainer):
+    "Take off what Accelerate has put around the model, and its mark, which would keep the next stage from being wrapped"
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False).eval()
+    for module in (trainer.model, trainer.bare): vars(module).pop('_is_accelerate_prepared', None)
 
 def _open(out, mark):
     "The checkpoint to go on from, if any; refuses a folder of another run"
