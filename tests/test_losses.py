@@ -12,7 +12,7 @@ from xlnb.methods.alsace.losses import (DIRECTIONS, alsace_loss, distillation_lo
                                         language_pairs, pair_by_pair, prediction_entropy)
 from xlnb.methods.clism.losses import cacr_loss, contrast, mean_state, pointer_logits, pointer_loss
 from xlnb.methods.mmkd.losses import sentence_alignment, structure_loss, vector_mse, word_contrast
-from xlnb.training.losses import output_loss, step_shares, token_loss
+from xlnb.training.losses import counted, labelled, output_loss, step_shares, token_loss
 
 quick = settings(max_examples=40, deadline=None)
 seeds, small, scales = st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([.1, 1., 30.])
@@ -262,3 +262,32 @@ def test_contrast(seed, n, more, width, scale):
     total, terms = cacr_loss(a, a + .1, p[:n], scale)
     close(total, contrast(a + .1, a, scale) + contrast(p[:n], a, scale) + contrast(a + .1, p[:n], scale))
     assert list(terms) == ["target-masked", "plain-masked", "target-plain"]
+
+
+def test_no_loss_makes_a_gpu_wait():
+    "A number that Python reads, or a choice by truth values, holds it up at every step"
+    from torch.utils._python_dispatch import TorchDispatchMode
+    found = []
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.name() in ("aten::_local_scalar_dense", "aten::nonzero"): found.append(function.name())
+            return function(*args, **(kwargs or {}))
+    z, y = normal(0, 6, 9).requires_grad_(), torch.tensor([1, -100, 3, -100, 0, 8])
+    words, scored = normal(1, 3, 4, 5), torch.tensor([[True, False, True, False], [False] * 4, [False, False, False, True]])
+    pairs, logits = torch.tensor([(0, 1), (0, 2)]), normal(2, 4, 3, 2)
+    with Waits():
+        token_loss(z, y).backward()
+        word_contrast(words, words + 1, scored, torch.ones_like(scored))
+        structure_loss(words[0], words[1])
+        structure_loss(words[0], words[1], mask_diagonal=True)
+        distillation_loss(logits, pairs)
+        share = labelled(dict(labels=y))
+        assert not found
+        assert counted(dict(labels=y)) == 4 and found
+    assert share == 4
+    close(z.grad[[1, 3]].abs().sum(), 0)
+    close(distillation_loss(logits, pairs), distillation_loss(logits, [(0, 1), (0, 2)]))
+    close(word_contrast(words, words + 1, scored, torch.ones_like(scored)),
+          word_contrast(words[[0, 2]], words[[0, 2]] + 1, scored[[0, 2]], torch.ones_like(scored[[0, 2]])))
+    close(token_loss(z[:0], y[:0]), 0)
+    close(structure_loss(words[0, :1], words[1, :1], mask_diagonal=True), 0)

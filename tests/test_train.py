@@ -391,3 +391,14 @@ def test_every_stage_of_a_model_computes_in_its_own_precision():
     with pytest.raises(XlnbError, match="is nan"): run(broken, bf16=True)
     model.load_state_dict(encoder().state_dict())
     assert run() == ("fp32", {torch.float32}) and run(bf16=True) == ("bf16", {torch.bfloat16})
+
+
+def test_batches_reach_a_gpu_while_it_computes(monkeypatch):
+    "From pinned memory, without waiting for each copy; a CPU needs neither"
+    import xlnb.training.stage as module
+    def settings(device):
+        monkeypatch.setattr(module, "device", lambda: device)
+        found = module._settings(stage(), 0, "fp32")
+        return found["dataloader_pin_memory"], found["accelerator_config"]
+    assert settings("cuda") == (True, dict(split_batches=True, non_blocking=True))
+    assert settings("cpu") == (False, dict(split_batches=True, non_blocking=False))

@@ -126,7 +126,7 @@ class MaskedLM(Objective):
     ) -> tuple[torch.Tensor, dict]: # the loss, {'mlm': loss}
         "The loss of a batch"
         labels, mask = batch['labels'], batch['attention_mask']
-        hit = labels != -100
+        hit = (labels != -100).nonzero(as_tuple=True)
         hidden = body(model, input_ids=batch['input_ids'], attention_mask=None if mask.all() else mask)
         loss = token_loss(masked_logits(model, hidden[hit]), labels[hit])
         return loss, {'mlm': loss}

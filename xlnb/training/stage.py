@@ -67,12 +67,14 @@ Context.rows = _rows
 # %% ../../nbs/training/33_stage.ipynb #cell-14
 _DEFAULTS = dict(per_device_train_batch_size=32, per_device_eval_batch_size=64, report_to='none', disable_tqdm=True,
     remove_unused_columns=False, logging_nan_inf_filter=False, save_strategy='no', save_steps=10**9,
-    restore_callback_states_from_checkpoint=True, accelerator_config={'split_batches': True})
+    restore_callback_states_from_checkpoint=True)
 _USUAL = dict(per_device_train_batch_size=32, gradient_accumulation_steps=1, num_train_epochs=3)
 
 def _settings(stage, seed, precision):
     "Arguments of the Trainer by name: our defaults, the schedule, then the stage's own"
-    args = _DEFAULTS | dict(dataloader_pin_memory=device() == 'cuda', seed=seed)
+    on_gpu = device() == 'cuda' # batches are then copied from pinned memory while it computes
+    args = _DEFAULTS | dict(seed=seed, dataloader_pin_memory=on_gpu,
+                            accelerator_config={'split_batches': True, 'non_blocking': on_gpu})
     if precision != 'fp32': args[precision] = True
     args |= (stage.schedule.arguments() if stage.schedule else {}) | stage.args
     if unknown := [k for k in args if k not in TrainingArguments.__dataclass_fields__]:
@@ -230,11 +232,6 @@ def _train(trainer, last, start) -> str:
     if isinstance(stage.loss, Objective) and not stopped: stage.loss.hand_on(model)
     return stopped
 
-def _unwrap(trainer):
-    "Take off what Accelerate has put around the model, and its mark, which would keep the next stage from being wrapped"
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False).eval()
-    for module in (trainer.model, trainer.bare): vars(module).pop('_is_accelerate_prepared', None)
-
 def _open(out, mark):
     "The checkpoint to go on from, if any; refuses a folder of another run"
     claim(out, mark, 'stage.json')
@@ -257,6 +254,11 @@ def _result(stage, trainer, chosen, stopped):
     return StageResult(stage.name, model, history, state.global_step, seconds, tokens, _memory(), selection,
                        state.best_metric,
                        state.best_global_step, trainer.precision, attention, stopped, stage.extra)
+
+def _unwrap(trainer):
+    "Take off what Accelerate has put around the model, and its mark, which would keep it from the next stage"
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False).eval()
+    for module in (trainer.model, trainer.bare): vars(module).pop('_is_accelerate_prepared', None)
 
 # %% ../../nbs/training/33_stage.ipynb #ebd41a4c
 def _close(out, trainer, res):

@@ -283,8 +283,8 @@ def mixed_precision(
     precision: str = 'auto', # as in `Schedule`; 'auto': that of `best_precision` where the model lies
 ): # a context
     "The precision in which a model predicts."
-    kind, weights = next(model.parameters()).device.type, sum(p.numel() for p in model.parameters())
-    if precision == 'auto': precision = best_precision(kind, weights)
+    kind = next(model.parameters()).device.type
+    if precision == 'auto': precision = best_precision(kind, sum(p.numel() for p in model.parameters()))
     dtype = torch.float16 if precision == 'fp16' else torch.bfloat16
     return torch.autocast(kind, dtype=dtype, enabled=precision != 'fp32')
 

@@ -98,7 +98,7 @@ def _sides(rank, teachers, strategy, n):
 # %% ../../../nbs/methods/alsace/62_losses.ipynb #cell-27
 def distillation_loss(
     logits: torch.Tensor,             # (instances, languages, labels)
-    pairs: Sequence,                  # positions (teacher side, other side), from `language_pairs`
+    pairs: Sequence|torch.Tensor,     # positions (teacher side, other side), from `language_pairs`
     direction: str = 'teacher_first', # one of `DIRECTIONS`
     temperature: float = 1.,          # of both sides; the loss is multiplied by its square, which keeps gradients' size
     detach_teacher: bool = False,     # stop the gradient at the teacher's side
@@ -106,7 +106,7 @@ def distillation_loss(
 ) -> torch.Tensor: # a number: mean over instances and pairs
     "Divergence of every pair of languages (Zhao et al. 2024, section 3.2), from one forward pass per language"
     logp = label_log_probs(logits, mask, temperature)
-    first, second = (torch.tensor(side, device=logp.device) for side in zip(*pairs))
+    first, second = torch.as_tensor(pairs, device=logp.device).unbind(1)
     teacher, student = (logp.detach() if detach_teacher else logp)[:, first], logp[:, second]
     return divergence(teacher, student, direction).mean() * temperature ** 2
 

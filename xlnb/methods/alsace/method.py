@@ -98,6 +98,7 @@ class LanguageDistillation(Objective):
     ):
         super().__init__()
         self.pairs, self.n_langs, self.anchor, self.options = pairs, n_langs, anchor, options
+        self.register_buffer('sides', torch.tensor(pairs), persistent=False) # on the device of the model
 
     def forward(self, model, batch):
         labelled = {k.removeprefix('anchor_'): v for k, v in batch.items() if k.startswith('anchor_')}
@@ -105,7 +106,7 @@ class LanguageDistillation(Objective):
         logits = logits.view(-1, self.n_langs, logits.shape[-1])
         labels = labelled.pop('labels', None)
         extra = (model(**labelled).logits, labels, self.anchor) if labelled else ()
-        return alsace_loss(logits, self.pairs, *extra, mask=(logits > MISSING / 2)[:, 0], **self.options)
+        return alsace_loss(logits, self.sides, *extra, mask=(logits > MISSING / 2)[:, 0], **self.options)
 
     def counts(self, batch) -> int: # instances, which the loss is the mean of
         return len(batch.get('tokens', batch['input_ids'])) // self.n_langs

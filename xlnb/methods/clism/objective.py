@@ -58,7 +58,8 @@ def _parts(self,
 
 def _mlm_loss(model, batch, pair):
     "Cross-entropy at the masked tokens of the same input, or of a copy"
-    name, hit = 'mlm' if 'mlm_input_ids' in batch else 'pair', batch['mlm_labels'] != -100
+    name = 'mlm' if 'mlm_input_ids' in batch else 'pair'
+    hit = (batch['mlm_labels'] != -100).nonzero(as_tuple=True)
     states = body(model, **inputs_of(batch, 'mlm')) if name == 'mlm' else pair
     logits = masked_logits(model, states[hit])
     if logits is None: logits = model(**inputs_of(batch, name)).logits[hit]  # the head can't be asked by itself

@@ -45,7 +45,6 @@ def word_contrast(
         each = (nll * scored).sum(1) / scored.sum(1).clamp_min(1)
         counts = scored.any(1)
         if overwrite and len(counts) and not counts[0]: each = each[counts.nonzero()[-1:, 0]]
-        else: each = each[counts]
         return each.sum() / counts.sum().clamp_min(1)
 
 # %% ../../../nbs/methods/mmkd/72_losses.ipynb #cell-28
@@ -77,7 +76,8 @@ def structure_loss(
         first = dist.get_rank() * len(student) if every[0] is not own[0] else 0
         itself = torch.zeros(len(student), len(every[0]), dtype=torch.bool, device=student.device)
         if mask_diagonal: itself[torch.arange(len(student)), first + torch.arange(len(student))] = True
-        if itself.all(): return student.sum() * 0.  # one sentence alone has no structure
+        if not itself.numel() or mask_diagonal and len(every[0]) == 1:
+            return student.sum() * 0.  # one sentence alone has no structure
         s, t = ((a @ b.mT / temperature).masked_fill(itself, -1e9).log_softmax(-1) for a, b in zip(own, every))
         return F.kl_div(s, t, log_target=True, reduction='none').masked_fill(itself, 0.).sum(-1).mean()
 

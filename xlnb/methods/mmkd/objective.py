@@ -128,7 +128,7 @@ def targets(self: LevelObjective, batch) -> dict:
 @patch
 def token_level(self: LevelObjective, model, batch, states) -> torch.Tensor:
     "Masked language modelling on the pair"
-    chosen = batch['token_labels'] != -100
+    chosen = (batch['token_labels'] != -100).nonzero(as_tuple=True)
     logits = masked_logits(model, states[chosen])
     if logits is None: logits = model(**inputs_of(batch, 'token')).logits[chosen]
     return token_loss(logits, batch['token_labels'][chosen])

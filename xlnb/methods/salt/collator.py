@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIXUPS', 'Switches', 'SwitchedCollator', 'Picked', 'pick', 'pick_candidate', 'Words', 'mixed_copies', 'candidates_of',
-           'positions_of', 'hard_copies', 'symmetric_kl', 'switched_loss', 'split_batch']
+           'positions_of', 'hard_copies', 'symmetric_kl', 'switched_loss', 'share_of', 'split_batch']
 
 # %% ../../../nbs/methods/salt/56_collator.ipynb #cell-02
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ...data.kinds.base import collator, kind_of
 from .vocabulary import Segmenter
 from .mixup import Mixing, draw_weights, mixed_forward
 from .table import switched_row
-from ...training.losses import counted, output_loss
+from ...training.losses import labelled, output_loss
 
 # %% ../../../nbs/methods/salt/56_collator.ipynb #cell-09
 class Switches:
@@ -171,17 +171,29 @@ def switched_loss(
     "Cross-entropy of the rows and of their switched copies, and how much the two disagree."
     def loss(model, batch):
         plain, other, inputs = split_batch(batch)
-        one, n = model(**plain), counted(plain)
+        one = model(**plain)
         task = output_loss(one, plain)
         if not other: return task, {'task': task}
         two = mixed_forward(model, inputs, layer) if 'mix_weight' in other else model(**inputs)
-        share, switched = counted(other) / n, output_loss(two, other) # what has no switches has no second term
+        switched = output_loss(two, other)
+        share = share_of(labelled(other), plain, switched) # what has no switches has no second term
         total, parts = task + augmented * share * switched, {'task': task, 'switched': switched * share}
         if consistency and (pairs := kind.paired_outputs(one, two, plain, other)):
-            kl = sum(symmetric_kl(a, b) for a, b in pairs) / len(pairs) * (len(pairs[0][0]) / n)
+            kl = sum(symmetric_kl(a, b) for a, b in pairs) / len(pairs)
+            kl = kl * share_of(len(pairs[0][0]), plain, kl)
             total, parts = total + consistency * kl, parts | {'consistency': kl}
         return total, parts
     return loss
+
+# %% ../../../nbs/methods/salt/56_collator.ipynb #e8d5d8d8
+def share_of(
+    n,    # of the things that are labelled
+    batch,
+    like, # a tensor, whose type the share gets where labels are counted on the device
+): # a number, or a tensor
+    "`n` as a share of all labelled things of a batch."
+    total = labelled(batch)
+    return n / (total.to(like.dtype) if torch.is_tensor(total) else total)
 
 def split_batch(batch) -> tuple: # the plain batch; all that is switched; of that, what the model takes
     "A batch of `SwitchedCollator` in its parts."
