@@ -58,3 +58,94 @@ def test_a_laboratory_encoder_from_another_seed(tool, tmp_path):
     steps = {p: max(x["step"] for x in json.loads((tmp_path / "lab-1" / f"{p}.json").read_text())) for p in made.PARTS}
     assert steps == dict(short=6, long=10, pairs=4)
     assert torch.equal(load_encoder(str(tmp_path / "run1" / "pairs")).get_input_embeddings().weight, words[0])
+
+
+def test_speed_on_a_device(tool, tmp_path, capsys):
+    "Every recipe is measured, with and without compilation; operations are those that PyTorch counts in a step of its own"
+    gpu = tool("gpu")
+    gpu.main(["--tiny", "--out", str(tmp_path / "new" / "gpu.json")])
+    out = json.loads((tmp_path / "new" / "gpu.json").read_text())
+    lines = {l["name"]: l for l in out["lines"]}
+    assert not out["skipped"] and {*lines} == {*gpu.WORKED, *(f"{k}, compiled" for k in gpu.WORKED), "evaluation"}
+    assert out["torch"] == torch.__version__ and {"device", "driver", "date", "commit", "transformers", "seconds"} <= {*out}
+    table = capsys.readouterr().out
+    assert all(name in table for name in lines) and "measured / estimated" in table
+    for name, l in lines.items():
+        rate = l["operations_per_step"] * l["steps_per_second"] if "operations_per_step" in l else l["rate"]
+        assert l["rate"] == pytest.approx(rate) and l["share_of_measured"] == pytest.approx(rate / out["measured_peak"]["fp32"])
+        assert l["tokens_per_second"] > 0 and (l.get("graphs", 0) > 0) == name.endswith("compiled")
+    for name, frozen in (("finetune", False), ("finetune, frozen embeddings", True)):
+        l = lines[name]
+        assert l["operations_per_step"] == counted_operations(l["batch"], 32, frozen)
+        assert l["tokens_per_step"] == l["batch"] * 32 and l["attention"] == "sdpa"
+        assert l["measured_to_estimated"]["operations_per_step"] == pytest.approx(1., abs=.1)
+    passes = lines["evaluation"]
+    assert passes["operations_total"] == counted_operations(32, 32, training=False)
+    assert lines["salt"]["inputs_per_step"] == 2 * lines["salt"]["batch"]
+    assert lines["finetune+alsace"]["inputs_per_step"] == 4 * lines["finetune+alsace"]["batch"]
+
+
+def counted_operations(rows, length, frozen=False, training=True):
+    "What PyTorch counts in one step of a model of this shape"
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
+    config = XLMRobertaConfig(vocab_size=4100, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+                              num_labels=3, attn_implementation="eager")
+    model = XLMRobertaForSequenceClassification(config)
+    if frozen: model.base_model.embeddings.requires_grad_(False)
+    with FlopCounterMode(display=False) as count:
+        out = model(torch.randint(5, 4000, (rows, length)), labels=torch.zeros(rows, dtype=torch.long))
+        if training: out.loss.backward()
+    return count.get_total_flops()
+
+
+def test_operations_of_every_objective(tool, tmp_path):
+    "Counted from the shapes of a batch, and by PyTorch in a step of the method on it"
+    from torch.utils.flop_counter import FlopCounterMode
+    gpu = tool("gpu")
+    texts, tokenizer = gpu.Texts(gpu.TINY), gpu.load_tokenizer("lab")
+    texts.folder, task = tmp_path, texts.task(gpu.TINY.rows, 8)
+    encoder = gpu.XLMRobertaForMaskedLM(gpu.TINY.config())
+    headed = gpu.with_head(encoder, task)
+    for model in (encoder, headed): model.set_attn_implementation("eager")   # whose products are all counted
+    for name in ("salt", "finetune+alsace", "mmkd+finetune", "clism+finetune"):
+        case = gpu.prepared(name, gpu.TINY, texts, task, encoder, headed, tokenizer)
+        gpu.drop_pointer(case.model)
+        batch = case.stage.collator(case.stage.data[:8])
+        with FlopCounterMode(display=False) as count: case.stage.loss(case.model, batch)[0].backward()
+        assert sum(gpu.operations(case.method, gpu.TINY, gpu.shapes(batch)).values()) == count.get_total_flops(), name
+
+
+def test_the_batch_is_looked_for_within_memory_and_time(tool, tmp_path, monkeypatch, capsys):
+    "Twice the batch as long as that is faster, fits and can be filled; what there is no time for is named"
+    import time
+    from types import SimpleNamespace
+    gpu = tool("gpu")
+    run, case = gpu.trial, SimpleNamespace(name="salt", size=gpu.BASE, method="salt", stage=SimpleNamespace(data=range(256)))
+    def look(speeds, until=time.monotonic() + 99):
+        made = lambda case, batch, *a: speeds.get(batch) and dict(batch=batch, tokens_per_second=speeds[batch], memory=1.)
+        monkeypatch.setattr(gpu, "trial", made)
+        tried, best, why = gpu.search(case, until)
+        return [t["batch"] for t in tried], best and best["batch"], why
+    assert look({16: 10, 32: 20, 64: 30}) == ([16, 32, 64, 128], 64, "memory")
+    assert look({16: 10, 32: 20, 64: 20.1, 128: 99}) == ([16, 32, 64], 64, "no faster")
+    assert look({16: 10, 32: 20, 64: 9}) == ([16, 32, 64], 32, "no faster")
+    assert look({16 * 2**i: 2.**i for i in range(9)}) == ([16, 32, 64, 128, 256], 256, "rows")
+    assert look({16: 10, 32: 20}, until=0) == ([16], 16, "time") and look({}) == ([16], None, "memory")
+    report = gpu.Report(gpu.TINY, 0)
+    gpu.plain(report, "salt", (), 1, [])
+    gpu.compiled(report, case, dict(batch=16))
+    assert report.out["skipped"] == [dict(what="salt", why="time"), dict(what="salt, compiled", why="time")]
+    assert "left out: salt, compiled (time)" in capsys.readouterr().out
+    known = {n: (gpu.published_peak(n) or {}).get("name") for n in ("NVIDIA H200", "NVIDIA A100-SXM4-80GB", "Tesla T4", "NVIDIA A10")}
+    assert [*known.values()] == ["H200", "A100", "T4", None] and gpu.published_peak("NVIDIA L4")["peak"] == 121e12
+    texts, encoder = gpu.Texts(gpu.TINY), gpu.XLMRobertaForMaskedLM(gpu.TINY.config())
+    task = texts.task(gpu.TINY.rows, 8)
+    real = gpu.prepared("finetune", gpu.TINY, texts, task, encoder, gpu.with_head(encoder, task), gpu.load_tokenizer("lab"))
+    loss = real.stage.loss
+    def full(model, batch):
+        if len(batch["labels"]) > 8: raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(model, batch)
+    real.stage.loss = full
+    assert run(real, 16, 1, 2, 0) is None and run(real, 8, 1, 2, 0)["steps"] == 1
+    with pytest.raises(gpu.TimeUp, match="more than 0 seconds"), gpu.within(.1): time.sleep(20)
