@@ -12,7 +12,7 @@ os.environ["XLNB_CACHE"] = _CACHE.name   # no test reads what an earlier run has
 
 # What takes a minute or more, longest first. Begun last, one of these would be left to a single process at the end.
 LONG = ("test_site test_salt test_study test_train test_clism test_tutorial test_train_distributed test_cli "
-        "test_alsace test_statistics").split()
+        "test_kill test_alsace test_statistics").split()
 
 
 def pytest_collection_modifyitems(items):

@@ -6,12 +6,12 @@
 __all__ = ['CACHES', 'MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option', 'fitted', 'type_name', 'check_options',
            'changed_options', 'documented', 'rng', 'drawn_number', 'drawn', 'plain', 'digest', 'stream_digest',
            'file_digest', 'weights_digest', 'checksum', 'atomic', 'write_text', 'write_parquet', 'write_json',
-           'writing', 'cache_folder', 'used', 'cache_entries', 'folder_size', 'trim_cache', 'claim', 'seal', 'sealed',
-           'device', 'use_device', 'skip_slow']
+           'CannotWrite', 'writing', 'read_array', 'disk_fault', 'cache_folder', 'used', 'cache_entries', 'folder_size',
+           'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device', 'skip_slow']
 
 # %% ../nbs/00_core.ipynb #cell-03
-import builtins, difflib, functools, hashlib, inspect, json, math, numbers, os, random, re, shutil, threading, time
-import types, typing, zlib
+import builtins, difflib, errno, functools, glob, hashlib, inspect, json, math, numbers, os, random, re, shutil
+import threading, time, types, typing, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, field, fields, is_dataclass
 from pathlib import Path
@@ -301,17 +301,22 @@ def checksum(
 @contextmanager
 def atomic(
     path: str|Path, # of a file or a folder
+    alone: bool = False, # the caller holds a lock: what a process that was killed has left of the same path goes first
 ): # a path to write to; it takes the place of `path` when the block ends without an error
     "Write a file or a folder in one go."
     path = Path(path)
+    for left in path.parent.glob(f'.{glob.escape(path.name)}-*.tmp') if alone else (): _gone(left)
     part = path.with_name(f'.{path.name}-{os.getpid()}-{threading.get_ident()}.tmp')
     try:
         yield part
         if part.is_dir() and path.is_dir(): shutil.rmtree(path)
         os.replace(part, path)
-    finally:
-        if part.is_dir(): shutil.rmtree(part, ignore_errors=True)
-        elif part.exists(): part.unlink()
+    finally: _gone(part)
+
+def _gone(path):
+    "Remove a file or a folder, if it is there"
+    if path.is_dir(): shutil.rmtree(path, ignore_errors=True)
+    else: path.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #823d38d4
 def write_text(
@@ -339,14 +344,53 @@ def write_json(
     write_text(path, json.dumps(value, indent=indent, default=plain, ensure_ascii=False))
 
 # %% ../nbs/00_core.ipynb #c0fef4f8
+class CannotWrite(XlnbError):
+    "There is no room, or no permission: whatever is tried next would fail in the same way"
+
 @contextmanager
 def writing(
     place: str|Path, # a folder or a file of results
 ):
     "Say in one sentence where something could not be written, and why"
     try: yield
-    except OSError as e:
-        raise XlnbError(f"Cannot write to {place} ({e.strerror or e}): choose another folder, or make room.") from e
+    except OSError as e: raise _cannot_write(place, e.strerror or e) from e
+
+def _cannot_write(place, why):
+    return CannotWrite(f"Cannot write to {place} ({why}): choose another folder, or make room.")
+
+def read_array(
+    path: str|Path, # of an .npy file, which can be made again
+    **options,      # of `numpy.load`, such as `mmap_mode`
+): # the array
+    "An array of numbers from a file."
+    import numpy as np
+    try: return np.load(path, allow_pickle=False, **options)
+    except (ValueError, EOFError) as e:
+        raise XlnbError(f"{path} is no array of numbers, or cut short: delete {Path(path).parent}, which is made "
+                        f"again") from e
+
+# %% ../nbs/00_core.ipynb #5d0c7a12
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+
+def disk_fault(
+    error: BaseException,
+    *folders: Path, # that are written to
+) -> XlnbError|None: # None where the error is of another kind
+    "The sentence for an error of writing, whichever library has met it."
+    both = ' or '.join(map(str, folders))
+    while error is not None:
+        if isinstance(error, CannotWrite): return error
+        name, text = str(getattr(error, 'filename', None) or ''), str(error)
+        here = next((p for p in folders if name.startswith(str(p))), None)
+        found = re.search(r'\(os error (\d+)\)', text)  # as Rust says it
+        number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+        if number in _FULL or number in _FORBIDDEN and here:
+            return _cannot_write(here or name or both, os.strerror(number))
+        if 'PytorchStreamWriter' in text or 'inline_container' in text:
+            return _cannot_write(both, 'a file is half written')
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 # %% ../nbs/00_core.ipynb #53ff13bf
 CACHES = 'encoders', 'prefixes', 'shared', 'teachers'
@@ -394,6 +438,9 @@ def trim_cache(
 ):
     "Remove entries, those that were used longest ago first, while all take more than `limit`."
     from filelock import FileLock, Timeout
+    for left in [p for folder in folders for p in Path(folder).rglob('.*.tmp')]:  # of a process that was killed
+        with suppress(OSError):
+            if time.time() - _last_used(left) > 24 * grace: _gone(left)
     found = sorted((_last_used(e), e) for folder in folders for e in cache_entries(folder))
     total = sum(folder_size(e) for _, e in found)
     for when, entry in found:

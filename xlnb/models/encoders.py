@@ -85,6 +85,9 @@ def _what_failed(name, where, error):
     text = str(error).strip()
     what = f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:200]
     here = Path(where) if os.path.isdir(where) else None
+    if 'trust_remote_code' in text:
+        return (f"{name} can only be read by code of its own, which is never run: choose a checkpoint of a type that "
+                f"Transformers knows")
     if here and any(here.glob('pytorch_model*.bin')) and not any(here.glob('*.safetensors')):
         return (f"{name} has its weights only as pytorch_model.bin, which runs code when it is read: "
                 "convert it to safetensors by save_pretrained where you trust it")

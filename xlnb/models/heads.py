@@ -16,7 +16,7 @@ from typing import Callable
 
 import torch
 from fastcore.basics import patch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -287,9 +287,12 @@ def load_pointer(
     folder: str|Path, # of a checkpoint
 ) -> Pointer:
     "Read the pointer from the folder of a checkpoint"
-    with safe_open(f'{folder}/{POINTER_FILE}', 'pt') as f:
-        pointer = Pointer(int(f.metadata()['size']), f.metadata()['kind'])
-        pointer.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
+    try:
+        with safe_open(f'{folder}/{POINTER_FILE}', 'pt') as f:
+            pointer = Pointer(int(f.metadata()['size']), f.metadata()['kind'])
+            pointer.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
+    except (SafetensorError, TypeError, KeyError, RuntimeError) as e:
+        raise XlnbError(f"{POINTER_FILE} in {folder} is no pointer, or cut short: copy or make it again") from e
     return pointer
 
 # %% ../../nbs/models/26_heads.ipynb #1e885664
@@ -303,7 +306,8 @@ def save_encoder(
     model.save_pretrained(folder, state_dict={k: v for k, v in model.state_dict().items()
                                               if not k.startswith('pointer.')})
     tokenizer.save_pretrained(folder)
-    config = AutoConfig.from_pretrained(folder)  # names a class that Transformers has
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    vars(config).pop('auto_map', None)  # the class is one that Transformers has
     config.architectures = [c.__name__ for c in type(model).__mro__ if c.__module__.startswith('transformers.')
                             or getattr(c, 'stem', '-') in c.__name__][:1]
     config.save_pretrained(folder)

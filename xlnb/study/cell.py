@@ -24,7 +24,7 @@ from ..models.encoders import (RANDOM, encoder_fingerprint, encoder_revision, lo
 from ..models.heads import head_of, save_finetuned, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import snapshots_wanted, take_measures
-from .recipe import Recipe
+from .recipe import Recipe, placeless
 from .version import code_modules, code_version, provenance
 from ..training.stage import Context, run_method
 
@@ -117,7 +117,7 @@ def made_of(self: Cell, methods: 'Iterable', memo: dict | None = None) -> dict:
     draws = {'train': (self.budget.train_examples, self.budget.sample), 'validation': (limit, 0)}
     reads = [(l, s, *draws.get(s, (None, 0))) for m in methods for l, s in rows_read(m, self)]
     return dict(encoder=_once(memo, self.encoder, encoder_fingerprint, self.encoder),
-                recipe=[{'method': m.name} | plain(m) for m in methods],
+                recipe=[{'method': m.name} | placeless(plain(m)) for m in methods],
                 more=[_for([m], m.fingerprint, self) for m in methods],
                 reads=_once(memo, (self.task, tuple(reads), self.data), _for,
                             [m for m in methods if rows_read(m, self)], rows_digest, self.task, reads, self.data)
@@ -270,14 +270,17 @@ def start(self: CellRun):
 @patch
 def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest first
     "The fine-tuned model at the last `n` tenths of its run"
-    _, start = self.made(self.trained), self.fresh(self.trained).state_dict()
-    key = self.prefix_key(self.trained)
-    with self.prefixes.hold(key):
-        files = self.prefixes.snapshots(key, n)
-        if len(files) < n:
-            raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped early; "
-                            f"ask for fewer")
-        for file in files: yield start | load_file(file)
+    key, start = self.prefix_key(self.trained), self.fresh(self.trained).state_dict()
+    for attempt in range(3):
+        self.made(self.trained)
+        with self.prefixes.hold(key):
+            files = self.prefixes.snapshots(key, n)
+            if not files and attempt < 2: continue  # another process has needed its place before it was held
+            if len(files) < n:
+                raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped "
+                                f"early; ask for fewer")
+            for file in files: yield start | load_file(file)
+            return
 
 @patch
 def other_runs(self: CellRun, seeds: 'Sequence') -> Iterator[dict]:  # State dicts

@@ -6,7 +6,7 @@
 __all__ = ['listed', 'Study', 'Job', 'measured', 'RayExecutor', 'lab_study', 'real_study']
 
 # %% ../../nbs/study/93_grid.ipynb #cell-03
-import dataclasses, inspect, json, os, pickle, shutil, sys, traceback, warnings
+import dataclasses, inspect, io, json, os, pickle, shutil, sys, traceback, types, warnings
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..core import XlnbError, device, documented, nearest, plain, writing
+from ..core import CannotWrite, XlnbError, device, disk_fault, documented, nearest, plain, writing
 from ..data.sources import data_root
 from ..data.tasks import get_task, task_as
 from ..languages import language
@@ -29,7 +29,7 @@ from .models import ABOUT, describe_model
 from .notes import data_notes
 from .plan import contrasts_of, is_side, more_seeds, only_task, primary_contrasts, read_plan
 from .prefixes import Prefixes, Snapshots
-from .recipe import Recipe, plain_recipes, recipe
+from .recipe import Recipe, placeless, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
 from ..training.schedule import Budget, Schedule
@@ -105,6 +105,8 @@ def _laid_out(self: Study, langs) -> list:
     if len({*map(encoder_label, self.encoders)}) < len(self.encoders):
         raise XlnbError("Two encoders have the same name: rename one of the folders, so that tables can distinguish "
                         "them.")
+    if len({*map(str, self.recipes)}) < len({*self.recipes}):
+        raise XlnbError("Two recipes have the same name, as files that they read have: rename one of the files.")
     self._keys, self._chances = {}, {}  # key and identity of each cell, what guessing gives; once they are asked for
     for name in self.measures: get_measure(name)
     for r in self.recipes: _warn_of_shared_runs(r, self.seeds)
@@ -246,7 +248,7 @@ def _recorded(self: Study) -> dict:
     def at(encoder, **what): return json.dumps([encoder, what], default=plain, sort_keys=True)
     def of(i): return at(i['encoder_name'], **{k: i[k] for k in ('task', 'langs', 'recipe', 'budget', 'seed')})
     def wanted(c):
-        methods = [{'method': m.name} | plain(m) for m in c.recipe.methods]
+        methods = [{'method': m.name} | placeless(plain(m)) for m in c.recipe.methods]
         return at(encoder_label(c.encoder), task=task_fields(c.task), langs=c.langs, recipe=methods,
                   budget=plain(c.budget), seed=c.seed)
     if not self.store.packed: return {}
@@ -322,13 +324,14 @@ class Job:
 
     def finish(self, wait: bool = True, progress: bool = False) -> str | tuple | None:
         "Compute and store: None if that is done, 'busy' if another process is at it, or what went wrong"
-        lock = self.root/f'.{self.key}.lock'
+        cache = self.options.get('prefixes')
         try:
-            with FileLock(lock, timeout=-1 if wait else 0):
+            with FileLock(self.root/f'.{self.key}.lock', timeout=-1 if wait else 0):
                 self.store(progress)
                 _tidy(self.root, self.key)
         except Timeout: return 'busy'
         except Exception as e:
+            if fault := disk_fault(e, self.root, *(cache.folders if cache else ())): raise fault from e
             return str(e) if isinstance(e, XlnbError) else f'{type(e).__name__}: {e}', traceback.format_exc()
 
     def missing(self, info: dict) -> list:
@@ -337,6 +340,19 @@ class Job:
         return [] if stale else missing_measures(named, info, self.cell.uses_lab())
 
 # %% ../../nbs/study/93_grid.ipynb #3733c626
+class _ByName(pickle.Pickler):
+    "Writes functions and classes by name, and refuses those that nobody else can import"
+    def reducer_override(self, obj):
+        named = isinstance(obj, (type, types.FunctionType)) and obj.__module__ == '__main__'
+        if named: raise pickle.PicklingError(f'{obj.__qualname__} is defined in a notebook or script')
+        return NotImplemented
+
+def _no_data(value) -> str:
+    "Why something is no data; '' where it is"
+    try: _ByName(io.BytesIO()).dump(value)
+    except (AttributeError, TypeError, pickle.PicklingError) as e: return str(e)
+    return ''
+
 @patch
 def keeps(self: Job) -> Path | None:
     "Where the model of the cell is left, if that is asked for and there is one"
@@ -354,15 +370,16 @@ def done(self: Job, info: dict) -> bool:
 def store(self: Job, progress: bool):
     "Compute what is missing of a cell: all of it, or measures that it has not been asked for yet"
     cell, o, work = self.cell, self.options, self.root/f'.{self.key}.work'
-    if isinstance(cell.task, tuple): cell = dataclasses.replace(cell, task=task_as(*cell.task))
+    if isinstance(cell.task, tuple): cell = _arrived(dataclasses.replace(cell, task=task_as(*cell.task)), self.key)
     store, common = Store(self.root), dict(progress=progress, prefixes=o['prefixes'], snapshots=o['snapshots'])
     items, info = store.find(self.key) or (None, None)
     if info and self.done(info): return
     if info and not _changed(cell, info):
-        names = self.missing(info)
-        for k, taken in measured(cell, items, names, work, keep=self.keeps(), **common).items():
+        names, kept = self.missing(info), self.keeps() and (self.keeps()/ABOUT).exists()
+        for k, taken in measured(cell, items, names, work, keep=None if kept else self.keeps(), **common).items():
             info[k] = {n: v for n, v in info.get(k, {}).items() if n not in names} | taken
     else:
+        if self.keeps(): (self.keeps()/ABOUT).unlink(missing_ok=True)  # no model until the new one is whole
         items, info = run_cell(cell, work, measures=o['measures'], keep=self.keeps(), **common)
         info |= dict(provenance=provenance(), plan=o['plan'], notes=data_notes(cell))
     if self.keeps(): describe_model(self.keeps(), cell, items, info)
@@ -385,10 +402,16 @@ def measured(
     return take_measures(names, run)
 
 def _tidy(root: Path, key: str):
-    "Remove what the making of a stored cell has left, also by a process that was killed"
+    "Remove what the making of a stored cell has left, also by a process that was killed; its lock is held"
     shutil.rmtree(root/f'.{key}.work', ignore_errors=True)
-    for left in [*root.glob(f'.{key}-*.tmp'), root/f'.{key}.lock']:
+    for left in [*root.glob(f'.*-{key}.parquet-*.tmp'), root/f'.{key}.lock']:
         with suppress(OSError): left.unlink()  # whoever waits for the lock finds the cell stored
+
+def _tidy_all(root: Path, keys: list):
+    "The same of many cells, but for those that another process is at"
+    left = [p.name for p in root.glob('.*')]
+    for key in (k for k in keys if any(k in name for name in left)):
+        with suppress(Timeout, OSError), FileLock(root/f'.{key}.lock', timeout=0): _tidy(root, key)
 
 # %% ../../nbs/study/93_grid.ipynb #cell-20
 @patch
@@ -412,7 +435,7 @@ def run(self: Study,
         for label, fault in _side_by_side(todo, submit) if submit else _one_by_one(todo, self._rows, bar):
             bar.update()
             if fault: self.failed[label] = fault
-    for cell in self.stored(): _tidy(root, keys[cell][0])
+    _tidy_all(root, [keys[cell][0] for cell in self.stored()])
     for label, (message, _) in self.failed.items(): warnings.warn(f'{label} failed: {message}')
     self._say_what_lacks()
     return self
@@ -548,9 +571,16 @@ def _side_by_side(jobs, submit):
     try:
         for future in as_completed(futures):
             error = future.exception()
+            if isinstance(error, CannotWrite): raise error
             yield futures[future], (f'{type(error).__name__}: {error}', '') if error else future.result()
     finally:
         for future in futures: future.cancel()
+
+def _arrived(cell: Cell, key: str) -> Cell:
+    "A cell whose task was found by its name: the same rows must be found under it"
+    if cell.key() == key: return cell
+    raise XlnbError(f"the task {cell.task.name!r} is another one in the process that computes than in the study: "
+                    f"register it in a module that both import")
 
 def _travelling(job: Job) -> Job:
     "A task that cannot be pickled, because a function reads its rows, travels as its name, metric and options"
@@ -574,7 +604,11 @@ class RayExecutor:
         ray.init(ignore_reinit_error=True, **options)
         self.ray, self.resources = ray, resources or {'num_cpus': 1}
 
-    def submit(self, f: 'Callable', *args): return self.ray.remote(**self.resources)(f).remote(*args).future()
+    def submit(self, f: 'Callable', *args):
+        if why := _no_data((f, args)):
+            raise XlnbError(f"A cell is sent as data, and an option of its method is code ({why}): write it into a "
+                            f"module that every worker can import.")
+        return self.ray.remote(**self.resources)(f).remote(*args).future()
 
 # %% ../../nbs/study/93_grid.ipynb #17175498
 @patch

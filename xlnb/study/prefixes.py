@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -58,15 +59,6 @@ class Prefixes:
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root/f'{key}.lock', timeout=-1 if wait else 0): yield self.root/key
 
-    def find(self, key: str, snapshots: int = 0) -> dict | None:
-        "The record of a prefix that has so many snapshots; None where there is none"
-        try: made = json.loads((self.root/key/'made.json').read_text())
-        except (OSError, ValueError): return None
-        if made['snapshots'] < snapshots or made['bytes'] != self._bytes(key): return None
-        os.utime(self.root/key/'made.json')  # read now
-        return made
-
-    def _bytes(self, key): return sum(p.stat().st_size for p in (self.root/key).glob('*.safetensors'))
 
 # %% ../../nbs/study/88_prefixes.ipynb #ac144f96
 @patch
@@ -77,7 +69,7 @@ def save(self: Prefixes,
     snapshots: 'Sequence' = (),  # Files of earlier states, oldest first
 ):
     "Keep a prefix, all or nothing; whoever calls this holds its lock"
-    with atomic(self.root/key) as part:
+    with atomic(self.root/key, alone=True) as part:
         part.mkdir(parents=True)
         save_file(tensors, part/'weights.safetensors')
         for i, file in enumerate(snapshots): shutil.copy(file, part/f'snapshot-{i}.safetensors')
@@ -97,6 +89,19 @@ def snapshots(self: Prefixes, key: str, n: int) -> list:
     return files[-n:]
 
 # %% ../../nbs/study/88_prefixes.ipynb #514fc948
+@patch
+def find(self: Prefixes, key: str, snapshots: int = 0) -> dict | None:
+    "The record of a prefix that has so many snapshots; None where there is none, or not the whole of it"
+    files = [*(self.root/key).glob('*.safetensors')]
+    try:
+        made = json.loads((self.root/key/'made.json').read_text())
+        for file in files: safe_open(file, 'pt').__exit__(None, None, None)  # it fits its header
+        if made['bytes'] != sum(f.stat().st_size for f in files): return None
+    except (OSError, ValueError, SafetensorError): return None
+    if made['snapshots'] < snapshots: return None
+    os.utime(self.root/key/'made.json')  # read now
+    return made
+
 @patch
 def trim(self: Prefixes):
     "Remove what was read longest ago while all that the cache holds takes more than `limit`"

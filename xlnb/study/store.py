@@ -8,6 +8,7 @@ __all__ = ['Results', 'Store', 'without_texts']
 # %% ../../nbs/study/92_store.ipynb #cell-03
 import functools, io, json, lzma, re, warnings, zipfile
 from pathlib import Path
+from stat import S_ISLNK
 
 import pandas as pd
 import pyarrow as pa
@@ -364,6 +365,19 @@ def without_texts(
     return items.assign(**{c: pd.Series(v, items.index, items[c].dtype) for c, v in hashed.items()}), info | dict(
         answers='hashed')
 
+# %% ../../nbs/study/92_store.ipynb #5d0c7a22
+def _opened(path: Path) -> zipfile.ZipFile:
+    "A packed store, to read"
+    try: z = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise XlnbError(f"{path.name} is no packed store, or only a part of one: copy or pack it again.") from None
+    odd = [m.orig_filename for m in z.infolist() if S_ISLNK(m.external_attr >> 16)
+           or not re.fullmatch(r'[\w+.-]+\.(json|parquet)', m.orig_filename)]
+    if not odd: return z
+    z.close()
+    raise XlnbError(f"{path.name} is no packed store of xlnb, as it holds {odd[0]!r}: take one that Store.pack has "
+                    f"made.")
+
 # %% ../../nbs/study/92_store.ipynb #fcbe042b
 @patch
 def pack(self: Store,
@@ -403,12 +417,6 @@ def _put(archive: zipfile.ZipFile, name: str, items: pd.DataFrame, info: dict):
                    write_page_checksum=True)
     for file, content in ((f'{Path(name).stem}.json', _record(info)), (name, rows.getvalue())):
         archive.writestr(zipfile.ZipInfo(file), content, zipfile.ZIP_LZMA)
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    "A packed store, to read"
-    try: return zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise XlnbError(f"{path.name} is no packed store, or only a part of one: copy or pack it again.") from None
 
 @patch
 def _written_anew(self: Store, cells: dict) -> list:

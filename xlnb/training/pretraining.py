@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
                           PreTrainedTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
-from ..core import XlnbError, claim, device, option, seal, sealed, stream_digest, write_json
+from ..core import XlnbError, atomic, claim, device, option, seal, sealed, stream_digest, write_json
 from ..data.kinds.base import checked_text
 from ..models.encoders import body, from_checkpoint, load_encoder, load_tokenizer, masked_logits
 from .losses import Objective, token_loss
@@ -327,9 +327,11 @@ def _rows_of(texts, held, tokenizer, o):
 # %% ../../nbs/training/34_pretraining.ipynb #cell-33
 def _run_tokenizer(out, texts, vocab_size):
     "The tokenizer of the run in `out`, or a new one"
-    if (out/'tokenizer.json').exists(): return AutoTokenizer.from_pretrained(out)
+    kept = out/'training'/'tokenizer'  # as a whole or not at all
+    if kept.exists(): return PreTrainedTokenizerFast.from_pretrained(kept, trust_remote_code=False)
     tokenizer = train_tokenizer((t for v in texts.values() for t in v), vocab_size)
-    tokenizer.save_pretrained(out)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(kept) as part: tokenizer.save_pretrained(part)
     return tokenizer
 
 # %% ../../nbs/training/34_pretraining.ipynb #f5950494

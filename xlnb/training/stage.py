@@ -235,11 +235,13 @@ def _train(trainer, last, start) -> str:
 def _open(out, mark):
     "The checkpoint to go on from, if any; refuses a folder of another run"
     claim(out, mark, 'stage.json')
+    if (out/'result.json').exists(): return None
     last = (checkpoints(out, clean=True) or [None])[-1]
     if last: # the folder may have been moved: the state remembers where the best weights were
         state = json.loads((last/'trainer_state.json').read_text())
-        if best := state['best_model_checkpoint']:
-            write_json(last/'trainer_state.json', state | {'best_model_checkpoint': str(out/Path(best).name)})
+        best = state['best_model_checkpoint']
+        if best and best != (there := str(out/Path(best).name)):
+            write_json(last/'trainer_state.json', state | {'best_model_checkpoint': there})
             seal(last)
     return last
 

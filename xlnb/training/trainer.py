@@ -7,7 +7,7 @@ __all__ = ['Stage', 'StageStopped', 'seeded', 'EpochSampler', 'StageTrainer', 'm
            'quiet_bars']
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-03
-import math, random, re, shutil, time, warnings
+import json, math, random, re, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from fastcore.basics import patch
+from safetensors import safe_open
 from safetensors.torch import save_model
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_pt_utils import get_length_grouped_indices, safe_globals
 from transformers.utils import logging as hf_logging
 
 from ..core import XlnbError, checksum, seal, sealed
@@ -382,13 +383,32 @@ def checkpoints(
     number = lambda p: int(p.name.split('-')[-1])
     found = sorted((p for p in Path(out).glob('checkpoint-*') if re.search(r'-\d+$', p.name)), key=number)
     good = [p for p in found if sealed(p)]
-    for p in set(found) - set(good) if clean else ():
+    if not clean: return good
+    good = [p for p in good if _only_numbers(p)]
+    good = [p for p in good if _best_of(p) in (None, *(q.name for q in good))]
+    for p in set(found) - set(good):
         last = good[-1].name if good else 'the start'
-        warnings.warn(f"{p.name} in {out} was only half written and is removed; training continues from {last}")
+        warnings.warn(f"{p.name} in {out} was only half written, or was changed since, or has lost its best weights: "
+                      f"it is removed, and training continues from {last}")
         shutil.rmtree(p)
     return good
 
 # %% ../../nbs/training/32_trainer.ipynb #a0ae764f
+def _only_numbers(folder) -> bool:
+    "Is a checkpoint weights as safetensors, and states that are read without code? None is run to find out"
+    weights, states = list(folder.glob('model*.safetensors')), ('optimizer.pt', 'sched*.pt', 'scaler.pt', 'rng_state*')
+    try:
+        with safe_globals():
+            for f in weights: safe_open(f, 'pt').__exit__(None, None, None)
+            for f in (f for s in states for f in folder.glob(s)): torch.load(f, 'cpu', weights_only=True, mmap=True)
+    except Exception: return False  # each library has errors of its own
+    return bool(weights) and not any(folder.glob('*.bin'))
+
+def _best_of(folder) -> str|None:
+    "Name of the checkpoint with the best weights, as a checkpoint remembers it"
+    best = json.loads((folder/'trainer_state.json').read_text())['best_model_checkpoint']
+    return best and Path(best).name
+
 @contextmanager
 def quiet_bars():
     "Without the progress bars of Transformers."

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, XLMRobertaConfig
 from ... import languages
 from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
-from ...core import XlnbError, atomic, cache_folder, device, digest, some, used
+from ...core import XlnbError, atomic, cache_folder, device, digest, read_array, sealed, some, used
 from ...data.pairs import WORDS, word_pieces
 from ...data.words import is_unspaced, segmenter
 from ...training.losses import exact
@@ -104,7 +104,8 @@ class TeacherCache:
         folder, # made by `teacher_cache`
     ):
         self.folder = Path(folder)
-        self.sentence, self.words, self.keys, self.start = (np.load(self.folder/f, mmap_mode='r') for f in _FILES)
+        self.sentence, self.words, self.keys, self.start = (read_array(self.folder/f, mmap_mode='r')
+                                                            for f in _FILES)
 
     def __len__(self): return len(self.sentence)
     def __repr__(self):
@@ -145,7 +146,7 @@ def teacher_cache(
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(made.with_suffix('.lock')):
         if not made.exists():
-            with atomic(made) as part: _write(teacher, texts, part, dtype, batch_size)
+            with atomic(made, alone=True) as part: _write(teacher, texts, part, dtype, batch_size)
         return TeacherCache(used(made))
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #ac06f5f5
@@ -188,11 +189,16 @@ def lab_teacher(
     shipped = Path(languages.__file__).resolve().parent.parent/'checkpoints'/'lab'/'english'
     if folder is None and not changes and (shipped/'model.safetensors').exists(): return str(shipped)
     out = Path(folder) if folder else cache_folder('encoders', f'lab-english-{digest(how, 4)}')
-    if (out/'model.safetensors').exists(): return str(out)
+    if _whole(out): return str(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.parent/f'{out.name}.lock'):
-        if not (out/'model.safetensors').exists(): _pretrain_teacher(out, how)
+        if not _whole(out): _pretrain_teacher(out, how)
     return str(out)
+
+def _whole(folder) -> bool:
+    "Is there a checkpoint, and none whose training or writing was interrupted?"
+    ours = (folder/'pretraining.json').exists()
+    return sealed(folder) if ours else (folder/'model.safetensors').exists()
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #81e6651f
 def _pretrain_teacher(out, how):

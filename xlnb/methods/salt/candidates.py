@@ -9,7 +9,7 @@ __all__ = ['CONTEXTS', 'CONTROLS', 'PROMPT', 'NOUN_CAPITALS', 'Occurrence', 'cen
            'Generation', 'MaskedCandidates', 'model_digest']
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-02
-import math
+import math, re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,9 +65,8 @@ class Prompts:
         key = (lang, word if self.context == 'prompt' else '')
         if key not in self._seen:
             name = language(lang).name if lang else None
-            text = f'In {name}: \0' if name else '\0'
-            if self.context == 'prompt': text = self.prompt.format(word=word, language=name or 'other words', mask='\0')
-            before, after = text.split('\0')
+            around = f'In {name}: ' if name else '', ''
+            before, after = _around_mask(self.prompt, word, name) if self.context == 'prompt' else around
             self._seen[key] = self.ids(before.rstrip()), self.ids(after)
         return self._seen[key]
 
@@ -98,6 +97,13 @@ class MaskedInputs:
         return x, skip + len(left)
 
 # %% ../../../nbs/methods/salt/52_candidates.ipynb #cell-11
+def _around_mask(prompt, word, lang) -> tuple:
+    "A prompt before and after the mask: its places are filled in, and nothing is looked up in what fills them"
+    parts, there = prompt.split('{mask}'), dict(word=word, language=lang or 'other words')
+    if len(parts) != 2 or {*re.findall(r'\{(.*?)\}', ''.join(parts))} - {*there}:
+        raise XlnbError(f"prompt={prompt!r} must have one {{mask}}, and of other places {{word}} and {{language}} only")
+    return tuple(re.sub(r'\{(\w+)\}', lambda m: there[m[1]], p) for p in parts)
+
 def touched(
     segmenter: Segmenter,
     w: Occurrence,

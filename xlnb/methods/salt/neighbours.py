@@ -16,7 +16,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from ...core import XlnbError, atomic, check_options, digest, option, used
+from ...core import XlnbError, atomic, check_options, digest, option, read_array, used
 from ...data.kinds.base import model_input, special_frame
 from ...data.words import in_script, split_words
 from ...languages import language
@@ -210,7 +210,7 @@ def vocabulary_vectors(self: NeighbourCandidates, lang: str) -> np.ndarray: # (w
     words, alone = self.words[lang], self.options.context == 'word'
     key = digest([self.vectors.fingerprint, words, None if alone else digest(self.texts[lang])])
     file = self.folder and Path(self.folder).expanduser()/f'{key}.npy'
-    if file and file.exists(): return np.load(used(file), allow_pickle=False)
+    if file and file.exists(): return read_array(used(file))
     found = self.vectors.alone(words) if alone else in_sentences(self.vectors, self.texts[lang], words)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
