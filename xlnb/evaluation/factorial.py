@@ -129,7 +129,7 @@ def pooled_difference(
     said = effect(row['points'] / 100, row['low'] / 100, row['high'] / 100, row['runs'], row['items'])
     return row | dict(sentence=said.replace(' seed', ' run'))
 
-# %% ../../nbs/evaluation/111_factorial.ipynb #b6d75050
+# %% ../../nbs/evaluation/111_factorial.ipynb #4f48efbb
 def mixed_effects(
     items: pd.DataFrame,  # As for `factorial_effects`
     factors: dict,
@@ -139,16 +139,16 @@ def mixed_effects(
 ) -> pd.DataFrame:  # effect, points, low, high, p
     "The same effects by a linear mixed model with a random intercept per run"
     import statsmodels.formula.api as smf
-    table = _item_scores(items, source, score).mean(axis=1).mul(100).rename('y').reset_index()
-    recipes = [*table.recipe.unique()]
+    runs, recipes, cube = _complete(_item_scores(items, source, score))
+    table = runs.join(pd.DataFrame(100 * cube.mean(2), columns=recipes)).melt(_RUN, var_name='recipe', value_name='y')
     codes = dict(zip(recipes, _design(recipes, factors)[0] / 2))
     names = {f'f{i}': a for i, a in enumerate(factors)}
     table = table.join(pd.DataFrame([codes[c] for c in table.recipe], columns=[*names]))
     table['run'] = table[_RUN].astype(str).agg('/'.join, axis=1)
     encoders = ' + C(encoder)' * (table.encoder.nunique() > 1)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # a run's own luck may be estimated as none
-        fit = smf.mixedlm(f"y ~ ({' + '.join(names)}) ** 2{encoders}", table, groups='run').fit(reml=True)
+        warnings.simplefilter('ignore')  # a run's own luck may be estimated as none; gradients fail there
+        fit = smf.mixedlm(f"y ~ ({' + '.join(names)}) ** 2{encoders}", table, groups='run').fit(method='powell')
     bounds, rows = fit.conf_int(1 - level), []
     for term in [t for t in fit.fe_params.index if t.startswith('f')]:
         rows.append(dict(effect=' x '.join(names[n] for n in term.split(':')), points=fit.fe_params[term],
