@@ -329,22 +329,6 @@ def _print_json(paths: dict, failed: dict):
     print(json.dumps(tables | {'files': paths, 'failed': {label: message for label, (message, _) in failed.items()}},
                      indent=1, ensure_ascii=False))
 
-# %% ../nbs/98_cli.ipynb #1n5h0r71
-def _in_short(differences, base: str) -> list:
-    "What the recipes do to the mean of the targets: a sentence per task and encoder"
-    from xlnb.evaluation.statistics import holm
-    rows, lines = differences[(differences.lang == 'mean of targets') & differences.p.notna()], []
-    for (task, encoder), g in rows.groupby(['task', 'encoder'], sort=False):
-        groups = {'better': [], 'worse': [], 'unclear': []}
-        for r, p in zip(g.itertuples(), holm(g.p)):
-            low, high = (f'{100 * v:.1f}' for v in (r.low, r.high))
-            verdict = r.verdict if p < .05 and r.verdict in groups else 'unclear'
-            groups[verdict].append(f'{r.recipe} ({100 * r.difference:+.1f} points [{low}, {high}])')
-        said = '; '.join(f"{k}: {', '.join(v) or 'none'}" for k, v in groups.items())
-        lines += textwrap.wrap(f"In short, {task} with {encoder}, mean of the targets against {base}: {said}. "
-                               f"Intervals 95 %; better or worse after Holm's correction over {len(g)} recipes.", 100)
-    return lines
-
 # %% ../nbs/98_cli.ipynb #0ff2d156
 def _beside(results, paths: dict):
     "Published numbers beside the results, as a file and in the summary"
@@ -364,6 +348,22 @@ def _print_published(table):
     width = min(shutil.get_terminal_size().columns, 100)
     print('\nPublished numbers')
     for line in published_lines(table): print(*textwrap.wrap(f'- {line}', width, subsequent_indent='  '), sep='\n')
+
+# %% ../nbs/98_cli.ipynb #1n5h0r71
+def _in_short(differences, base: str) -> list:
+    "What the recipes do to the mean of the targets: a sentence per task and encoder"
+    from xlnb.evaluation.statistics import holm
+    rows, lines = differences[(differences.lang == 'mean of targets') & differences.p.notna()], []
+    for (task, encoder), g in rows.groupby(['task', 'encoder'], sort=False):
+        groups = {'better': [], 'worse': [], 'unclear': []}
+        for r, p in zip(g.itertuples(), holm(g.p)):
+            low, high = (f'{100 * v:.1f}' for v in (r.low, r.high))
+            verdict = r.verdict if p < .05 and r.verdict in groups else 'unclear'
+            groups[verdict].append(f'{r.recipe} ({100 * r.difference:+.1f} points [{low}, {high}])')
+        words = '; '.join(f"{k}: {', '.join(v) or 'none'}" for k, v in groups.items())
+        lines += textwrap.wrap(f"In short, {task} with {encoder}, mean of the targets against {base}: {words}. "
+                               f"Intervals 95 %; better or worse after Holm's correction over {len(g)} recipes.", 100)
+    return lines
 
 # %% ../nbs/98_cli.ipynb #cell-18
 def _print_frame(frame, as_json: bool) -> int:

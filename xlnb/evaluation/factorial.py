@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from ..core import XlnbError
 from .statistics import RUN, ScoreTable, checked_items, effect, metric_of, p_value
 
-# %% ../../nbs/evaluation/111_factorial.ipynb #9cede4db
+# %% ../../nbs/evaluation/111_factorial.ipynb #a087a867
 _RUN = ['encoder', *RUN]
 
 def _item_scores(items, source, score):
@@ -23,14 +23,15 @@ def _item_scores(items, source, score):
     num, den = metric_of(items.dropna(axis=1, how='all')).parts(items)
     if (np.asarray(den) != 1).any():
         raise XlnbError("A factorial needs a score that is a mean over items, such as accuracy or the F1 of answers; "
-                        "an F1 over whole languages is none: give accuracy per word, or compare with paired_difference.")
+                        "an F1 over whole languages is none: give accuracy per word, or take paired_difference.")
     chosen = items.assign(score=np.asarray(num, float))[(items.lang == source) == (score == 'source')]
     if chosen.empty: raise XlnbError(f"No items of {score} with the source language {source!r}.")
     table = chosen.pivot_table(index=[*_RUN, 'recipe'], columns='id', values='score')
-    if table.isna().any(axis=None): raise XlnbError("Some cells lack items that others have: test all on the same rows.")
+    if table.isna().any(axis=None):
+        raise XlnbError("Some cells lack items that others have: test all on the same rows.")
     return table
 
-# %% ../../nbs/evaluation/111_factorial.ipynb #cc446882
+# %% ../../nbs/evaluation/111_factorial.ipynb #5f921151
 def _design(recipes, factors):
     "Signs (recipes, factors) and the weights of all effects: {name: (recipes,)}"
     has = np.array([[bool(test(r)) for test in factors.values()] for r in recipes])
@@ -38,9 +39,10 @@ def _design(recipes, factors):
     if len({*map(tuple, has)}) != len(recipes):
         raise XlnbError("Two recipes have the same methods: give items of one recipe for each combination.")
     if len(recipes) != 2 ** k:
-        missing = [dict(zip(factors, c)) for c in itertools.product((False, True), repeat=k) if c not in {*map(tuple, has)}]
-        raise XlnbError(f"The design lacks {len(missing)} of {2 ** k} combinations, such as {missing[0]}: run them too, "
-                        "or give fewer factors.")
+        seen = {*map(tuple, has)}
+        missing = [dict(zip(factors, c)) for c in itertools.product((False, True), repeat=k) if c not in seen]
+        raise XlnbError(f"The design lacks {len(missing)} of {2 ** k} combinations, such as {missing[0]}: run them "
+                        "too, or give fewer factors.")
     main = {a: 2 / 2 ** k * x[:, i] for i, a in enumerate(factors)}
     both = {f'{a} x {b}': 4 / 2 ** k * x[:, i] * x[:, j]
             for (i, a), (j, b) in itertools.combinations(enumerate(factors), 2)}
@@ -107,7 +109,7 @@ def _caption(runs, recipes, items, score, level):
             f"({100 * level:.0f}%): items are resampled; the SD of a run is pooled within encoders "
             f"({len(runs) - e} degrees of freedom).")
 
-# %% ../../nbs/evaluation/111_factorial.ipynb #998de659
+# %% ../../nbs/evaluation/111_factorial.ipynb #98602ad2
 def pooled_difference(
     items: pd.DataFrame,  # Of both recipes: one task, one budget, one or several encoders
     recipe: str,  # The recipe in question, as the items name it
@@ -126,8 +128,8 @@ def pooled_difference(
     runs, recipes, cube = _complete(_item_scores(both, source, score))
     d = cube[:, recipes.index(recipe)] - cube[:, recipes.index(baseline)]
     row = _row(f'{recipe} minus {baseline}', d, runs, draws, level, np.random.default_rng(seed))
-    said = effect(row['points'] / 100, row['low'] / 100, row['high'] / 100, row['runs'], row['items'])
-    return row | dict(sentence=said.replace(' seed', ' run'))
+    words = effect(row['points'] / 100, row['low'] / 100, row['high'] / 100, row['runs'], row['items'])
+    return row | dict(sentence=words.replace(' seed', ' run'))
 
 # %% ../../nbs/evaluation/111_factorial.ipynb #4f48efbb
 def mixed_effects(

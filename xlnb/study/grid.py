@@ -632,25 +632,22 @@ def lab_study(
     "The laboratory study: all methods, five seeds, all laboratory languages"
     short = {'mmkd+finetune': 'mmkd(epochs=1)+finetune', 'clism+finetune': 'clism(steps=100,amount=1000)+finetune',
              'finetune+alsace': 'finetune+alsace(amount=300,lr=7e-5,anchor=1)'}
-    recipes = [_settled(recipe(short.get(str(r), r))) for r in plain_recipes()]
-    preset = dict(tasks=['lab-inference'], encoders='lab', recipes=recipes, seeds=5,
+    settled = lambda m: dataclasses.replace(m, batch_size=32, frozen=1, pooling='mean')
+    made = [recipe(short.get(str(r), r)) for r in plain_recipes()]
+    preset = dict(tasks=['lab-inference'], encoders='lab', seeds=5,
+                  recipes=[dataclasses.replace(r, during=settled(r.during)) for r in made],
                   budget=Budget(train_examples=3000, eval_examples=300))
     return Study(**preset | options, store=store)
-
-def _settled(r):
-    "A recipe in the set-up in which laboratory runs differ less"
-    return dataclasses.replace(r, during=dataclasses.replace(r.during, batch_size=32, frozen=1, pooling='mean'))
 
 def real_study(
     store: 'str|Path|Store' = 'runs/real',  # Folder of the results
     **options,  # Anything else that `Study` takes, in place of the preset
 ) -> Study:
     "The headline study on real languages: XNLI, `me5-small`, five seeds"
-    here = data_root(options.get('data')) != 'hub'
     fast = ',precision=bf16,attention=eager' if device() == 'cpu' else ''
     how = f'lr=2e-4,steps=300,batch_size=32,select=last,frozen=4,pooling=mean{fast}'
-    plain = f'finetune({how})'
-    preset = dict(tasks=['xnli:nli_en' if here else 'xnli'], encoders='me5-small', seeds=5,
-                  recipes=[plain, f'salt(candidates=neighbours,{how})', f'{plain}+averaging(checkpoints=5)'],
+    arms = [f'finetune({how})', f'salt(candidates=neighbours,{how})', f'finetune({how})+averaging(checkpoints=5)']
+    task = 'xnli' if data_root(options.get('data')) == 'hub' else 'xnli:nli_en'
+    preset = dict(tasks=[task], encoders='me5-small', seeds=5, recipes=arms,
                   budget=Budget(train_examples=9600, eval_examples=400, max_length=80))
     return Study(**preset | options, store=store)
