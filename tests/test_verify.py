@@ -75,8 +75,10 @@ def test_published_stores(root, memo={}):  # the stores share rows: each is read
     "The cells of a published store are found by the names in their own records, with the data and configuration of today"
     if root is None: pytest.skip("no store is published yet")
     from xlnb.study.verify import stored_cell
+    folders = {p.name: str(p) for p in (Path(__file__).parents[1] / "checkpoints").glob("lab-*")}
     for info in Store(root).infos():
-        if info["cell"]["task"]["name"].startswith("lab-"): assert stored_cell(info).key(memo) == info["key"], info["file"]
+        if "text=ParallelText-" in info["cell"]["recipe_name"]: continue  # an object that the page makes, known by its hash
+        if info["cell"]["task"]["name"].startswith("lab-"): assert stored_cell(info, encoders=folders).key(memo) == info["key"], info["file"]
 
 
 def test_published_stores_are_one_file_a_page_and_small():
