@@ -44,3 +44,13 @@ def same_tasks():
     yield
     TASKS.clear()
     TASKS.update(before)
+
+
+@pytest.fixture
+def one_thread():
+    "One thread, as in a process of a grid, and as before afterwards"
+    import torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -188,6 +188,18 @@ def test_the_real_preset_is_laid_out(tmp_path, monkeypatch, data, task):
 
 
 @pytest.mark.skipif(not MIRROR, reason="needs the mirror of the benchmarks")
+def test_the_lab_preset_is_laid_out(tmp_path):
+    "Every method once, in the set-up in which runs differ less"
+    from xlnb.study.grid import lab_study
+    from xlnb.study.recipe import plain_recipes
+    study = lab_study(tmp_path)
+    assert (len(study.seeds), study.budgets[0].train_examples, study.budgets[0].eval_examples) == (5, 3000, 300)
+    assert [[m.name for m in r.methods] for r in study.recipes] == [[m.name for m in r.methods] for r in plain_recipes()]
+    for r in study.recipes: assert (r.during.batch_size, r.during.frozen, r.during.pooling) == (32, 1, "mean")
+    [alsace] = [m for r in study.recipes for m in r.after if m.name == "alsace"]
+    assert (alsace.amount, alsace.lr, alsace.anchor) == (300, 7e-5, 1)
+
+
 def test_the_real_preset_in_small(capsys, monkeypatch):
     monkeypatch.setenv("XLNB_DATA", MIRROR)
     argv = ["study", "--preset", "real", "--encoder", "lab", "--recipe", "finetune(batch_size=4,select=last)", "finetune(batch_size=4,select=last)+averaging(checkpoints=2)",

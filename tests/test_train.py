@@ -22,14 +22,7 @@ from xlnb.training.stage import Stage, StageStopped, predict, run_stage, seeded,
 from xlnb.training.trainer import EpochSampler
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Stop(TrainerCallback):

@@ -206,6 +206,16 @@ def finished(self: Store) -> list:
         if len(ways) > 1: warnings.warn(f'The cells of {task} differ in languages or metric: compare them with care.')
     return [newest[k] for k in sorted(newest, key=lambda k: (k[0], k[1], k[2] != 'finetune', k[2:]))]
 
+@patch
+def provenance(self: Store) -> pd.DataFrame:
+    "Where, when and under which plan the cells were made; `runs`: how many of them alike"
+    def of(info):
+        made, about = info['provenance'], info['provenance']['machine']
+        return dict(encoder=info['cell']['encoder_name'].rpartition('/')[2], commit=made['commit'],
+                    date=made['date'][:10], processor=about.get('accelerator', about.get('processor')),
+                    threads=about.get('threads'), torch=made['versions'].get('torch'), plan=info.get('plan'))
+    return pd.DataFrame(map(of, self.infos())).value_counts(dropna=False).rename('runs').reset_index()
+
 # %% ../../nbs/study/92_store.ipynb #cell-26
 @patch
 def table(self: Results,
