@@ -19,7 +19,8 @@ def _item_scores(items, source, score):
     "A row per run and recipe, a column per item: the mean over target languages, or the source"
     items, ids = checked_items(items), ['task', 'budget']
     if len(several := items[ids].drop_duplicates()) > 1:
-        raise XlnbError(f"A factorial takes one task and budget at a time, not {several.to_dict('records')}: filter the items.")
+        raise XlnbError(f"A factorial takes one task and budget at a time, not {several.to_dict('records')}: filter "
+                        "the items.")
     num, den = metric_of(items.dropna(axis=1, how='all')).parts(items)
     if (np.asarray(den) != 1).any():
         raise XlnbError("A factorial needs a score that is a mean over items, such as accuracy or the F1 of answers; "
