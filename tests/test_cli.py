@@ -187,7 +187,6 @@ def test_the_real_preset_is_laid_out(tmp_path, monkeypatch, data, task):
     assert len(study.grid[0].langs) == 15 and study.budgets[0].eval_examples == 400
 
 
-@pytest.mark.skipif(not MIRROR, reason="needs the mirror of the benchmarks")
 def test_the_lab_preset_is_laid_out(tmp_path):
     "Every method once, in the set-up in which runs differ less"
     from xlnb.study.grid import lab_study
@@ -200,6 +199,7 @@ def test_the_lab_preset_is_laid_out(tmp_path):
     assert (alsace.amount, alsace.lr, alsace.anchor) == (300, 7e-5, 1)
 
 
+@pytest.mark.skipif(not MIRROR, reason="needs the mirror of the benchmarks")
 def test_the_real_preset_in_small(capsys, monkeypatch):
     monkeypatch.setenv("XLNB_DATA", MIRROR)
     argv = ["study", "--preset", "real", "--encoder", "lab", "--recipe", "finetune(batch_size=4,select=last)", "finetune(batch_size=4,select=last)+averaging(checkpoints=2)",
