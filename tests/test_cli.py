@@ -175,14 +175,16 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     assert "is not a finished cell" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("data, task", [("there", "xnli:nli_en"), (None, "xnli")])
-def test_the_real_preset_is_laid_out(tmp_path, monkeypatch, data, task):
+@pytest.mark.parametrize("data, task, units", [("there", "xnli:nli_en", True), (None, "xnli", False)])
+def test_the_real_preset_is_laid_out(tmp_path, monkeypatch, data, task, units):
     from xlnb.study.grid import real_study
+    monkeypatch.setattr("xlnb.study.grid.device", lambda: "cpu")
+    monkeypatch.setattr("xlnb.study.grid.multiplies_bf16", lambda: units)   # else bf16 takes longer than fp32
     if data: (tmp_path / data).mkdir(), monkeypatch.setenv("XLNB_DATA", str(tmp_path / data))
     study = real_study()
     assert [t.name for t in study.tasks] == [task] and study.encoders == ["me5-small"] and len(study.grid) == 15
     assert [m.name for r in study.recipes for m in r.methods] == ["finetune", "salt", "finetune", "averaging"]
-    assert {(r.during.steps, r.during.frozen, r.during.precision, r.during.pooling, r.during.lr) for r in study.recipes} == {(300, 4, "bf16", "mean", 2e-4)}
+    assert {(r.during.steps, r.during.frozen, r.during.precision, r.during.pooling, r.during.lr) for r in study.recipes} == {(300, 4, "bf16" if units else "auto", "mean", 2e-4)}
     assert study.recipes[0].during == study.recipes[2].during   # one fine-tuning for both
     assert len(study.grid[0].langs) == 15 and study.budgets[0].eval_examples == 400
 

@@ -32,7 +32,7 @@ from .prefixes import Prefixes, Snapshots
 from .recipe import Recipe, placeless, plain_recipes, recipe
 from .store import Results, Store
 from .version import changed_modules, provenance
-from ..training.schedule import Budget, Schedule
+from ..training.schedule import Budget, Schedule, multiplies_bf16
 
 # %% ../../nbs/study/93_grid.ipynb #cell-07
 def listed(
@@ -644,7 +644,7 @@ def real_study(
     **options,  # Anything else that `Study` takes, in place of the preset
 ) -> Study:
     "The headline study on real languages: XNLI, `me5-small`, five seeds"
-    fast = ',precision=bf16,attention=eager' if device() == 'cpu' else ''
+    fast = ',precision=bf16,attention=eager' if device() == 'cpu' and multiplies_bf16() else ''
     how = f'lr=2e-4,steps=300,batch_size=32,select=last,frozen=4,pooling=mean{fast}'
     arms = [f'finetune({how})', f'salt(candidates=neighbours,{how})', f'finetune({how})+averaging(checkpoints=5)']
     task = 'xnli' if data_root(options.get('data')) == 'hub' else 'xnli:nli_en'
