@@ -16,6 +16,7 @@ import torch
 
 from .. import __version__
 from ..core import digest
+from ..training.schedule import multiplies_bf16
 
 _PACKAGE = Path(util.find_spec('xlnb').origin).parent
 
@@ -148,7 +149,8 @@ def provenance() -> dict:  # 'machine', 'versions', 'date', 'commit'
     versions |= {n: metadata.version(n) for n in OPTIONAL if util.find_spec(n)}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     system = f'{platform.system()} {platform.machine()}'
-    machine = dict(system=system, processor=_processor(), cores=cores, threads=torch.get_num_threads())
+    machine = dict(system=system, processor=_processor(), instructions=_instructions(), cores=cores,
+                   threads=torch.get_num_threads())
     if torch.cuda.is_available(): machine['accelerator'] = torch.cuda.get_device_name()
     date = datetime.now(timezone.utc).isoformat(timespec='seconds')
     return dict(machine=machine, versions=versions, date=date, commit=_commit())
@@ -158,7 +160,7 @@ def same_machine(
 ) -> bool:
     "Must the same computation give the same bits on both?"
     if 'accelerator' in a['machine'] or 'accelerator' in b['machine']: return False
-    alike = all(a['machine'].get(k) == b['machine'].get(k) for k in ('system', 'processor', 'threads'))
+    alike = all(a['machine'].get(k) == b['machine'].get(k) for k in ('system', 'processor', 'instructions', 'threads'))
     return alike and all(a['versions'].get(k) == b['versions'].get(k) for k in ('python', *VERSIONS, *OPTIONAL))
 
 # %% ../../nbs/study/87_version.ipynb #599f5928
@@ -168,6 +170,10 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     named = (l.partition(':')[2].strip() for l in lines if l.startswith('model name'))
     return next(named, platform.processor() or platform.machine())
+
+def _instructions() -> str:
+    "What the processor multiplies with; one name of a processor can stand for several"
+    return torch.backends.cpu.get_cpu_capability() + ', AMX' * multiplies_bf16('cpu')
 
 def _commit() -> str | None:
     "The commit of this code, '+' where files differ from it; None outside a git checkout"
