@@ -211,8 +211,9 @@ def provenance(self: Store) -> pd.DataFrame:
     "Where, when and under which plan the cells were made; `runs`: how many of them alike"
     def of(info):
         made, about = info['provenance'], info['provenance']['machine']
+        known = [about[k] for k in ('processor', 'instructions') if about.get(k)]
         return dict(encoder=info['cell']['encoder_name'].rpartition('/')[2], commit=made['commit'],
-                    date=made['date'][:10], processor=about.get('accelerator', about.get('processor')),
+                    date=made['date'][:10], processor=about.get('accelerator') or ', '.join(known),
                     threads=about.get('threads'), torch=made['versions'].get('torch'), plan=info.get('plan'))
     return pd.DataFrame(map(of, self.infos())).value_counts(dropna=False).rename('runs').reset_index()
 
