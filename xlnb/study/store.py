@@ -195,27 +195,16 @@ def finished(self: Store) -> list:
     newest = {}
     for items, info in sorted(filter(None, map(self.read, self.files())), key=lambda r: r[1]['provenance']['date']):
         cell = info['cell']
-        at = cell['task']['name'], cell['encoder_name'], cell['recipe_name'], cell['budget_name'], cell['budget'].get(
-            'sample', 0), cell['seed']
-        newest[at] = items, info
+        sample = cell['budget'].get('sample', 0)
+        at = *(cell[k] for k in ('encoder_name', 'recipe_name', 'budget_name')), sample, cell['seed']
+        newest[cell['task']['name'], *at] = items, info
     if not newest:
         raise XlnbError(f"There is no finished cell in {self.root}: give the folder that `run` or `study` wrote to.")
     for task in {k[0] for k in newest}:
-        ways = {json.dumps([i['cell']['langs'], i['cell']['task'].get('metric')]) for k,
-                (_, i) in newest.items() if k[0] == task}
+        cells = [i['cell'] for k, (_, i) in newest.items() if k[0] == task]
+        ways = {json.dumps([c['langs'], c['task'].get('metric')]) for c in cells}
         if len(ways) > 1: warnings.warn(f'The cells of {task} differ in languages or metric: compare them with care.')
     return [newest[k] for k in sorted(newest, key=lambda k: (k[0], k[1], k[2] != 'finetune', k[2:]))]
-
-@patch
-def provenance(self: Store) -> pd.DataFrame:
-    "Where, when and under which plan the cells were made; `runs`: how many of them alike"
-    def of(info):
-        made, about = info['provenance'], info['provenance']['machine']
-        known = [about[k] for k in ('processor', 'instructions') if about.get(k)]
-        return dict(encoder=info['cell']['encoder_name'].rpartition('/')[2], commit=made['commit'],
-                    date=made['date'][:10], processor=about.get('accelerator') or ', '.join(known),
-                    threads=about.get('threads'), torch=made['versions'].get('torch'), plan=info.get('plan'))
-    return pd.DataFrame(map(of, self.infos())).value_counts(dropna=False).rename('runs').reset_index()
 
 # %% ../../nbs/study/92_store.ipynb #cell-26
 @patch
@@ -234,6 +223,16 @@ def differences(self: Results,
     "Each recipe minus the baseline, paired by item and seed"
     first, _ = self.items().recipe.iloc[0], self.check_baseline(baseline)
     return self.by_source(compare, baseline=baseline or first, **options)
+
+@patch
+def provenance(self: Store) -> pd.DataFrame:
+    "Where, when and under which plan the cells were made; `runs`: how many of them alike"
+    def of(info):
+        cell, made, about = info['cell'], info['provenance'], info['provenance']['machine']
+        on = about.get('accelerator') or ', '.join(about[k] for k in ('processor', 'instructions') if k in about)
+        return dict(encoder=cell['encoder_name'].rpartition('/')[2], commit=made['commit'], date=made['date'][:10],
+                    processor=on, threads=about['threads'], torch=made['versions']['torch'], plan=info.get('plan'))
+    return pd.DataFrame(map(of, self.infos())).value_counts(dropna=False).rename('runs').reset_index()
 
 # %% ../../nbs/study/92_store.ipynb #938ff6ed
 @patch
