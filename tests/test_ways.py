@@ -115,3 +115,22 @@ def test_a_data_set_that_is_a_script_is_read_from_its_copy(monkeypatch):
     monkeypatch.setattr(sources, "load_dataset", fake)
     assert sources.read_hub("me/set", "sw", "test").to_list() == [dict(a=1)]
     assert asked == [("me/set", "sw", None, None, "test"), ("me/set", None, "sw", "refs/convert/parquet", "test")]
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_a_report_for_which_there_is_no_room(size, encoder, tmp_path, capsys):  # noqa: F811
+    "As on a full disk: files cannot grow beyond a size that a table does not fit in, or a figure does not"
+    import resource
+
+    from xlnb.cli import main
+    few = Budget(train_examples=16, eval_examples=8)
+    Study("lab-inference", encoder, "finetune(steps=1)", seeds=1, budget=few, langs="qal", store=tmp_path / "runs").run(progress=False)
+    capsys.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try: code = main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "page")])
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = capsys.readouterr()
+    last = said.err.splitlines()[-1]    # after the warning that one seed says little
+    assert (code, said.out) == (2, "") and f"Cannot write to {tmp_path / 'page'}" in last and "make room" in last and "Traceback" not in said.err
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "page")]) == 0 and (tmp_path / "page" / "summary.md").stat().st_size
