@@ -3,6 +3,7 @@
 #   make study PRESET=real         a headline table on real languages, in less than an hour
 #   make test                      everything that must hold before a change is merged
 #   make study PYTHON=python3.12   choose the interpreter
+#   make test LOCK=locks/py312.txt choose the versions; the environment is VENV=.venv
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
@@ -20,7 +21,7 @@ BUILD = setuptools wheel setuptools_scm
 QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 RESULTS ?= $(wildcard nbs/study/*_lab_baseline.ipynb nbs/*_browse.ipynb)
 
-.PHONY: help study test check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results release lock clean
+.PHONY: help study test test-oldest check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results release lock clean
 
 help:  ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,9 @@ pytest: $(VENV)/.dev
 	@echo "== pytest"
 	@$(QUIET) $(BIN)/python -m pytest -q --durations=5 -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
+test-oldest:  ## the pytest suite on the oldest versions that settings.ini admits: make test-oldest PYTHON=python3.10
+	@$(MAKE) --no-print-directory VENV=$(VENV)-oldest LOCK=$(wildcard locks/oldest-py*.txt) pytest
+
 # --- pages -----------------------------------------------------------------------------------------------------------
 docs: $(if $(shell command -v quarto),quarto,sphinx)  ## the site, into _docs: by Quarto where it is installed, else by Sphinx
 
@@ -119,8 +123,8 @@ test-wheel: wheel  ## the wheel alone, in an empty environment with the newest f
 release: $(VENV)/.dev  ## is this tree ready to be released? versions, licences, wheel and sdist in empty environments (PYTHONS=python3.12)
 	@$(QUIET) $(BIN)/python tools/release.py $(PYTHONS)
 
-lock:  ## resolve settings.ini again: make lock PYTHON=python3.11, then PYTHON=python3.12
-	@$(PYTHON) tools/lock.py
+lock:  ## resolve settings.ini again: make lock PYTHON=python3.10, then 3.11, 3.12 and 3.13, then OLDEST=--oldest
+	@$(PYTHON) tools/lock.py $(OLDEST)
 
 clean:  ## remove what was built (not .venv, not runs)
 	@rm -rf build dist _docs _proc .pytest_cache .hypothesis *.egg-info

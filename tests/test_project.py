@@ -97,7 +97,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "xlnb").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     info = {n for n in wheel.namelist() if ".dist-info/" in n}
     assert set(wheel.namelist()) - info == here
-    assert any(n.endswith("LICENSE") for n in info)
+    assert any(n.endswith("LICENSE") for n in info) and "xlnb/py.typed" in wheel.namelist()
     weights = {i.filename.split("/")[2]: i.file_size for i in wheel.infolist() if i.filename.endswith(".safetensors")}
     head = weights.pop("me5_head")
     assert head <= 6e6 and sum(weights.values()) <= 4e6
@@ -242,11 +242,23 @@ def test_what_is_imported_is_required():
 
 
 # --- notebooks --------------------------------------------------------------------------------------------------------
+EXPORT = """#| hide
+#| eval: false
+from importlib.util import find_spec
+if find_spec('nbdev'): import nbdev; nbdev.nbdev_export()  # where the library is developed"""
+
+
+def test_the_last_cell_does_nothing_where_nbdev_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "nbdev", None)   # as where it is missing: an import of it fails
+    exec(EXPORT)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebook_has_the_shape_of_a_page(path):
     first = next(source(c) for c in cells(path) if c["cell_type"] == "markdown")
     assert re.match(r"# \S.*\n> \S.*", first), "starts with a title and a one-sentence subtitle"
-    if module_of(path): assert re.search(r"#\|\s*hide\n#\|\s*eval:\s*false\nimport nbdev; nbdev\.nbdev_export\(\)", source(cells(path)[-1])), "ends with the hidden export"
+    if module_of(path): assert source(cells(path)[-1]) == EXPORT, f"the last cell should be:\n{EXPORT}"
     seen = [s for s in map(source, cells(path)) if not re.fullmatch(r"#+ .*|(?s:.*^#\|\s*(?:hide|default_exp)\b.*)", s.strip(), re.M)]
     assert len(seen) <= 60, "split it: so many cells that a reader sees, headings not counted"
     assert len({c["id"] for c in cells(path)}) == len(cells(path)), "no cell stands there twice"
@@ -335,7 +347,25 @@ def test_locked_versions_run_on_the_first_release_of_their_python():
     assert len(here) > len(pins) / 2 and {n: s for n, s in here.items() if not SpecifierSet(s or "").contains(first)} == {}
 
 
-def test_there_is_a_lock_for_two_pythons(): assert {"py311.txt", "py312.txt"} <= set(LOCKS)
+def test_there_is_a_lock_for_every_python(): assert {"py310.txt", "py311.txt", "py312.txt", "py313.txt"} <= set(LOCKS)
+
+
+# what others of the same set ask for in a later version than `settings.ini` does
+HELD_UP = {"tokenizers", "huggingface-hub", "safetensors", "tqdm", "fastcore"}
+
+
+def test_the_oldest_lock_has_the_lowest_versions():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    from packaging.version import Version
+    (lock,) = (ROOT / "locks").glob("oldest-*.txt")
+    assert lock.name == f"oldest-py{settings()['min_python'].replace('.', '')}.txt"
+    pins = dict(l.split("==") for l in lock.read_text().splitlines() if not l.startswith("#"))
+    for r in map(Requirement, settings()["requirements"].split()):
+        pin, (floor,) = Version(pins[canonicalize_name(r.name)]), [Version(s.version) for s in r.specifier if s.operator == ">="]
+        assert pin in r.specifier and (pin == floor or canonicalize_name(r.name) in HELD_UP), f"{r}, {pin}: python tools/lock.py --oldest"
+    for r in map(Requirement, settings()["dev_requirements"].split()): assert pins[canonicalize_name(r.name)] in r.specifier, r
+    assert not [n for n in pins if n.startswith("nvidia")]
 
 
 def test_one_version_everywhere():
@@ -343,6 +373,13 @@ def test_one_version_everywhere():
     assert f'__version__ = "{version}"' in (ROOT / "xlnb" / "__init__.py").read_text()
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_until_there_is_a_release_pages_install_from_a_clone():
+    if f"## {settings()['version']} (unreleased)" not in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"): pytest.skip("it is released")
+    pages = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8")} | {p: "\n".join(map(source, cells(p))) for p in NOTEBOOKS}
+    assert [p for p, text in pages.items() if re.search(r"pip install (-\S+ )*xlnb\b", text)] == []
+    assert "`pip install .` in a clone" in pages["README.md"] and "`pip install .` in a clone" in pages["nbs/index.ipynb"]
 
 
 def test_readme_names_both_commands():

@@ -1,6 +1,8 @@
 """Published numbers: the table itself, and its place beside stored results."""
+import json
 import re
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from xlnb import XlnbError, against_published, published_numbers
 from xlnb.data.kinds.base import METRICS
 from xlnb.data.tasks import TASKS
-from xlnb.evaluation.published import published_lines, published_method, recomputed_means
+from xlnb.evaluation.published import published_effects, published_lines, published_method, published_page, recomputed_means
 from xlnb.evaluation.statistics import simulated_items
 from xlnb.languages import language
 from xlnb.study.recipe import METHODS
@@ -133,3 +135,47 @@ def test_nothing_published():
     assert len(table) == 0 and "no published number" in published_lines(table)[0]
     with pytest.raises(XlnbError, match="did you mean 'xnli'"): published_numbers("xlni")
     assert isinstance(pd.concat([table, table]), pd.DataFrame)
+
+
+def test_a_task_that_no_paper_has_stands_beside_a_benchmark_of_its_kind():
+    made = Made("lab-inference", "finetune", ["en", "qal", "qcy"])
+    table = against_published(made, like={"lab-inference": "xnli"}, draws=50)
+    mean = table[(table.lang == "mean") & (table.published_encoder == "mBERT")].iloc[0]
+    assert mean.published == 65.4 and mean.over.split() == ["en", "qal", "qcy"] and abs(mean.ours - 62) < 6
+    assert table[table.ours.notna()].why.str.contains("lab-inference, not xnli, with made-up languages").all()
+    assert table[table.lang == "sw"].ours.isna().all() and not table.why.str.contains("no mean here").any()
+
+
+def test_gains_stand_beside_comparisons():
+    ours = pd.DataFrame([dict(task="xnli:nli_en", encoder="xlm-roberta-base", recipe="finetune+alsace", budget="900 rows", lang=l, difference=d, low=d - .02,
+                              high=d + .02, seeds=4, items=100) for l, d in {"en": 0., "sw": .05, "mean of targets": .04, "mean of all": .03, "transfer gap": -.04}.items()])
+    rows = published_effects("alsace", ours, ours.assign(task="lab-inference", encoder="lab"))
+    assert len(rows) == 2 * len(rows[rows.encoder == "lab"]) and not {"score", "gap"} & {*rows.quantity} and (rows.variant == "").all()
+    here = rows[rows.encoder == "xlm-roberta-base"]
+    mean, gap, sw = here[here.lang == "mean"], here[here.quantity == "change of the gap"], here[here.lang == "sw"]
+    assert mean.published.tolist() == [.6, 2.05, 1.88] and np.allclose(mean.ours, 3) and np.allclose(mean.low, 1) and np.allclose(mean.high, 5)
+    assert gap.published.tolist() == [-1.88] and np.allclose(gap.ours, -4) and sw.published.tolist() == [2.7] and np.allclose(sw.ours, 5)
+    assert here[here.lang == "ur"].ours.isna().all() and "encoder xlm-roberta-base" not in mean.why.iloc[0] and "900 rows" in mean.why.iloc[0]
+    assert rows[rows.encoder == "lab"].why.str.contains("lab-inference, not xnli, with made-up languages").all()
+    page = published_page(rows[rows.ours.notna()])
+    assert "| xnli, gain, accuracy, mean | +0.6 (XLM-R base) | +3.0 [1.0, 5.0], n = 4 | ALSACE (Zhao et al., NAACL 2024), " in page
+    assert page.count("\n") == 1 + rows.ours.notna().sum() and page._repr_markdown_() == page
+    claimed = published_effects("salt", ours)
+    assert claimed.published.isna().all() and np.allclose(claimed.ours, 3) and "not found (not stated) | +3.0" in published_page(claimed)
+
+
+PAGES = "study/96 study/97 study/101 study/102 methods/salt/59 methods/alsace/69 methods/mmkd/79 methods/clism/89".split()
+LINKED = {"study/112": 4, "study/114": 1, "study/116": 1}   # other pages hold their table
+
+
+@pytest.mark.parametrize("page", [*PAGES, *LINKED])
+def test_every_page_of_results_says_what_is_published(page):
+    (path,) = (Path(__file__).parents[1] / "nbs").glob(f"{page}_*.ipynb")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    if page in LINKED:
+        assert len(re.findall(r"\]\([\w./]*(?:77_published\.ipynb|#published-beside-ours|_lab_\w+\.ipynb#published-beside-ours)\)", text)) == LINKED[page]
+        return
+    assert re.search(r"^## Published beside ours$", text, re.M)
+    made = [c for c in cells if c["cell_type"] == "code" and "published" in "".join(c["source"])]
+    assert made and all(c["outputs"] for c in made), "computed by a cell, whose output is stored"

@@ -338,10 +338,6 @@ def test_few_examples(tmp_path):
     assert curve.examples.tolist() == [4, 8] and curve.seeds.tolist() == [2, 2]
 
 
-@pytest.mark.skipif("ray" not in os.environ.get("XLNB_TEST", ""), reason="set XLNB_TEST=ray where Ray is installed")
-def test_ray(small, reference): same(small().run("ray", progress=False), reference)
-
-
 def record_of_each(study): return [study.store.read(f)[1] for f in study.store.files()]
 
 

@@ -59,7 +59,6 @@ def prepared(path, home, first):
     nb = nbformat.read(path, as_version=4)
     for c in nb.cells:
         if c.cell_type != "code": continue
-        if re.search(r"^#\|\s*eval:\s*false", c.source, re.M): c.source = ""
         if INSTALLS not in c.source: continue
         c.source = c.source.replace("/content/", f"{home}/content/")
         if not first:  # the project is there already: only the folder of the page

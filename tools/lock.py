@@ -1,12 +1,20 @@
 """Write locks/py3XX.txt: the exact version of everything that `settings.ini` asks for, on the Python that runs this.
 
     python3.11 tools/lock.py        # or: make lock PYTHON=python3.11
+    python3.11 tools/lock.py --oldest   # locks/oldest-py310.txt, whichever Python runs it
 
 pip resolves the open ranges in an empty environment without installing them; the answer is written as plain
 `name==version` lines. They are used as constraints (`pip install -c`): an install takes from them only what it needs.
 Every version must run on the first release of its Python too (Debian 12 has 3.11.2): what asks for a later one is held
 back to the newest that does not.
 Left out are the CUDA libraries that torch brings on some platforms: torch itself names their exact versions.
+
+There are locks for Python 3.10 to 3.13. On each of them everything has a wheel, but for seqeval, which is built from
+source on every Python; only the extra `words`, which no lock holds, has nothing for 3.10.
+
+The oldest lock has the lowest versions that `settings.ini` admits on the lowest Python that it admits, as uv resolves
+them (`--resolution lowest-direct`): what the package itself needs is as old as may be, what that needs in turn, and
+what tests and pages need, as new as fits. `make test-oldest PYTHON=python3.10` runs the tests on it.
 """
 import configparser, json, re, subprocess, sys, tempfile, venv
 from pathlib import Path
@@ -20,11 +28,16 @@ BUILD = ["pip", "setuptools", "wheel", "setuptools_scm"]  # the last one builds 
 SKIP = re.compile(r"nvidia-|cuda-|triton$")
 
 
-def wanted():
+def settings():
     cfg = configparser.ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
-    groups = "requirements", "dev_requirements", "docs_requirements"
-    return [r for g in groups for r in cfg["DEFAULT"][g].split()] + [cfg["DEFAULT"]["real_requirements"].split(";")[0]]
+    return cfg["DEFAULT"]
+
+
+def needed(): return settings()["requirements"].split() + [settings()["real_requirements"].split(";")[0]]
+
+
+def wanted(): return needed() + [r for g in ("dev_requirements", "docs_requirements") for r in settings()[g].split()]
 
 
 def install(pip, *args):
@@ -55,11 +68,30 @@ def resolve():
     return sorted({re.sub(r"[-_.]+", "-", n).lower(): v for n, v in pairs if not SKIP.match(n)}.items())
 
 
+def oldest(python):
+    "The same of the lowest versions that are admitted, on a Python of this version"
+    pins = lambda text: {r.split("==")[0]: r.split("==")[1] for r in text.split() if "==" in r}
+    with tempfile.TemporaryDirectory() as tmp:
+        venv.create(tmp, with_pip=True)
+        subprocess.run([Path(tmp, "bin/python"), "-m", "pip", "install", "-q", "uv"], check=True)
+        how = ["--no-header", "--no-annotate", "--color=never", "-q", f"--python-version={python}", "-"]
+        def compiled(requirements, *args):
+            done = subprocess.run([Path(tmp, "bin/uv"), "pip", "compile", *args, *how], input="\n".join(requirements),
+                                  stdout=subprocess.PIPE, text=True, check=True, cwd=tmp)
+            return pins(re.sub(r" *[;#].*", "", done.stdout))
+        newest, name = compiled([*BUILD, *wanted()]), lambda r: re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", r)[0]).lower()
+        tools = {*map(name, [*BUILD, *wanted()])} - {*map(name, needed())}
+        rows = compiled([*needed(), *(f"{n}=={newest[n]}" for n in sorted(tools))], "--resolution=lowest-direct")
+    return sorted((n, v.split("+")[0]) for n, v in rows.items() if not SKIP.match(n))
+
+
 if __name__ == "__main__":
-    minor = "%d.%d" % sys.version_info[:2]
-    out = ROOT / "locks" / f"py{minor.replace('.', '')}.txt"
+    low, minor = sys.argv[1:] == ["--oldest"], "%d.%d" % sys.version_info[:2]
+    if low: minor = settings()["min_python"]
+    out = ROOT / "locks" / f"{'oldest-' * low}py{minor.replace('.', '')}.txt"
     out.parent.mkdir(exist_ok=True)
-    head = f"# Exact versions for Python {minor}; made by `make lock PYTHON=python{minor}` from settings.ini.\n"
-    rows = resolve()
+    what, how = ("Oldest", "python tools/lock.py --oldest") if low else ("Exact", f"make lock PYTHON=python{minor}")
+    head = f"# {what} versions for Python {minor}; made by `{how}` from settings.ini.\n"
+    rows = oldest(minor) if low else resolve()
     out.write_text(head + "".join(f"{n}=={v}\n" for n, v in rows))
     print(f"{out.relative_to(ROOT)}: {len(rows)} packages")

@@ -2,6 +2,7 @@
 
     make release                           # with every Python from 3.10 on that is found
     make release PYTHONS="python3.12"      # with the Pythons that are named
+    python tools/release.py --licences     # only the list of licences, of what is installed
 
 Nothing is published: uploading and tagging are done by a person, and the last lines say how.
 """
@@ -67,6 +68,7 @@ def licences(requirements, out):
         except PackageNotFoundError: version, licence = "not installed", ""
         rows.append(f"{name:20} {version:14} {licence}")
         if not OPEN.search(licence) or re.search(r"\bA?GPL", licence): odd.append(f"{name} ({licence or 'unknown'})")
+    out.parent.mkdir(exist_ok=True)
     out.write_text("\n".join(rows) + "\n", encoding="utf-8")
     say("licences", "look at " + ", ".join(odd) if odd else "", f"{len(rows)} requirements, {out.relative_to(ROOT)}")
 
@@ -130,4 +132,8 @@ def main(pythons):
     return bool(faults)
 
 
-if __name__ == "__main__": sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--licences"]: sys.exit(main(sys.argv[1:]))
+    licences(settings()["requirements"], ROOT / "dist" / "licences.txt")
+    print((ROOT / "dist" / "licences.txt").read_text(encoding="utf-8"), end="")
+    sys.exit(bool(faults))

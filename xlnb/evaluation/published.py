@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DERIVED', 'LOST', 'published_numbers', 'published_task', 'recomputed_means', 'published_method', 'against_published',
-           'published_lines']
+           'published_lines', 'published_effects', 'MarkdownTable', 'published_page']
 
 # %% ../../nbs/evaluation/39_published.ipynb #27bfdef3
 import re
@@ -71,6 +71,8 @@ def recomputed_means(
 _ENCODERS = {'XLM-R base': 'xlm-roberta-base', 'XLM-R large': 'xlm-roberta-large', 'InfoXLM base': 'infoxlm-base',
              'XLM-Align base': 'xlm-align-base', 'mBERT': 'bert-base-multilingual-cased',
              'mBERT, uncased': 'bert-base-multilingual-uncased'}  # the name of a checkpoint, without its owner
+_CAPTION = ("Published numbers beside stored results of the same benchmark, method and metric, in percent. They are "
+            "no targets: what differs is said. Empty: not found, or no stored result.")
 
 def published_method(
     recipe: str,  # As tables spell it
@@ -89,7 +91,8 @@ def _why(w, info: dict, langs: list) -> str:
     out, train = [], name.partition(':')[2]
     if _ENCODERS.get(w.encoder, w.encoder) != cell['encoder_name'].rpartition('/')[2]:
         out.append(f"encoder {cell['encoder_name']}, not {w.encoder if w.encoder != 'not stated' else 'stated there'}")
-    if train: out.append(f"trained on {train} instead of the English rows of the published setting")
+    if published_task(name) != w.task: out.append(f'{name}, not {w.task}' + _made_up(name))
+    elif train: out.append(f"trained on {train} instead of the English rows of the published setting")
     if name.partition(':')[0].endswith('-dev'): out.append('tested on the development part')
     if not w.setting.startswith('zero-shot'): out.append(f'published: {w.setting}')
     out.append(f"budget here: {cell['budget_name']}")
@@ -97,9 +100,11 @@ def _why(w, info: dict, langs: list) -> str:
         out.append(f"no mean here over the same languages ({w.languages or 'not stated'})")
     return '; '.join([*out, *filter(None, [w.note])])
 
-def _languages_of(w, tested: list) -> list:
+def _made_up(name) -> str: return ', with made-up languages' if name.startswith('lab-') else ''
+
+def _languages_of(w, tested: list, other=False) -> list:
     "The tested languages that a published number is over; none where they are not all tested, or not known"
-    if w.quantity == 'gap': return tested
+    if w.quantity == 'gap' or other and w.lang == 'mean': return tested
     asked = w.languages.split() if w.lang == 'mean' else [w.lang]
     if asked and asked[0].isdigit(): return tested if len(tested) == int(asked[0]) else []
     return asked if {*asked} <= {*tested} else []
@@ -109,7 +114,8 @@ def _ours(w, cell: tuple, memo: dict, **options) -> dict:
     "The stored score that stands beside a published number, in percent"
     info, items = cell
     tested = list(items.lang.unique())
-    langs, source = _languages_of(w, tested), info['cell']['task']['source']
+    task = info['cell']['task']
+    langs, source = _languages_of(w, tested, published_task(task['name']) != w.task), task['source']
     row = dict(recipe=items.recipe.iloc[0], encoder=items.encoder.iloc[0], over='', ours=np.nan, low=np.nan,
                high=np.nan, seeds=0, items=0, why=_why(w, info, langs))
     metric = METRICS.get(w.metric)
@@ -132,13 +138,14 @@ _SHOWN = ('task method variant quantity lang languages metric setting published 
 def against_published(
     *results: 'Results',  # A `Study` or a `Store`, or several
     every: bool = False,  # Also published numbers that no stored result stands beside
+    like: dict | None = None,  # {task of ours: benchmark that it is put beside}, for tasks that no paper has
     **options,  # Of `bootstrap`, such as `draws`
 ) -> ScoreTable:  # A row per published score and stored recipe: `published`, `ours` with interval, `why` they differ
     "Published scores and gaps beside stored results of the same task and method"
-    ours, memo, out = [c for r in results for c in _groups(r)], {}, []
+    ours, memo, out, like = [c for r in results for c in _groups(r)], {}, [], like or {}
+    task_of = lambda c: like.get(c[1].task.iloc[0], published_task(c[1].task.iloc[0]))
     for w in published_numbers().query("quantity in ['score', 'gap']").itertuples():
-        beside = [c for c in ours if published_task(c[1].task.iloc[0]) == w.task
-                  and published_method(c[1].recipe.iloc[0]) == w.method]
+        beside = [c for c in ours if task_of(c) == w.task and published_method(c[1].recipe.iloc[0]) == w.method]
         rows = [_ours(w, c, memo, **options) for c in beside if not w.variant and w.trust != LOST]
         rows = rows or [dict(why=w.note)] * every
         out += [w._asdict() | dict(published=w.value, published_encoder=w.encoder, encoder='') | r for r in rows]
@@ -151,9 +158,6 @@ def _groups(results) -> list:
     names = 'encoder_name', 'recipe_name', 'budget_name'
     infos = {(i['cell']['task']['name'], *(i['cell'][n] for n in names)): i for _, i in results.finished()}
     return [(infos[k], g.dropna(axis=1, how='all')) for k, g in results.items().groupby(KEYS, sort=False)]
-
-_CAPTION = ("Published numbers beside stored results of the same benchmark, method and metric, in percent. They are "
-            "no targets: what differs is said. Empty: not found, or no stored result.")
 
 # %% ../../nbs/evaluation/39_published.ipynb #3f107623
 def published_lines(
@@ -183,3 +187,54 @@ def _in_words(g) -> str:
 def _value(x) -> str:
     "A published number with its encoder, and its setting where that is another one"
     return f"{x.published:.1f} {x.published_encoder}" + ('' if x.setting.startswith('zero-shot') else f' [{x.setting}]')
+
+# %% ../../nbs/evaluation/39_published.ipynb #pb000005
+def published_effects(
+    method: str,  # Of the table, such as 'alsace'
+    *ours: pd.DataFrame,  # As from `compare`: a recipe with the method against plain fine-tuning
+) -> ScoreTable:  # A row per published gain and comparison: `published`, `ours` in points with interval, `why`
+    "Published gains of a method beside differences that were found here, on whatever task"
+    table = published_numbers(method=method).query("variant == ''")
+    found = table[table.quantity.isin(['gain', 'change of the gap'])]
+    if not len(found): found = table[table.lang == 'mean'].assign(quantity='gain', value=np.nan)
+    parts = [g for t in ours for _, g in t.groupby(['task', 'encoder'], sort=False)]
+    pairs = [(w, g) for w in found.itertuples() for g in parts]
+    out = [w._asdict() | dict(published=w.value, published_encoder=w.encoder) | _effect(w, g) for w, g in pairs]
+    return ScoreTable(pd.DataFrame(out).reindex(columns=_SHOWN))
+
+def _effect(w, ours) -> dict:
+    "What was found here of a published gain"
+    name = 'transfer gap' if w.quantity == 'change of the gap' else 'mean of all' if w.lang == 'mean' else w.lang
+    first, row = ours.iloc[0], ours[ours.lang == name]
+    info = dict(cell=dict(task=dict(name=first.task), encoder_name=first.encoder, budget_name=first.budget))
+    out = dict(encoder=first.encoder, recipe=first.recipe, why=_why(w, info, [name]))
+    if not len(row): return out
+    r = row.iloc[0]
+    return out | dict(ours=100 * r.difference, low=100 * r.low, high=100 * r.high, seeds=r.seeds, items=r['items'])
+
+# %% ../../nbs/evaluation/39_published.ipynb #pb000006
+def _number(v, low, high, sign) -> str:
+    "A number with its interval, empty where there is none"
+    return '' if v != v else f'{v:{sign}.1f}' + ('' if low != low else f' [{low:.1f}, {high:.1f}]')
+
+class MarkdownTable(str):
+    "Markdown that a notebook shows as such"
+    def _repr_markdown_(self) -> str: return str(self)
+    __repr__ = str.__str__
+
+def published_page(
+    rows: pd.DataFrame,  # As from `against_published` or `published_effects`, perhaps fewer of them
+) -> MarkdownTable:  # A table
+    "Published numbers beside ours (n runs), where the published one stands, and why they differ"
+    out = [['what', 'published', 'ours', 'source and trust', 'why different'], ['---'] * 5]
+    for r in rows.itertuples():
+        sign = '+' * (r.quantity not in ('score', 'gap'))
+        setting = r.setting.replace('zero-shot, trained on English', '')
+        what = 'transfer gap' if r.quantity == 'gap' else f'{r.quantity}, {r.metric}' if sign else r.metric
+        lost = r.published != r.published
+        there = 'not found' if lost else np.format_float_positional(r.published, trim='0', sign=bool(sign))
+        here = _number(r.ours, r.low, r.high, sign) + (f', n = {r.seeds:.0f}' if r.ours == r.ours else '')
+        out.append([', '.join(filter(None, [r.task, what, r.lang, r.variant, setting])),
+                    f'{there} ({r.published_encoder})', here,
+                    f'{r.paper}, {r.place}' + (f', arXiv {r.arxiv}' if r.arxiv else '') + f'; {r.trust}', r.why])
+    return MarkdownTable('\n'.join('| ' + ' | '.join(str(c).replace('|', '/') for c in row) + ' |' for row in out))

@@ -37,7 +37,16 @@ class TranslateTrain(Tuning):
 
     def reads(self, cell) -> list:
         "Training rows of every language."
-        return [(l, 'train') for l in self.languages(cell.task.source, cell.langs)] + super().reads(cell)
+        langs = self.languages(cell.task.source, cell.langs)
+        _check_own(cell.task, langs)
+        return [(l, 'train') for l in langs] + super().reads(cell)
+
+def _check_own(task, langs):
+    "Say what to give where rows of one's own lack translations"
+    there = getattr(task.loader, 'splits', None)
+    if lost := [l for l in langs if there and 'train' not in there(l)]:
+        raise XlnbError(f"translate_train: '{task.name}' has no training rows in {', '.join(lost)}: put translated "
+                        f"ones into {lost[0]}/train.csv, or give own_task {{'{lost[0]}': {{'train': rows}}}} too.")
 
 # %% ../../nbs/methods/47_translate.ipynb #9183752e
 def _stages(self,
