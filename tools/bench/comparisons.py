@@ -289,16 +289,15 @@ def _vocabularies(name):
 def _against_fill_mask(size, name, context):
     c, pair = Candidates(name, size.words[0], context), context == "pair"
     few = c.words[:size.words[1]]
-    def asked(pipe, words=few, top_k=size.top_k):
-        return loops.fill_mask(pipe, words, c.ids_of(c.fresh()), top_k, pair=pair)
-    pipe = lambda: pipeline("fill-mask", model=c.mlm, tokenizer=c.tokenizer, device="cpu")
+    def ready(): return pipeline("fill-mask", model=c.mlm, tokenizer=c.tokenizer, device="cpu"), c.ids_of(c.fresh())
+    def asked(made): return loops.fill_mask(made[0], few, made[1], size.top_k, pair=pair)
     def same():
-        there, here = asked(pipe()), c.fresh()(few)
+        there, here = asked(ready()), c.fresh()(few)
         both = [(t[l], [text for text, _ in h[l]]) for t, h in zip(there, here) for l in c.targets]
         assert all(t == h[:len(t)] for t, h in both), "other candidates"
         whole = sum(len(t) == len(h) for t, h in both) / len(both)
         return f"the same words in the same order; fill-mask finds all that are found here for {whole:.0%} of them"
-    return Sides(Side(lambda find: find(c.words), c.fresh, len(c.words)), Side(asked, pipe, len(few)), "word", same)
+    return Sides(Side(lambda find: find(c.words), c.fresh, len(c.words)), Side(asked, ready, len(few)), "word", same)
 
 
 @comparison("candidates-masked", "Candidates of SALT, the word masked", "candidates in eight languages",
@@ -394,8 +393,7 @@ class Levels:
 
     def new(self): return self.folder/str(next(self.numbers))
 
-    def here(self, model, cache=None):
-        return run_stage(self.stage(model, cache or self.new()), model)
+    def here(self, model): return run_stage(self.stage(model, self.new()), model)
 
     def released(self, model, length):
         "The same from text on, by the passes of the release"
@@ -443,25 +441,25 @@ def mmkd_release_short(size, name, folder): return _against_release(name, size.b
             "the loop of sentence-transformers' multilingual distillation, written out", target=1.3)
 def mmkd_one_level(size, name, folder):
     t = Levels(name, size.one_level, size.batch, one_level())
-    cache = t.folder/"kept"   # both read vectors that the teacher has made before
-    kept = t.stage(t.fresh(), cache).collator.teacher
-    english = sorted({*t.pairs["source"][:]})
-    number = {e: i for i, e in enumerate(english)}
+    stage = t.stage(t.fresh(), t.new())
+    kept = stage.collator.teacher   # both read vectors that the teacher has made before
+    number = {e: i for i, e in enumerate(sorted({*t.pairs["source"][:]}))}
     rows = t.pairs.to_list()
     vectors = [torch.from_numpy(np.array(kept.sentence[number[r["source"]]])).float() for r in rows]
-    schedule = t.method.schedule(t.model).resolved(t.model)
+    def here(model):
+        features, _ = pair_features(t.pairs, t.tokenizer, t.ctx.budget.max_length, t.method.word_kind)
+        return run_stage(dataclasses.replace(stage, data=features), model)
+    schedule = stage.schedule.resolved(t.model)
     def other(model): return loops.sentence_transformers_loop(model, rows, vectors, t.tokenizer, schedule)
     def same():
         model = t.fresh()
-        stage = t.stage(model, cache)
         with torch.no_grad():
-            here = float(stage.loss(model, stage.collator(stage.data.to_list()[:8]))[0])
+            ours = float(stage.loss(model, stage.collator(stage.data.to_list()[:8]))[0])
             texts = [[r[c] for r in rows[:8]] for c in ("source", "target")]
-            there = float(loops.sentence_mse(model, texts, torch.stack(vectors[:8]), t.tokenizer))
-        found = close([here], [2 * there], 1e-4)
+            theirs = float(loops.sentence_mse(model, texts, torch.stack(vectors[:8]), t.tokenizer))
+        found = close([ours], [2 * theirs], 1e-4)
         return f"loss of a batch: {found}; a sum of two means here, the mean of both there"
-    return Sides(Side(lambda model: t.here(model, cache), t.fresh, t.units), Side(other, t.fresh, t.units), "pair",
-                 same)
+    return Sides(Side(here, t.fresh, t.units), Side(other, t.fresh, t.units), "pair", same)
 
 
 # --- CLISM -----------------------------------------------------------------------------------------------------------

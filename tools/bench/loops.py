@@ -75,10 +75,9 @@ def grouped_batches(lengths, size, seed=0):
 
 def optimiser(model, schedule, steps, cosine=False):
     "AdamW in one kernel, without decay of biases and norms, with warm-up and decay of the rate"
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    still = lambda n: n.endswith("bias") or "LayerNorm" in n or "norm" in n.split(".")[-2]
-    groups = [dict(params=[p for n, p in trained if not still(n)], weight_decay=schedule.weight_decay),
-              dict(params=[p for n, p in trained if still(n)], weight_decay=0.)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [dict(params=[p for p in trained if p.ndim > 1], weight_decay=schedule.weight_decay),
+              dict(params=[p for p in trained if p.ndim < 2], weight_decay=0.)]
     optim = torch.optim.AdamW(groups, lr=schedule.lr, fused=True)
     rate = get_cosine_schedule_with_warmup if cosine else get_linear_schedule_with_warmup
     return optim, rate(optim, math.ceil(schedule.warmup * steps), steps)
