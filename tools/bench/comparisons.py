@@ -292,11 +292,17 @@ def _against_fill_mask(size, name, context):
     def ready(): return pipeline("fill-mask", model=c.mlm, tokenizer=c.tokenizer, device="cpu"), c.ids_of(c.fresh())
     def asked(made): return loops.fill_mask(made[0], few, made[1], size.top_k, pair=pair)
     def same():
-        there, here = asked(ready()), c.fresh()(few)
-        both = [(t[l], [text for text, _ in h[l]]) for t, h in zip(there, here) for l in c.targets]
-        assert all(t == h[:len(t)] for t, h in both), "other candidates"
+        find = c.fresh()
+        there, here = asked(ready()), find(few)
+        read = [c.tokenizer(loops.masked_text(w, c.tokenizer, pair))["input_ids"] for w in few]
+        alike = [x == find.inputs(w, 1)[0]["input_ids"] for x, w in zip(read, few)]
+        assert sum(alike) >= .8 * len(few), f"{sum(alike)} of {len(few)} inputs have the same pieces"
+        both = [(t[l], [text for text, _ in h[l]]) for t, h, a in zip(there, here, alike) if a for l in c.targets]
+        equal = sum(t == h[:len(t)] for t, h in both) / len(both)
+        assert equal >= .98, f"other candidates for {1 - equal:.0%}"   # nearly equal probabilities may change places
         whole = sum(len(t) == len(h) for t, h in both) / len(both)
-        return f"the same words in the same order; fill-mask finds all that are found here for {whole:.0%} of them"
+        return (f"the same words in the same order for {equal:.0%}; "
+                f"fill-mask finds all that are found here for {whole:.0%}")
     return Sides(Side(lambda find: find(c.words), c.fresh, len(c.words)), Side(asked, ready, len(few)), "word", same)
 
 

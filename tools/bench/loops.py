@@ -107,7 +107,9 @@ def bare_loop(model, rows, tokenizer, schedule, batches):
 # --- candidates ------------------------------------------------------------------------------------------------------
 def masked_text(word, tokenizer, pair=False):
     "What a fill-mask pipeline is asked: the text with a mask, behind the text itself where the context is a pair"
-    masked = word.text[:word.start] + tokenizer.mask_token + word.text[word.end:]
+    before, mask = word.text[:word.start], tokenizer.added_tokens_decoder[tokenizer.mask_token_id]
+    if not mask.lstrip: before = before.rstrip()   # else the space before the mask becomes a piece of its own
+    masked = before + tokenizer.mask_token + word.text[word.end:]
     return f"{word.text}{tokenizer.sep_token}{tokenizer.sep_token} {masked}" if pair else masked
 
 
