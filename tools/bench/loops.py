@@ -110,7 +110,8 @@ def masked_text(word, tokenizer, pair=False):
     before, mask = word.text[:word.start], tokenizer.added_tokens_decoder[tokenizer.mask_token_id]
     if not mask.lstrip: before = before.rstrip()   # else the space before the mask becomes a piece of its own
     masked = before + tokenizer.mask_token + word.text[word.end:]
-    return f"{word.text}{tokenizer.sep_token}{tokenizer.sep_token} {masked}" if pair else masked
+    space = " " if before else ""
+    return f"{word.text}{tokenizer.sep_token}{tokenizer.sep_token}{space}{masked}" if pair else masked
 
 
 def fill_mask(pipe, words, ids_of, top_k=100, wanted=5, pair=False, batch_size=64):
