@@ -102,9 +102,10 @@ dev: $(VENV)/.dev  ## development install, git hooks and merge driver for notebo
 lab: $(VENV)/.dev  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=nbs
 
-BENCH ?= $(wildcard nbs/methods/*/*_cost.ipynb)
-bench: $(VENV)/.dev  ## time the methods against the plain way of doing the same, and store the tables on their pages
-	@$(QUIET) $(BIN)/python tools/execute.py $(BENCH)
+# FULL=1: on me5-small too, and growth curves; AGAIN=1: what is stored too; ONLY="mmkd-release limits": some of it
+bench: $(VENV)/.dev  ## time it against what one would run instead, and store the ratios on their page; 15 minutes (FULL=1: me5-small, growth)
+	@$(QUIET) $(BIN)/python tools/bench $(if $(FULL),--full) $(if $(AGAIN),--again) $(ONLY); status=$$?; \
+	 $(QUIET) $(BIN)/python tools/execute.py nbs/study/117_speed.ipynb && exit $$status
 
 wheel: $(VENV)/.run  ## dist/xlnb-*.whl
 	@rm -rf build dist
