@@ -21,7 +21,7 @@ installed = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray 
 
 
 def test_what_ray_is_given(small, reference, monkeypatch):  # noqa: F811
-    "A plain function, as Ray takes no other, and bytes that say which job; a stand-in runs them as two workers"
+    "A plain function, as Ray takes no other, and the call of a job as data; a stand-in runs them as two workers"
     given = []
     with ThreadPoolExecutor(2) as workers:
         def remote(**resources):
@@ -34,7 +34,8 @@ def test_what_ray_is_given(small, reference, monkeypatch):  # noqa: F811
             return take
         monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **options: None, remote=remote))
         same(small().run("ray", progress=False), reference)
-    assert len(given) == 2 and all(r == dict(num_cpus=1) and [type(a) for a in args] == [bytes] for _, args, r in given)
+    assert len(given) == 2 and all(r == dict(num_cpus=1) and pickle.dumps(args) for _, args, r in given)
+    assert all(inspect.ismethod(args[0]) and inspect.isfunction(f) for f, args, _ in given)
 
 
 @pytest.fixture(scope="module")

@@ -608,11 +608,10 @@ class RayExecutor:
         if why := _no_data((f, args)):
             raise XlnbError(f"A cell is sent as data, and an option of its method is code ({why}): write it into a "
                             f"module that every worker can import.")
-        return self.ray.remote(**self.resources)(_called).remote(pickle.dumps((f, args))).future()
+        return self.ray.remote(**self.resources)(_called).remote(f, *args).future()
 
-def _called(sent: bytes) -> 'Any':
+def _called(f: 'Callable', *args) -> 'Any':
     "A call that was sent to another machine: Ray takes functions, and the call is a method of its job"
-    f, args = pickle.loads(sent)
     return f(*args)
 
 # %% ../../nbs/study/93_grid.ipynb #17175498
