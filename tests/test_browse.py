@@ -1,4 +1,5 @@
-"The page of all scores holds every published record, and finds new ones by itself; the glossary and llms.txt are in step"
+"The page of all scores holds every published record and finds new ones; the glossary and llms.txt are in step"
+
 import json, re, shutil, sys
 from pathlib import Path
 
@@ -13,14 +14,29 @@ PAGE = NBS / "03_browse.ipynb"
 AGAIN = "a store has changed: make results RESULTS=nbs/03_browse.ipynb"
 
 
-def cells(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]
-def source(cell): return "".join(cell["source"])
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
 
 
 def shown():
     "The data that the page carries"
-    outputs = ["".join(o.get("data", {}).get("text/html", "")) for c in cells(PAGE) if c["cell_type"] == "code" for o in c["outputs"]]
-    return json.loads(next(re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)[0] for html in outputs if 'class="browse"' in html))
+    outputs = [
+        "".join(o.get("data", {}).get("text/html", ""))
+        for c in cells(PAGE)
+        if c["cell_type"] == "code"
+        for o in c["outputs"]
+    ]
+    return json.loads(
+        next(
+            re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)[0]
+            for html in outputs
+            if 'class="browse"' in html
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +50,8 @@ def page():
 
 
 @pytest.fixture(scope="module")
-def data(): return shown()
+def data():
+    return shown()
 
 
 def test_page_holds_every_published_record(page, data):
@@ -52,7 +69,13 @@ def test_page_holds_every_published_record(page, data):
 
 def test_page_uses_today_s_table_and_nothing_from_elsewhere(data):
     fragment = (NBS / "browse.html").read_text(encoding="utf-8")
-    html = next(h for c in cells(PAGE) if c["cell_type"] == "code" for o in c["outputs"] if 'class="browse"' in (h := "".join(o.get("data", {}).get("text/html", ""))))
+    html = next(
+        h
+        for c in cells(PAGE)
+        if c["cell_type"] == "code"
+        for o in c["outputs"]
+        if 'class="browse"' in (h := "".join(o.get("data", {}).get("text/html", "")))
+    )
     assert [part for part in fragment.split("@DATA@") if part.strip() not in html] == [], AGAIN
     assert re.findall(r"https?:|src=|@import|url\(", fragment) == []
 
@@ -60,14 +83,19 @@ def test_page_uses_today_s_table_and_nothing_from_elsewhere(data):
 def test_intervals_need_five_runs(data):
     rows = [dict(zip(data["columns"], r)) for r in data["rows"]]
     for r in rows:
-        assert len(r["runs"]) == r["seeds"] and min(r["runs"]) - .011 <= r["score"] <= max(r["runs"]) + .011
+        assert len(r["runs"]) == r["seeds"] and min(r["runs"]) - 0.011 <= r["score"] <= max(r["runs"]) + 0.011
         assert r["low"] is None or r["seeds"] >= 5 and r["low"] <= r["score"] <= r["high"]
     assert {r["language"] for r in rows} >= {"mean of targets", "English (en)", "Swahili (sw)"}
-    def table(r): return r["title"], r["task"], r["encoder"], r["recipe"], r["budget"]
+
+    def table(r):
+        return r["title"], r["task"], r["encoder"], r["recipe"], r["budget"]
+
     means = {table(r): r["score"] for r in rows if r["language"] == "mean of targets"}
     for key, score in means.items():
-        targets = [r["score"] for r in rows if table(r) == key and r["language"] not in ("mean of targets", "English (en)")]
-        assert abs(sum(targets) / len(targets) - score) < .02
+        targets = [
+            r["score"] for r in rows if table(r) == key and r["language"] not in ("mean of targets", "English (en)")
+        ]
+        assert abs(sum(targets) / len(targets) - score) < 0.02
 
 
 def test_a_new_store_finds_its_page(page, tmp_path):
@@ -75,7 +103,8 @@ def test_a_new_store_finds_its_page(page, tmp_path):
     new = tmp_path / "study" / "store" / "fresh.zip"
     shutil.copy(NBS / "study" / "store" / "lab_baseline.zip", new)
     [store] = page["stores"](tmp_path)
-    with pytest.raises(XlnbError, match="name the store after its page"): page["page_of"](store)
+    with pytest.raises(XlnbError, match="name the store after its page"):
+        page["page_of"](store)
     reader = tmp_path / "study" / "40_reader.ipynb"
     reader.write_text("Store('store/fresh.zip')")
     assert page["page_of"](store) == reader
@@ -113,13 +142,14 @@ def test_llms_txt_says_what_every_page_holds():
     pytest.importorskip("yaml")
     sys.path.insert(0, str(ROOT / "tools"))
     import pages
+
     text = pages.overview()
     head, *sections = re.split(r"^## ", text, flags=re.M)
     assert re.match(r"# \S.*\n\n> \S.*\n\n\S", head)
     entries = re.findall(r"^- \[(.+?)\]\((\S+)\): (\S.+)$", text, re.M)
     base = pages.config()["website"]["site-url"].rstrip("/")
     listed = [p for _, ps in pages.sections(pages.config()) for p in ps]
-    assert [e[1] for e in entries[:len(listed)]] == [f"{base}/{pages.docname(p)}.html" for p in listed]
-    assert [e[0] for e in entries[:len(listed)]] == [pages.heading_of(p)[0] for p in listed]
+    assert [e[1] for e in entries[: len(listed)]] == [f"{base}/{pages.docname(p)}.html" for p in listed]
+    assert [e[0] for e in entries[: len(listed)]] == [pages.heading_of(p)[0] for p in listed]
     assert sections[-1].startswith("Optional\n") and all(re.match(r"[^\n]+\n\n- \[", s) for s in sections)
     assert "`" not in text and "](" not in head

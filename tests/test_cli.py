@@ -1,4 +1,5 @@
 """The command line: help, mistakes, exit codes, output."""
+
 import json
 import os
 import re
@@ -23,20 +24,28 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv("XLNB_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("COLUMNS", "100")
-    with warnings.catch_warnings(): yield
+    with warnings.catch_warnings():
+        yield
 
 
 def call(*argv):
-    try: return main([str(a) for a in argv])
-    except SystemExit as e: return e.code
+    try:
+        return main([str(a) for a in argv])
+    except SystemExit as e:
+        return e.code
 
 
 def shell(*argv, **env):
-    return subprocess.run([sys.executable, "-m", "xlnb", *map(str, argv)], capture_output=True, text=True, env={**os.environ, **env})
+    return subprocess.run(
+        [sys.executable, "-m", "xlnb", *map(str, argv)], capture_output=True, text=True, env={**os.environ, **env}
+    )
 
 
 def test_help_is_light():
-    code = "import sys, xlnb.cli\ntry: xlnb.cli.main(['run', '--help'])\nexcept SystemExit: pass\nassert not {'torch', 'pandas', 'datasets'} & set(sys.modules)"
+    code = (
+        "import sys, xlnb.cli\ntry: xlnb.cli.main(['run', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'pandas', 'datasets'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout and "exit codes:" in done.stdout
@@ -49,25 +58,39 @@ def test_every_command_has_help(capsys):
 
 
 def test_the_package_is_light():
-    done = subprocess.run([sys.executable, "-c", "import sys, xlnb; assert not {'torch', 'numpy', 'pandas', 'fastcore'} & set(sys.modules)"])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, xlnb; assert not {'torch', 'numpy', 'pandas', 'fastcore'} & set(sys.modules)",
+        ]
+    )
     assert done.returncode == 0
 
 
-PUBLIC = """predict_texts FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget Schedule get_task list_tasks own_task
-register_task register_language load_encoder load_finetuned save_finetuned predict parallel_text pretrain score_table compare verify
-plot_curve plot_gap plot_heatmap plot_history plot_scores XlnbError published_numbers against_published""".split()
+PUBLIC = """predict_texts FineTune SALT ALSACE MMKD CLISM Averaging Method register_method recipe Study Store Budget
+Schedule get_task list_tasks own_task register_task register_language load_encoder load_finetuned
+save_finetuned predict parallel_text pretrain score_table compare verify plot_curve plot_gap plot_heatmap
+plot_history plot_scores XlnbError published_numbers against_published""".split()
 
 
 def test_public_names():
     import xlnb
+
     assert sorted(dir(xlnb)) == sorted(PUBLIC)
-    examples = "\n".join("".join(c["source"]) for p in Path(__file__).parents[1].glob("nbs/**/*.ipynb") if "_lab_" not in p.name
-                          for c in json.loads(p.read_text())["cells"] if c["cell_type"] == "code" and "#| export" not in "".join(c["source"]))
+    examples = "\n".join(
+        "".join(c["source"])
+        for p in Path(__file__).parents[1].glob("nbs/**/*.ipynb")
+        if "_lab_" not in p.name
+        for c in json.loads(p.read_text())["cells"]
+        if c["cell_type"] == "code" and "#| export" not in "".join(c["source"])
+    )
     for name in PUBLIC:
         found = getattr(xlnb, name)
         assert found.__doc__ and not found.__doc__.startswith(f"{name}("), name
         assert re.search(rf"\b{found.__name__}\b", examples), f"no page has an example of {name}"
-    with pytest.raises(AttributeError, match="public names"): xlnb.nothing
+    with pytest.raises(AttributeError, match="public names"):
+        xlnb.nothing
 
 
 def own_task(folder, rows, **described):
@@ -75,7 +98,14 @@ def own_task(folder, rows, **described):
     for lang in ("en", "sw"):
         for split in ("train", "validation", "test"):
             (folder / lang).mkdir(parents=True, exist_ok=True)
-            text = [json.dumps(r) for r in (rows if (lang, split) == ("sw", "test") else [dict(text="a b", label="no"), dict(text="b a", label="yes")])]
+            text = [
+                json.dumps(r)
+                for r in (
+                    rows
+                    if (lang, split) == ("sw", "test")
+                    else [dict(text="a b", label="no"), dict(text="b a", label="yes")]
+                )
+            ]
             (folder / lang / f"{split}.jsonl").write_text("\n".join(text))
     (folder / "task.json").write_text(json.dumps(dict(kind="sentence", labels=["no", "yes"]) | described))
     return folder
@@ -83,13 +113,24 @@ def own_task(folder, rows, **described):
 
 def mistakes(encoder, here):
     from transformers import GPT2Config
+
     GPT2Config().save_pretrained(here / "decoder")
     half = here / "half"
     half.mkdir()
-    for f in Path(encoder).iterdir(): (half / f.name).write_bytes(f.read_bytes()[:3000] if f.suffix == ".safetensors" else f.read_bytes())
+    for f in Path(encoder).iterdir():
+        (half / f.name).write_bytes(f.read_bytes()[:3000] if f.suffix == ".safetensors" else f.read_bytes())
     run = ["run", "--encoder", encoder, *FEW, "--task"]
     lab = ["run", "--task", "lab-inference", *FEW, "--encoder"]
-    own = lambda name, rows, **kw: ["run", "--encoder", encoder, "--recipe", "finetune(epochs=1)", "--quiet", "--task", own_task(here / name, rows, **kw)]
+    own = lambda name, rows, **kw: [
+        "run",
+        "--encoder",
+        encoder,
+        "--recipe",
+        "finetune(epochs=1)",
+        "--quiet",
+        "--task",
+        own_task(here / name, rows, **kw),
+    ]
     return {
         "unknown task": (run + ["lab-infrence"], "lab-inference"),
         "unknown language": (lab + [encoder, "--langs", "qal,xx"], "Unknown language 'xx'"),
@@ -100,9 +141,18 @@ def mistakes(encoder, here):
         "no encoder but a decoder": (lab + [here / "decoder"], "left to right"),
         "half an encoder": (lab + [half], "half-written"),
         "no network for the encoder": (lab + ["someone/some-encoder"], "the network"),
-        "no network for the data": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "hub"], "mirror"),
-        "no such mirror": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "nowhere"], "does not exist"),
-        "a mirror without the task": (run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", here], "sib200"),
+        "no network for the data": (
+            run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "hub"],
+            "mirror",
+        ),
+        "no such mirror": (
+            run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", "nowhere"],
+            "does not exist",
+        ),
+        "a mirror without the task": (
+            run[:1] + ["--encoder", encoder, "--task", "sib200", "--langs", "sw", "--data", here],
+            "sib200",
+        ),
         "empty text": (own("blank", [dict(text=" ", label="no")]), "text"),
         "text that is none": (own("number", [dict(text=3, label="no")]), "text"),
         "a label outside the set": (own("label", [dict(text="a", label="maybe")]), "maybe"),
@@ -112,10 +162,15 @@ def mistakes(encoder, here):
         "nothing to pack": (["pack", here / "empty", here / "empty.zip"], "nothing to pack"),
         "a packed store of another name": (["pack", here / "empty", here / "empty.tar"], "empty.tar.zip"),
         "no text": (["pretrain", "--text", "nothing.txt", "--out", "mine"], "nothing.txt"),
-        "no task": (["run"], "--task"), "no command": (["fly"], "fly"), "bad seeds": (["run", "--task", "xnli", "--seeds", "none"], "none"),
+        "no task": (["run"], "--task"),
+        "no command": (["fly"], "fly"),
+        "bad seeds": (["run", "--task", "xnli", "--seeds", "none"], "none"),
         "bad number": (["run", "--task", "xnli", "--steps", "0"], "above zero"),
         "a preset with a task": (["study", "--preset", "lab", "--task", "lab-inference", *FEW], "leave out --preset"),
-        "several recipes of run": (run + ["lab-inference", "--recipe", "finetune", "salt"], "joined by '+', and `study` takes"),
+        "several recipes of run": (
+            run + ["lab-inference", "--recipe", "finetune", "salt"],
+            "joined by '+', and `study` takes",
+        ),
         "a mistyped option": (run + ["lab-inference", "--eval-example", "3"], "did you mean --eval-examples"),
         "an input without room": (lab + [encoder, "--max-length", "1"], "max_length=1 leaves no room"),
     }
@@ -133,9 +188,29 @@ def test_mistakes_are_one_sentence(encoder, tmp_path, capsys):  # noqa: F811
 
 @pytest.mark.parametrize("place", ["/proc/page", "/dev/null/page"])
 def test_nowhere_to_write_a_report(encoder, place, capsys):  # noqa: F811
-    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "1", "--recipe", "finetune(steps=1)", "--out", "runs/x") == 0
+    assert (
+        call(
+            "run",
+            "--task",
+            "lab-inference",
+            "--encoder",
+            encoder,
+            *FEW,
+            "--seeds",
+            "1",
+            "--recipe",
+            "finetune(steps=1)",
+            "--out",
+            "runs/x",
+        )
+        == 0
+    )
     capsys.readouterr()
-    for command in ("report", "runs/x", "--out", place), ("pack", "runs/x", f"{place}/x.zip"), ("unpack", "runs/x", f"{place}/x"):
+    for command in (
+        ("report", "runs/x", "--out", place),
+        ("pack", "runs/x", f"{place}/x.zip"),
+        ("unpack", "runs/x", f"{place}/x"),
+    ):
         assert call(*command) == 2
         err = capsys.readouterr().err
         assert f"Cannot write to {place}" in err and err.count("\n") == 1, err
@@ -157,7 +232,8 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     out, err = capsys.readouterr()
     assert "Transfer gap = score of the source" in " ".join(out.split()) and not err
     assert re.search(r"^en English +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]$", out, re.M)
-    for path in re.findall(r"^\w+: +(runs/\S+)$", out, re.M): assert Path(path).stat().st_size
+    for path in re.findall(r"^\w+: +(runs/\S+)$", out, re.M):
+        assert Path(path).stat().st_size
     assert call(*argv) == 0
     assert capsys.readouterr().out == out
     assert call("report", "runs/a", "--out", "page") == 0
@@ -178,14 +254,18 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
 @pytest.mark.parametrize("data, task, units", [("there", "xnli:nli_en", True), (None, "xnli", False)])
 def test_the_real_preset_is_laid_out(tmp_path, monkeypatch, data, task, units):
     from xlnb.study.grid import real_study
+
     monkeypatch.setattr("xlnb.study.grid.device", lambda: "cpu")
-    monkeypatch.setattr("xlnb.study.grid.multiplies_bf16", lambda: units)   # else bf16 takes longer than fp32
-    if data: (tmp_path / data).mkdir(), monkeypatch.setenv("XLNB_DATA", str(tmp_path / data))
+    monkeypatch.setattr("xlnb.study.grid.multiplies_bf16", lambda: units)  # else bf16 takes longer than fp32
+    if data:
+        (tmp_path / data).mkdir(), monkeypatch.setenv("XLNB_DATA", str(tmp_path / data))
     study = real_study()
     assert [t.name for t in study.tasks] == [task] and study.encoders == ["me5-small"] and len(study.grid) == 15
     assert [m.name for r in study.recipes for m in r.methods] == ["finetune", "salt", "finetune", "averaging"]
-    assert {(r.during.steps, r.during.frozen, r.during.precision, r.during.pooling, r.during.lr) for r in study.recipes} == {(300, 4, "bf16" if units else "auto", "mean", 2e-4)}
-    assert study.recipes[0].during == study.recipes[2].during   # one fine-tuning for both
+    assert {
+        (r.during.steps, r.during.frozen, r.during.precision, r.during.pooling, r.during.lr) for r in study.recipes
+    } == {(300, 4, "bf16" if units else "auto", "mean", 2e-4)}
+    assert study.recipes[0].during == study.recipes[2].during  # one fine-tuning for both
     assert len(study.grid[0].langs) == 15 and study.budgets[0].eval_examples == 400
 
 
@@ -193,10 +273,14 @@ def test_the_lab_preset_is_laid_out(tmp_path):
     "Every method once, in the set-up in which runs differ less"
     from xlnb.study.grid import lab_study
     from xlnb.study.recipe import plain_recipes
+
     study = lab_study(tmp_path)
     assert (len(study.seeds), study.budgets[0].train_examples, study.budgets[0].eval_examples) == (5, 3000, 300)
-    assert [[m.name for m in r.methods] for r in study.recipes] == [[m.name for m in r.methods] for r in plain_recipes()]
-    for r in study.recipes: assert (r.during.batch_size, r.during.frozen, r.during.pooling) == (32, 1, "mean")
+    assert [[m.name for m in r.methods] for r in study.recipes] == [
+        [m.name for m in r.methods] for r in plain_recipes()
+    ]
+    for r in study.recipes:
+        assert (r.during.batch_size, r.during.frozen, r.during.pooling) == (32, 1, "mean")
     [alsace] = [m for r in study.recipes for m in r.after if m.name == "alsace"]
     assert (alsace.amount, alsace.lr, alsace.anchor) == (300, 7e-5, 1)
 
@@ -204,17 +288,54 @@ def test_the_lab_preset_is_laid_out(tmp_path):
 @pytest.mark.skipif(not MIRROR, reason="needs the mirror of the benchmarks")
 def test_the_real_preset_in_small(capsys, monkeypatch):
     monkeypatch.setenv("XLNB_DATA", MIRROR)
-    argv = ["study", "--preset", "real", "--encoder", "lab", "--recipe", "finetune(batch_size=4,select=last)", "finetune(batch_size=4,select=last)+averaging(checkpoints=2)",
-            "--steps", "2", "--seeds", "2", "--train-examples", "8", "--eval-examples", "6", "--langs", "de", "--quiet"]
+    argv = [
+        "study",
+        "--preset",
+        "real",
+        "--encoder",
+        "lab",
+        "--recipe",
+        "finetune(batch_size=4,select=last)",
+        "finetune(batch_size=4,select=last)+averaging(checkpoints=2)",
+        "--steps",
+        "2",
+        "--seeds",
+        "2",
+        "--train-examples",
+        "8",
+        "--eval-examples",
+        "6",
+        "--langs",
+        "de",
+        "--quiet",
+    ]
     assert call(*argv) == 0
     out = capsys.readouterr().out
     assert re.search(r"^de German", out, re.M) and "runs/real/report/scores.csv" in out
-    assert Path("runs/real/report/xnli-nli_en.png").stat().st_size and len(list(Path("runs/real").glob("*.parquet"))) == 4
-    assert call(*argv) == 0 and capsys.readouterr().out == out   # resumed: the same
+    assert (
+        Path("runs/real/report/xnli-nli_en.png").stat().st_size and len(list(Path("runs/real").glob("*.parquet"))) == 4
+    )
+    assert call(*argv) == 0 and capsys.readouterr().out == out  # resumed: the same
 
 
 def test_verify(encoder, capsys):  # noqa: F811
-    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune(epochs=1)", "--seeds", "2", "--out", "runs/a") == 0
+    assert (
+        call(
+            "run",
+            "--task",
+            "lab-inference",
+            "--encoder",
+            encoder,
+            *FEW,
+            "--recipe",
+            "finetune(epochs=1)",
+            "--seeds",
+            "2",
+            "--out",
+            "runs/a",
+        )
+        == 0
+    )
     capsys.readouterr()
     verify = ["verify", "runs/a", "--sample", "1", "--quiet", "--encoder", f"{Path(encoder).name}={encoder}"]
     assert call(*verify) == 0
@@ -229,11 +350,28 @@ def test_devices(monkeypatch, capsys):
     monkeypatch.delenv("XLNB_DEVICE", raising=False)
     assert call("verify", "nowhere", "--device", "cpu") == 2 and os.environ.pop("XLNB_DEVICE") == "cpu"
     assert call("verify", "nowhere", "--device", "tpu") == 2
-    for name in (["tasks"], ["languages"], ["report", "nowhere"]): assert call(*name, "--device", "cpu") == 2 and "XLNB_DEVICE" not in os.environ
+    for name in (["tasks"], ["languages"], ["report", "nowhere"]):
+        assert call(*name, "--device", "cpu") == 2 and "XLNB_DEVICE" not in os.environ
 
 
 def test_a_warning_is_said_once_and_a_baseline_must_be_there(encoder, capsys):  # noqa: F811
-    assert call("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune(epochs=1)", "--seeds", "1", "--out", "runs/one") == 0
+    assert (
+        call(
+            "run",
+            "--task",
+            "lab-inference",
+            "--encoder",
+            encoder,
+            *FEW,
+            "--recipe",
+            "finetune(epochs=1)",
+            "--seeds",
+            "1",
+            "--out",
+            "runs/one",
+        )
+        == 0
+    )
     assert capsys.readouterr().err.count("one seed only") == 1
     assert call("report", "runs/one", "--baseline", "salt") == 2
     err = capsys.readouterr().err
@@ -242,13 +380,47 @@ def test_a_warning_is_said_once_and_a_baseline_must_be_there(encoder, capsys):  
 
 def test_a_curve_and_a_metric(encoder, capsys):  # noqa: F811
     few = [a if a != "64" else "16,32" for a in FEW]
-    assert call("run", "--task", "lab-tags", "--encoder", encoder, *few, "--recipe", "finetune(epochs=1)", "--seeds", "1", "--metric", "conll", "--out", "runs/c") == 0
+    assert (
+        call(
+            "run",
+            "--task",
+            "lab-tags",
+            "--encoder",
+            encoder,
+            *few,
+            "--recipe",
+            "finetune(epochs=1)",
+            "--seeds",
+            "1",
+            "--metric",
+            "conll",
+            "--out",
+            "runs/c",
+        )
+        == 0
+    )
     from xlnb.study.store import Store
-    assert {(i["cell"]["budget"]["train_examples"], i["cell"]["task"]["metric"]) for i in Store("runs/c").infos()} == {(16, "conll"), (32, "conll")}
+
+    assert {(i["cell"]["budget"]["train_examples"], i["cell"]["task"]["metric"]) for i in Store("runs/c").infos()} == {
+        (16, "conll"),
+        (32, "conll"),
+    }
 
 
 def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811
-    done = shell("run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "1", COLUMNS="40", PYTHONIOENCODING="ascii", LC_ALL="C")
+    done = shell(
+        "run",
+        "--task",
+        "lab-inference",
+        "--encoder",
+        encoder,
+        *FEW,
+        "--seeds",
+        "1",
+        COLUMNS="40",
+        PYTHONIOENCODING="ascii",
+        LC_ALL="C",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii() and max(map(len, done.stdout.split("Table:")[0].splitlines())) <= 42
 
@@ -256,6 +428,7 @@ def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811
 def test_a_failing_cell_ends_with_one(encoder, monkeypatch, capsys):  # noqa: F811
     from test_study import Moody
     from xlnb.study.recipe import METHODS
+
     monkeypatch.setitem(METHODS, "moody", Moody)
     argv = ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune+moody"]
     assert call(*argv, "--seeds", "0,1") == 1
@@ -269,30 +442,76 @@ def test_a_failing_cell_ends_with_one(encoder, monkeypatch, capsys):  # noqa: F8
 
 def test_pretrain(tmp_path, capsys):
     Path("a.txt").write_text("\n".join(f"the {w} door is open" for w in "red blue green old new".split()))
-    argv = ["pretrain", "--text", "a.txt", "--out", "mine", "--steps", "2", "--vocab-size", "40", "--layers", "1", "--hidden", "32", "--batch-size", "2", "--block-size", "16"]
+    argv = [
+        "pretrain",
+        "--text",
+        "a.txt",
+        "--out",
+        "mine",
+        "--steps",
+        "2",
+        "--vocab-size",
+        "40",
+        "--layers",
+        "1",
+        "--hidden",
+        "32",
+        "--batch-size",
+        "2",
+        "--block-size",
+        "16",
+    ]
     assert call(*argv) == 0
     said = capsys.readouterr()
     assert "Encoder in mine" in said.out and Path("mine/config.json").exists() and "{" not in said.out + said.err
-    assert not [p for p in Path.cwd().rglob("*") if p.is_dir() and p.name != "mine"], "no checkpoints are left, here or there"
+    assert not [
+        p for p in Path.cwd().rglob("*") if p.is_dir() and p.name != "mine"
+    ], "no checkpoints are left, here or there"
 
 
 def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
     "Own data and an own language: labels, a kept model with its card, predictions as CSV, plain Transformers"
     import pandas as pd
     from xlnb.languages import unregister_language
+
     rows = [dict(text=f"{'a rain' if i % 2 else 'the sun'} {i}", label=("dry", "wet")[i % 2]) for i in range(24)]
     for file, some in {"train": rows, "validation": rows[:8], "test": rows[:8], "qtv/test": rows[8:16]}.items():
         (tmp_path / "weather/qtv").mkdir(parents=True, exist_ok=True)
         pd.DataFrame(some).to_csv(tmp_path / f"weather/{file}.csv", index=False)
     (tmp_path / "weather/task.json").write_text('{"kind": "sentence"}')
-    run = ["run", "--task", "weather", "--encoder", encoder, "--recipe", "finetune(steps=2)", "--seeds", "1", "--quiet", "--out", "runs/w"]
+    run = [
+        "run",
+        "--task",
+        "weather",
+        "--encoder",
+        encoder,
+        "--recipe",
+        "finetune(steps=2)",
+        "--seeds",
+        "1",
+        "--quiet",
+        "--out",
+        "runs/w",
+    ]
     assert call(*run) == 2 and "Unknown language 'qtv'" in capsys.readouterr().err
     assert call(*run, "--language", "qtv") == 2 and "--language qtv=Name" in capsys.readouterr().err
-    assert call(*run, "--language", "qtv=Vorian") == 0 and "qtv Vorian" in capsys.readouterr().out and not Path("runs/w/models").exists()
-    assert call(*run, "--save-models") == 0    # asked for later, the model is kept without another result
+    assert (
+        call(*run, "--language", "qtv=Vorian") == 0
+        and "qtv Vorian" in capsys.readouterr().out
+        and not Path("runs/w/models").exists()
+    )
+    assert call(*run, "--save-models") == 0  # asked for later, the model is kept without another result
     (folder,) = Path("runs/w/models").iterdir()
     card = (folder / "README.md").read_text()
-    for part in ("- en", "pipeline_tag: text-classification", "finetune(steps=2)", "| qtv | Vorian |", "95% interval", "Licence of the data: not stated", "hf upload"):
+    for part in (
+        "- en",
+        "pipeline_tag: text-classification",
+        "finetune(steps=2)",
+        "| qtv | Vorian |",
+        "95% interval",
+        "Licence of the data: not stated",
+        "hf upload",
+    ):
         assert part in card, part
     assert "- qtv" not in card
     Path("new.csv").write_text("text\nthe sun NA\nnull\n")
@@ -301,7 +520,11 @@ def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
     made = pd.read_csv("predictions.csv", keep_default_na=False)
     assert [*made] == ["text", "prediction", "p(dry)", "p(wet)"] and made.text.tolist() == ["the sun NA", "null"]
     assert abs(made[["p(dry)", "p(wet)"]].sum(axis=1) - 1).max() < 1e-6
-    code = f"from transformers import pipeline; print(*[p['label'] for p in pipeline('text-classification', {str(folder)!r})(['the sun NA', 'null'])])"
+    code = (
+        "from transformers import pipeline\n"
+        f"found = pipeline('text-classification', {str(folder)!r})(['the sun NA', 'null'])\n"
+        "print(*[p['label'] for p in found])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == made.prediction.tolist(), done.stderr
     unregister_language("qtv")
@@ -311,14 +534,22 @@ def test_a_study_with_nothing_to_do_is_shown_again(encoder, capsys, monkeypatch)
     from xlnb import cli
     from xlnb.study.grid import Study
     from xlnb.training.stage import Budget
+
     laid_out, budget = [], Budget(train_examples=16, eval_examples=10, max_length=48)
+
     def small(args, common):
         laid_out.append(args.out)
         return Study("lab-inference", encoder, "finetune(steps=1)", 1, budget, "qal", store=args.out)
+
     monkeypatch.setattr(cli, "_preset", small)
     study = lambda *more: (call("study", "--out", "runs/lab", "--quiet", *more), capsys.readouterr())
     code, worker = study("--cells-only")
-    assert code == 0 and worker.out == "" and list(Path("runs/lab").glob("*.parquet")) and not Path("runs/lab/report").exists()
+    assert (
+        code == 0
+        and worker.out == ""
+        and list(Path("runs/lab").glob("*.parquet"))
+        and not Path("runs/lab/report").exists()
+    )
     code, first = study()
     assert code == 0 and "Summary: " in first.out and len(laid_out) == 2
     code, again = study()
@@ -326,7 +557,8 @@ def test_a_study_with_nothing_to_do_is_shown_again(encoder, capsys, monkeypatch)
     code, worker = study("--cells-only")
     assert (code, worker.out, worker.err, len(laid_out)) == (0, "", "", 2)
     for changed in Path("runs/lab").glob("*.parquet"), [Path("runs/lab/report/scores.csv")]:
-        for f in changed: os.utime(f)
+        for f in changed:
+            os.utime(f)
         assert study()[0] == 0
     assert len(laid_out) == 4 and study()[1].out == first.out and len(laid_out) == 4
     monkeypatch.setenv("XLNB_DATA", "elsewhere")
@@ -337,6 +569,19 @@ def test_a_study_with_nothing_to_do_is_shown_again(encoder, capsys, monkeypatch)
 def test_bars_in_a_log_are_not_nested(encoder, tmp_path, capsys):  # noqa: F811
     from xlnb.study.grid import Study
     from xlnb.training.stage import Budget
-    Study("lab-inference", encoder, "finetune(steps=2)", 1, Budget(train_examples=16, eval_examples=10, max_length=48), "qal", store=tmp_path / "s").run()
-    bars = {b.partition(":")[0].strip() for b in capsys.readouterr().err.replace("\r", "\n").splitlines() if "it/s" in b or "%|" in b}
+
+    Study(
+        "lab-inference",
+        encoder,
+        "finetune(steps=2)",
+        1,
+        Budget(train_examples=16, eval_examples=10, max_length=48),
+        "qal",
+        store=tmp_path / "s",
+    ).run()
+    bars = {
+        b.partition(":")[0].strip()
+        for b in capsys.readouterr().err.replace("\r", "\n").splitlines()
+        if "it/s" in b or "%|" in b
+    }
     assert bars == {"cells"}, "one bar where text is not overwritten"

@@ -1,4 +1,4 @@
-"""A study that is killed, or meets a full disk, a read-only folder or another study, ends as one that nothing has disturbed."""
+"""A study that is killed, or meets a full disk, a read-only folder or another study, ends as an undisturbed one."""
 
 import errno
 import os
@@ -52,7 +52,7 @@ def cpu(process) -> float:
 
 @pytest.fixture(scope="module")
 def undisturbed(context, encoder, tmp_path_factory):  # noqa: F811
-    "The table and the items of the study when nothing happens, the files that it leaves, and the seconds that it computes"
+    "Table and items of the study when nothing happens, the files that it leaves, and the seconds that it computes"
     root = tmp_path_factory.mktemp("undisturbed")
     process, seconds = toy_kill.started(context, encoder, root), 0.0
     while process.is_alive():
@@ -378,7 +378,7 @@ def test_a_result_does_not_depend_on_what_ran_before(encoder, undisturbed, tmp_p
 
 
 def test_a_model_that_is_half_written_is_not_kept(small, monkeypatch):  # noqa: F811
-    "While a cell is computed anew, its earlier model is no longer offered; with a model that is whole, measures write none"
+    "While a cell is computed anew, its earlier model is not offered; with a model that is whole, measures write none"
     study = small(seeds=1, keep_models=True).run(progress=False)
     (key,) = [k for k, _ in study.keys().values()]
     about = study.store.root / "models" / key / ABOUT

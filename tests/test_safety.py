@@ -1,4 +1,4 @@
-"""Nothing that a folder, a file or a text holds is run as code, and what is written tells nothing of machine or user."""
+"""Nothing that a folder, a file or a text holds is run as code; what is written tells nothing of machine or user."""
 
 import ast
 import dataclasses
@@ -291,7 +291,8 @@ def test_no_call_that_runs_what_it_reads():
     for file, node, name, how in calls():
         last = name.split(".")[-1]
         bad = re.fullmatch(
-            r"(torch|pickle|joblib|marshal|shelve|dill|yaml|np|numpy|pd|pandas)\.(load|loads|open|read_pickle|unsafe_load)",
+            r"(torch|pickle|joblib|marshal|shelve|dill|yaml|np|numpy|pd|pandas)\."
+            r"(load|loads|open|read_pickle|unsafe_load)",
             name,
         ) and not (name in ("np.load", "numpy.load") and how.get("allow_pickle") == "False")
         bad = bad and not (name == "torch.load" and how.get("weights_only") == "True")
@@ -314,7 +315,10 @@ def test_no_call_that_runs_what_it_reads():
     assert [o for o in odd if not o.startswith(shape)] == [] and len(odd) == 1
 
 
-REMOTE = "import pathlib; pathlib.Path({marker!r}).touch()\nfrom transformers import XLMRobertaConfig as EvilConfig, XLMRobertaForMaskedLM as EvilModel, PreTrainedTokenizerFast as EvilTokenizer\n"
+REMOTE = (
+    "import pathlib; pathlib.Path({marker!r}).touch()\nfrom transformers import XLMRobertaConfig as EvilConfig, "
+    "XLMRobertaForMaskedLM as EvilModel, PreTrainedTokenizerFast as EvilTokenizer\n"
+)
 
 
 @pytest.fixture(params=["xlm-roberta", "evil"])
@@ -575,7 +579,7 @@ def strings(folder):
 
 
 def test_results_tell_nothing_of_machine_and_user(encoder, tmp_path, monkeypatch):  # noqa: F811
-    "A study with a task of one's own, an encoder, a dictionary and a text from folders, its kept models, report and packed store"
+    "A study with a task of one's own, an encoder, a dictionary and a text from folders; kept models, report, packed store"
     for k, v in SECRETS.items():
         monkeypatch.setenv(k, v)
     here = tmp_path / "home of someuserxyz"
@@ -639,11 +643,13 @@ def test_results_tell_nothing_of_machine_and_user(encoder, tmp_path, monkeypatch
 
 
 def test_a_travelling_cell_is_data(small, encoder):  # noqa: F811
-    """What is sent to another process is a `Job`: names, numbers and texts in objects of classes that the receiver imports itself.
+    """What is sent to another process is a `Job`: names, numbers and texts in objects of classes that the receiver
+    imports itself.
 
-    Guaranteed: the plain `pickle` of the standard library, which writes functions and classes as names and never as code, can write the
-    call that an executor is given; all names in it are of modules of the package, of Python or of libraries that it requires; a task whose rows are read by a function of
-    one's own travels as its name, and is looked up where it arrives. Not guaranteed: that an object among a method's options is data.
+    Guaranteed: the plain `pickle` of the standard library, which writes functions and classes as names and never as
+    code, can write the call that an executor is given; all names in it are of modules of the package, of Python or of
+    libraries that it requires; a task whose rows are read by a function of one's own travels as its name, and is looked
+    up where it arrives. Not guaranteed: that an object among a method's options is data.
     One that plain pickle cannot write is refused by `RayExecutor`, whose own pickle would send its code along.
     """
     task = own_task(

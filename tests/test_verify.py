@@ -1,4 +1,5 @@
 """Stored results still come out: verification, pages and their stores, twenty steps on any machine."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,11 @@ def test_outcomes(small):  # noqa: F811
     assert table.outcome.tolist() == ["equal", "equal"] and "training.stage" in table.caption
     table = verify(study, 2, stamp=True, progress=False)
     stamps = study.store.read(file)[1]["stamps"]
-    assert "1 cells stamped anew" in table.caption and stamps[0]["code"]["xlnb.training.stage"] == "earlier" and stamps[0]["sample"] == 2
+    assert (
+        "1 cells stamped anew" in table.caption
+        and stamps[0]["code"]["xlnb.training.stage"] == "earlier"
+        and stamps[0]["sample"] == 2
+    )
     assert study.cells().state.tolist() == ["stored", "stored"]
     study.store.write(file, items.assign(correct=1 - items.correct), info)
     assert "differs" in verify(study, 2, stamp=True, progress=False).outcome.tolist()
@@ -47,7 +52,7 @@ def test_on_another_machine_the_spread_decides(small):  # noqa: F811
     score = old.groupby("lang").correct.mean()
     assert compared(old, new, True, None)[0] == "differs"
     assert compared(old, new, False, None)[0] == "one seed"
-    assert compared(old, new, False, score * 0 + .5)[0] == "within the spread"
+    assert compared(old, new, False, score * 0 + 0.5)[0] == "within the spread"
     assert compared(old, new, False, score * 0)[0] == "differs"
 
 
@@ -57,28 +62,37 @@ def test_a_page_and_its_store(small):  # noqa: F811
     file = study.store.files()[0]
     items, info = study.store.read(file)
     study.store.write(file, items, info | dict(code=info["code"] | {"xlnb.core": "earlier"}))
-    assert check_store(study) == ["core"]     # stale code is only said
+    assert check_store(study) == ["core"]  # stale code is only said
     task = study.tasks[0]
-    with pytest.raises(XlnbError, match="train_examples: 64 then, 63 now"): check_store(small(budget=replace(study.budgets[0], train_examples=63)))
+    with pytest.raises(XlnbError, match="train_examples: 64 then, 63 now"):
+        check_store(small(budget=replace(study.budgets[0], train_examples=63)))
 
     def one_label_off(lang, split):
         first = lambda r, i: {"label": (r["label"] + 1) % 3 if (i, split, lang) == (0, "test", "qal") else r["label"]}
         return task.loader(lang, split).map(first, with_indices=True)
 
-    full = small(budget=Budget(eval_examples=None, train_examples=16), seeds=1, store=study.store.root / "full").run(progress=False)
+    full = small(budget=Budget(eval_examples=None, train_examples=16), seeds=1, store=study.store.root / "full").run(
+        progress=False
+    )
     with pytest.raises(XlnbError, match="data: "):
-        check_store(Study(replace(task, loader=one_label_off), full.encoders, full.recipes, 1, full.budgets, "qal", full.store))
+        check_store(
+            Study(replace(task, loader=one_label_off), full.encoders, full.recipes, 1, full.budgets, "qal", full.store)
+        )
 
 
 @pytest.mark.parametrize("root", [p for p in Path(__file__).parents[1].glob("nbs/**/store/*.zip")] or [None])
 def test_published_stores(root, memo={}):  # the stores share rows: each is read and hashed once
-    "The cells of a published store are found by the names in their own records, with the data and configuration of today"
-    if root is None: pytest.skip("no store is published yet")
+    "The cells of a published store are found by the names in their records, with data and configuration of today"
+    if root is None:
+        pytest.skip("no store is published yet")
     from xlnb.study.verify import stored_cell
+
     folders = {p.name: str(p) for p in (Path(__file__).parents[1] / "checkpoints").glob("lab-*")}
     for info in Store(root).infos():
-        if "text=ParallelText-" in info["cell"]["recipe_name"]: continue  # an object that the page makes, known by its hash
-        if info["cell"]["task"]["name"].startswith("lab-"): assert stored_cell(info, encoders=folders).key(memo) == info["key"], info["file"]
+        if "text=ParallelText-" in info["cell"]["recipe_name"]:
+            continue  # an object that the page makes, known by its hash
+        if info["cell"]["task"]["name"].startswith("lab-"):
+            assert stored_cell(info, encoders=folders).key(memo) == info["key"], info["file"]
 
 
 def test_published_stores_are_one_file_a_page_and_small():
@@ -92,12 +106,15 @@ def test_a_packed_store(small, tmp_path):  # noqa: F811
     study = small(measures=["retrieval"]).run(progress=False)
     packed = study.store.pack(tmp_path / "runs.zip")
     page = small(store=packed.root, measures=["retrieval"])
-    assert check_store(page) == [] and page.run(progress=False).cells().equals(study.cells())   # nothing is computed
+    assert check_store(page) == [] and page.run(progress=False).cells().equals(study.cells())  # nothing is computed
     pd.testing.assert_frame_equal(page.items(), study.items())
     assert [i for _, i in page.finished()] == [i for _, i in study.finished()]
-    with pytest.raises(XlnbError, match="1 of 3 cells would have to be computed.*unpack"): small(store=packed, seeds=3).run(progress=False)
+    with pytest.raises(XlnbError, match="1 of 3 cells would have to be computed.*unpack"):
+        small(store=packed, seeds=3).run(progress=False)
     more = small(store=packed.unpack(tmp_path / "again"), seeds=3).run(progress=False)
-    assert more.cells().state.tolist() == ["stored"] * 3 and len(small(seeds=3).cells().query("state == 'missing'")) == 1
+    assert (
+        more.cells().state.tolist() == ["stored"] * 3 and len(small(seeds=3).cells().query("state == 'missing'")) == 1
+    )
     file = packed.files()[0]
     items, info = packed.read(file)
     packed.write(file, items, info | dict(code=info["code"] | {"xlnb.training.stage": "earlier"}))
@@ -108,19 +125,27 @@ def test_a_packed_store(small, tmp_path):  # noqa: F811
     data = bytearray(whole)
     data[len(data) // 2] ^= 255
     packed.root.write_bytes(data)
-    with pytest.warns(UserWarning, match="not a finished cell"): assert len(Store(packed.root).items()) < len(items) * 2
+    with pytest.warns(UserWarning, match="not a finished cell"):
+        assert len(Store(packed.root).items()) < len(items) * 2
     packed.root.write_bytes(whole[:-40])
-    with pytest.raises(XlnbError, match="no packed store, or only a part"): Store(packed.root).items()
+    with pytest.raises(XlnbError, match="no packed store, or only a part"):
+        Store(packed.root).items()
 
 
 def test_texts_of_others_are_not_packed(tmp_path):
-    items = simulated_items({"finetune": dict(en=.5, de=.5)}, seeds=1, items=6).assign(
-        label=["Paris", "", "Rome", "Paris", "Oslo", "Rome"] * 2, prediction=["Paris", "Rome", "", "x", "Oslo", "Oslo"] * 2)
+    items = simulated_items({"finetune": dict(en=0.5, de=0.5)}, seeds=1, items=6).assign(
+        label=["Paris", "", "Rome", "Paris", "Oslo", "Rome"] * 2,
+        prediction=["Paris", "Rome", "", "x", "Oslo", "Oslo"] * 2,
+    )
     info = lambda name, kind: dict(key="0" * 16, cell=dict(task=dict(name=name, kind=kind)))
     other, told = without_texts(items, info("xquad", "span"))
     assert not {"Paris", "Rome", "Oslo"} & {*other.label, *other.prediction} and told["answers"] == "hashed"
-    assert (other.label == other.prediction).equals(items.label == items.prediction) and (other.label == "").equals(items.label == "")
-    assert other.dtypes.equals(items.dtypes) and other.drop(columns=["label", "prediction"]).equals(items.drop(columns=["label", "prediction"]))
+    assert (other.label == other.prediction).equals(items.label == items.prediction) and (other.label == "").equals(
+        items.label == ""
+    )
+    assert other.dtypes.equals(items.dtypes) and other.drop(columns=["label", "prediction"]).equals(
+        items.drop(columns=["label", "prediction"])
+    )
     again, told = without_texts(other, told)
     assert again.equals(other)
     for name, kind in (("lab-spans", "span"), ("xnli", "pair"), ("wikiann", "tags")):
@@ -137,7 +162,7 @@ def sgd_losses():
     task, tokenizer = get_task("lab-inference"), load_tokenizer("lab")
     ctx = Context(task, "lab", tokenizer, budget=Budget(train_examples=320, eval_examples=20, max_length=64))
     model = with_head("lab", task, seed=0)
-    stage, = FineTune(steps=20, select="last", lr=.1).stages(model, ctx)
+    (stage,) = FineTune(steps=20, select="last", lr=0.1).stages(model, ctx)
     stage.args |= dict(optim="sgd", logging_steps=1)
     return [h["loss"] for h in run_stage(stage, model).history if "loss" in h]
 
@@ -147,12 +172,13 @@ def test_twenty_steps_come_out_as_stored():
     assert len(losses) == 20 and losses == pytest.approx(json.loads(STORED.read_text()), abs=1e-4)
 
 
-if __name__ == "__main__": STORED.write_text(json.dumps(sgd_losses()))   # after a change of data, encoder or training that is meant
+if __name__ == "__main__":
+    STORED.write_text(json.dumps(sgd_losses()))  # after a change of data, encoder or training that is meant
 
 
 def test_measures_are_verified(small):  # noqa: F811
     study = small(seeds=1, measures=["retrieval", "cost"]).run(progress=False)
-    file, = study.store.files()
+    (file,) = study.store.files()
     assert verify(study, 1, progress=False).outcome.tolist() == ["equal"]
     items, info = study.store.read(file)
     rows = [r | dict(value=99) if i == 0 else r for i, r in enumerate(info["measures"]["retrieval"])]
@@ -162,28 +188,32 @@ def test_measures_are_verified(small):  # noqa: F811
 
 
 def test_the_spread_decides_of_measures_too():
-    rows = lambda v: [dict(measure="p", lang="en", value=v), dict(measure="p", lang=None, value=1.)]
-    seeds = [rows(.4), rows(.6)]
-    assert compared_measure(rows(.4), rows(.4), True, seeds) == "equal"
-    assert compared_measure(rows(.4), rows(.5), True, seeds) == "differs"
-    assert compared_measure(rows(.4), rows(.5), False, seeds) == "within the spread"
-    assert compared_measure(rows(.4), rows(.9), False, seeds) == "differs"
-    assert compared_measure(rows(.4), rows(.5), False, seeds[:1]) == "one seed"
-    assert compared_measure(rows(.4), [], False, seeds) == "differs"
+    rows = lambda v: [dict(measure="p", lang="en", value=v), dict(measure="p", lang=None, value=1.0)]
+    seeds = [rows(0.4), rows(0.6)]
+    assert compared_measure(rows(0.4), rows(0.4), True, seeds) == "equal"
+    assert compared_measure(rows(0.4), rows(0.5), True, seeds) == "differs"
+    assert compared_measure(rows(0.4), rows(0.5), False, seeds) == "within the spread"
+    assert compared_measure(rows(0.4), rows(0.9), False, seeds) == "differs"
+    assert compared_measure(rows(0.4), rows(0.5), False, seeds[:1]) == "one seed"
+    assert compared_measure(rows(0.4), [], False, seeds) == "differs"
 
 
 def test_an_object_in_a_recipe_needs_its_page(small, encoder):  # noqa: F811
     study = small().run(progress=False)
     file = study.store.files()[0]
     items, info = study.store.read(file)
-    study.store.write(file, items, info | dict(cell=info["cell"] | dict(recipe_name="mmkd(text=<ParallelText of 9 rows>)+finetune")))
+    study.store.write(
+        file, items, info | dict(cell=info["cell"] | dict(recipe_name="mmkd(text=<ParallelText of 9 rows>)+finetune"))
+    )
     table = verify(study.store.root, 2, progress=False, encoders={Path(encoder).name: encoder})
-    assert sorted(table.outcome) == ["equal", "needs the Study of its page"] and "give `verify` the Study" in " ".join(table.changed)
+    assert sorted(table.outcome) == ["equal", "needs the Study of its page"] and "give `verify` the Study" in " ".join(
+        table.changed
+    )
 
 
 def test_a_store_with_one_broken_cell(small):  # noqa: F811
     study = small(seeds=1).run(progress=False)
-    file, = study.store.files()
+    (file,) = study.store.files()
     file.write_bytes(file.read_bytes()[:-20])
     table = verify(study.store.root, 1, progress=False)
     assert table.outcome.tolist() == ["corrupted"] and "1 of 1 cells" in table.caption

@@ -1,4 +1,5 @@
 """A method that kills its worker, once: workers import it, so it stands in a module of its own."""
+
 import os
 import signal
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ class KilledOnce(Method):
 
     def stages(self, model, ctx):
         "The first worker that comes here with seed 1 is gone; each that comes leaves a line"
-        with Path(self.mark).open("a") as f: f.write(f"{ctx.seed} {os.getpid()}\n")
-        if ctx.seed == 1 and Path(self.mark).read_text().count("1 ") == 1: os.kill(os.getpid(), signal.SIGKILL)
+        with Path(self.mark).open("a") as f:
+            f.write(f"{ctx.seed} {os.getpid()}\n")
+        if ctx.seed == 1 and Path(self.mark).read_text().count("1 ") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
         yield from ()

@@ -1,4 +1,4 @@
-"""Make a laboratory encoder from another seed of pre-training: 20 minutes of one core, up to twice that beside other work.
+"""Make a laboratory encoder from another seed of pre-training: 20 minutes of one core, twice that beside other work.
 
     python tools/lab_encoder.py 1 runs/lab-1 --keep checkpoints/lab-1
 

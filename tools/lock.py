@@ -79,7 +79,8 @@ def oldest(python):
             done = subprocess.run([Path(tmp, "bin/uv"), "pip", "compile", *args, *how], input="\n".join(requirements),
                                   stdout=subprocess.PIPE, text=True, check=True, cwd=tmp)
             return pins(re.sub(r" *[;#].*", "", done.stdout))
-        newest, name = compiled([*BUILD, *wanted()]), lambda r: re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", r)[0]).lower()
+        def name(r): return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", r)[0]).lower()
+        newest = compiled([*BUILD, *wanted()])
         tools = {*map(name, [*BUILD, *wanted()])} - {*map(name, needed())}
         rows = compiled([*needed(), *(f"{n}=={newest[n]}" for n in sorted(tools))], "--resolution=lowest-direct")
     return sorted((n, v.split("+")[0]) for n, v in rows.items() if not SKIP.match(n))
