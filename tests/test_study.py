@@ -20,7 +20,7 @@ from xlnb.study.cell import Cell, rows_read
 from xlnb.study.prefixes import Prefixes
 from xlnb.study.store import Store
 from xlnb.training.stage import Method
-from xlnb.study.grid import Study
+from xlnb.study.grid import Job, Study
 from xlnb.data.tasks import get_task, own_task
 from xlnb.training.stage import Budget
 
@@ -151,6 +151,22 @@ def test_two_processes_on_one_store(encoder, tmp_path, reference):
     assert Path(study.report(tmp_path / "report")["scores.csv"]).read_bytes() == reference[1]
     assert len(list(out.glob("*.parquet"))) == 2 and not list(out.glob(".*"))
     same(study, reference)
+
+
+def test_threads_of_one_process_take_turns(small, reference, monkeypatch):
+    "They share its random numbers, and models while they are loaded: side by side, weights stayed untied"
+    from concurrent.futures import ThreadPoolExecutor
+    inside, seen, whole = [], [], Job.store
+
+    def store(job, progress):
+        inside.append(job)
+        seen.append(len(inside))
+        whole(job, progress)
+        inside.remove(job)
+
+    monkeypatch.setattr(Job, "store", store)
+    with ThreadPoolExecutor(2) as pool: same(small().run(pool, progress=False), reference)
+    assert seen == [1, 1]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 __all__ = ['listed', 'Study', 'Job', 'measured', 'RayExecutor', 'lab_study', 'real_study']
 
 # %% ../../nbs/study/93_grid.ipynb #cell-03
-import dataclasses, inspect, io, json, os, pickle, shutil, sys, traceback, types, warnings
+import dataclasses, inspect, io, json, os, pickle, shutil, sys, threading, traceback, types, warnings
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -313,6 +313,7 @@ def _chance(self: Study, cell: Cell, info: dict):
     return self._chances.get(at)
 
 # %% ../../nbs/study/93_grid.ipynb #cell-17
+_TURN = threading.RLock()  # cells of one process share its random numbers, and models while they load
 @dataclasses.dataclass(frozen=True)
 class Job:
     "A cell of a study, ready to be computed in any process that sees the store"
@@ -326,7 +327,7 @@ class Job:
         "Compute and store: None if that is done, 'busy' if another process is at it, or what went wrong"
         cache = self.options.get('prefixes')
         try:
-            with FileLock(self.root/f'.{self.key}.lock', timeout=-1 if wait else 0):
+            with _TURN, FileLock(self.root/f'.{self.key}.lock', timeout=-1 if wait else 0):
                 self.store(progress)
                 _tidy(self.root, self.key)
         except Timeout: return 'busy'
