@@ -2,6 +2,7 @@
 import json
 import math
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -395,3 +397,22 @@ def test_batches_reach_a_gpu_while_it_computes(monkeypatch):
         return found["dataloader_pin_memory"], found["accelerator_config"]
     assert settings("cuda") == (True, dict(split_batches=True, non_blocking=True))
     assert settings("cpu") == (False, dict(split_batches=True, non_blocking=False))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is free")
+def test_free_memory_goes_back_to_the_system():
+    "A study would hold the memory of its largest stage otherwise"
+    kept, used, held = [], [], psutil.Process().memory_info
+
+    def loss(model, batch):
+        pieces = [torch.ones(100_000) for _ in range(1000)]   # 400 MB, and behind them something that stays
+        kept.append(torch.ones(10_000))
+        used.append(held().rss)
+        return task_loss(model, batch) if pieces else None
+
+    start = held().rss
+    one = stage(max_steps=3)
+    one.loss = loss
+    run_stage(one, encoder())
+    assert max(used) - start > 300 * 2**20
+    assert held().rss - start < 150 * 2**20

@@ -8,7 +8,7 @@ __all__ = ['Context', 'StageResult', 'run_stage', 'Method', 'check_untrained', '
            'task_loss']
 
 # %% ../../nbs/training/33_stage.ipynb #cell-03
-import copy, dataclasses, difflib, json, math, os, re, shutil, tempfile, time
+import copy, ctypes, dataclasses, difflib, json, math, os, re, shutil, sys, tempfile, time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +166,11 @@ def _memory(reset=False):
         import psutil
         return psutil.Process().memory_info().rss / 2**20
 
+def _give_back():
+    "Free memory goes back to the system: glibc would keep that of the largest stage, ten times what the next may need"
+    libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
+    if hasattr(libc, 'malloc_trim'): libc.malloc_trim(0)
+
 class _Bar(TrainerCallback):
     "One progress bar with the loss behind it."
     def __init__(self, name): self.name = name
@@ -190,10 +195,13 @@ def run_stage(
 ) -> StageResult: # the model, history and cost
     "Train `model` on a stage, resuming what an earlier call left in `out`."
     _check(stage)
-    if out is None:
+    try:
+        if out is not None:
+            folder = Path(out).expanduser().resolve()
+            return _run(stage, model, folder, seed, progress, callbacks, save_minutes, keep=True)
         with tempfile.TemporaryDirectory() as tmp:
             return _run(stage, model, Path(tmp), seed, progress, callbacks, 1e9, keep=False)
-    return _run(stage, model, Path(out).expanduser().resolve(), seed, progress, callbacks, save_minutes, keep=True)
+    finally: _give_back()
 
 # %% ../../nbs/training/33_stage.ipynb #814458b6
 def _run(stage, model, out, seed, progress, callbacks, save_minutes, keep):
