@@ -6,7 +6,7 @@
 __all__ = ['Results', 'Store', 'without_texts']
 
 # %% ../../nbs/study/92_store.ipynb #cell-03
-import functools, io, json, lzma, re, warnings, zipfile
+import functools, io, json, lzma, re, struct, warnings, zipfile
 from pathlib import Path
 from stat import S_ISLNK
 
@@ -108,7 +108,7 @@ class Store(Results):
 
     def files(self) -> list:
         "Path of each cell; in a packed store only its name is a file of that name"
-        if not self.packed: return sorted(self.root.glob('*.parquet'))
+        if not self.packed: return sorted(self.root.glob('*.parquet'), key=lambda p: p.name)
         if not self.root.exists(): return []
         with _opened(self.root) as z: return sorted(self.root/n for n in z.namelist() if n.endswith('.parquet'))
 
@@ -119,6 +119,26 @@ class Store(Results):
         names = dict(encoder_name=encoder_label(cell.encoder), recipe_name=str(cell.recipe),
                      budget_name=cell.budget.label)
         return self.write(self.root/f'{name}-{key}.parquet', items, dict(key=key, cell=identity | names) | info)
+
+# %% ../../nbs/study/92_store.ipynb #7b1e4f60
+_KEY = re.compile(rb'\x18\x04xlnb\x18([\x80-\xff]*[\x00-\x7f])')  # the key, and the length of the text behind it
+
+def _record_in(path: Path) -> bytes:
+    "The record in the footer of a cell, without all that the footer says of the columns"
+    with path.open('rb') as f:
+        f.seek(-8, 2)
+        size, magic = struct.unpack('<I4s', f.read())
+        if magic != b'PAR1': raise ValueError('no whole Parquet file')
+        f.seek(-8 - size, 2)
+        footer = f.read(size)
+    *_, key = _KEY.finditer(footer)  # the last one, as columns come first
+    length = sum((byte & 127) << 7 * k for k, byte in enumerate(key[1]))
+    return footer[key.end():key.end() + length]
+
+def _rows(file: 'Any') -> pd.DataFrame:
+    "The rows of a cell: it is small, so that threads and a buffer would cost more than they save"
+    table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True).read(use_threads=False)
+    return table.to_pandas(use_threads=False)
 
 # %% ../../nbs/study/92_store.ipynb #cell-13
 @patch
@@ -149,20 +169,21 @@ def read(self: Store,
     items: bool = True,  # Read the rows too, not only what is told about them
 ) -> tuple | None:  # Rows and metadata; None and a warning where the file is no finished cell
     "Read one cell, and never fail on a broken one"
+    path = Path(path)
     try:
-        record, rows = self._parts(Path(path), items)
-        info = json.loads(record) | {'file': Path(path).name}
-        if not Path(path).stem.endswith(info['key']): raise ValueError('renamed')
-        return pq.read_table(rows, page_checksum_verification=True).to_pandas() if items else None, info
+        record, rows = self._parts(path, items)
+        info = json.loads(record) | {'file': path.name}
+        if not path.stem.endswith(info['key']): raise ValueError('renamed')
+        return _rows(rows) if items else None, info
     except FileNotFoundError: return None
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, zipfile.BadZipFile, lzma.LZMAError):
-        warnings.warn(f'{Path(path).name} is not a finished cell (truncated, or not made by xlnb): it is left out, and '
+        warnings.warn(f'{path.name} is not a finished cell (truncated, or not made by xlnb): it is left out, and '
                       f'computed again if it is needed.')
 
 @patch
 def _parts(self: Store, path: Path, items: bool) -> tuple:
     "The record of a cell as JSON, and where its rows are read"
-    if not self.packed: return pq.read_schema(path).metadata[b'xlnb'], path
+    if not self.packed: return _record_in(path), path
     with _opened(self.root) as z: return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
 
 @patch

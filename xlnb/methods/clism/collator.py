@@ -16,11 +16,17 @@ from ...data.kinds.query import QUE
 from ...data.pairs import mask_tokens
 
 # %% ../../../nbs/methods/clism/83_collator.ipynb #846a000d
-_TOKENS = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+_TOKENS = dict(add_special_tokens=False, return_attention_mask=False, verbose=False)
 
 def _query_id(tokenizer):
     if QUE not in tokenizer.get_vocab(): raise XlnbError("the tokenizer has no [QUE]: call add_query first")
     return tokenizer.convert_tokens_to_ids(QUE)
+
+def _read(texts, asked, tokenizer, offsets):
+    "Tokens of the rows that are asked something"
+    texts = [texts[i] for i, _ in asked]
+    if not texts: return dict(input_ids=[], offset_mapping=[])
+    return tokenizer(texts, return_offsets_mapping=offsets, **_TOKENS)
 
 def _answer(offsets, room, start, end):
     "First and last token of an answer, None if it was cut"
@@ -45,10 +51,11 @@ def span_inputs(
         True), special_frame(tokenizer, False)
     room, out = max_length // 2 - max(len(before + between), len(behind), len(one + end)), []
     if room < 2: raise XlnbError(f"max_length={max_length} leaves no room for two sentences: raise it")
-    enc = {c: tokenizer(spans[c][:], **_TOKENS) for c in ('masked', 'target', 'source')}
-    for i, questions in enumerate(spans['questions']):
-        a, b, plain = (enc[c]['input_ids'][i][:room] for c in ('masked', 'target', 'source'))
-        offsets, head, triples = enc['target']['offset_mapping'][i], len(before + a + between), []
+    asked = [(i, questions) for i, questions in enumerate(spans['questions'][:]) if questions or empty]
+    enc = [_read(spans[c][:], asked, tokenizer, c == 'target') for c in ('masked', 'target', 'source')]
+    for (i, questions), *texts, offsets in zip(asked, *(e['input_ids'] for e in enc), enc[1]['offset_mapping']):
+        a, b, plain = (ids[:room] for ids in texts)
+        head, triples = len(before + a + between), []
         for t, k in zip([t for t, x in enumerate(a) if x == q], questions):
             if at := _answer(offsets, room, k['answer_start'], k['answer_end']):
                 triples.append((len(before) + t, head + at[0], head + at[1]))
@@ -68,7 +75,7 @@ def recurring_inputs(
     (before, behind), q, out = special_frame(tokenizer, False), _query_id(tokenizer), []
     room = max_length - len(before + behind)
     if room < 2: raise XlnbError(f"max_length={max_length} leaves no room for a passage: raise it")
-    enc = tokenizer([p['masked'] for p in passages], **_TOKENS) if passages else {}
+    enc = tokenizer([p['masked'] for p in passages], return_offsets_mapping=True, **_TOKENS) if passages else {}
     for i, p in enumerate(passages):
         ids, offsets, triples = enc['input_ids'][i], enc['offset_mapping'][i], []
         for t, (a, b) in zip([t for t, x in enumerate(ids) if x == q], p['answers']):

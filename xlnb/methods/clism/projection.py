@@ -84,6 +84,7 @@ def _question(row, entity, alignments, most, offsets):
     c, d = tw[at[0]][0], tw[at[1]][1]
     if span_size(to, c, d) > most: return 'answer too long'
     if row['taken'] & set(range(c, d)): return 'answer taken'
+    label = None if label is None else str(label)
     return dict(start=a, end=b, text=row['source'][a:b], label=label, answer_start=c, answer_end=d,
                 answer=row['target'][c:d])
 
@@ -119,7 +120,7 @@ def span_pairs(
     with FileLock(folder/'pairs.lock') if folder else nullcontext(): # of several processes one makes them
         for i in tqdm(range(0, len(pairs), part), desc='span pairs', disable=not progress, leave=False):
             parts.append(work.table(i))
-    return Dataset(pa.concat_tables(parts)) if parts else Dataset.from_list([], features=_COLUMNS)
+    return Dataset(pa.concat_tables(parts or [_COLUMNS.arrow_schema.empty_table()]))
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #2e707678
 def _checked(pairs, align, most, part):
@@ -153,7 +154,7 @@ class _Parts:
         if not self.align: alignments = [r['alignments'] for r in rows]
         elif self.together: alignments = self.all_alignments()[i:i + self.size]
         else: alignments = _aligned(rows, self.align)
-        return _written(file, Dataset.from_list(self.records(rows, alignments), features=_COLUMNS).data.table)
+        return _written(file, pa.Table.from_pylist(self.records(rows, alignments), _COLUMNS.arrow_schema))
 
     def worded(self, rows):
         "Rows that know their words"
@@ -167,14 +168,18 @@ def _records(self, rows, alignments):
     "Rows of `span_pairs`"
     if self.find: entities = self.find([r['source'] for r in rows])
     else: entities = [[(e['start'], e['end'], e['label']) for e in r['entities']] for r in rows]
-    options = dict(add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    offsets = [self.tokenizer([r[c] for r in rows], **options)['offset_mapping'] for c in ('source', 'target')]
-    out = []
-    for r, found, aligned, *o in zip(rows, entities, alignments, *offsets):
-        questions, lost = _questions(r, found, aligned, self.most, o)
-        masked = mask_spans(r['source'], questions)
-        out.append({k: r[k] for k in ('id', 'source', 'target')} | dict(masked=masked, questions=questions, lost=lost))
+    out, offsets = [], _offsets([r for r, found in zip(rows, entities) if found], self.tokenizer)
+    for r, found, aligned in zip(rows, entities, alignments):
+        questions, lost = _questions(r, found, aligned, self.most, next(offsets) if found else ())
+        texts = {k: None if r[k] is None else str(r[k]) for k in ('id', 'source', 'target')}
+        out.append(texts | dict(masked=mask_spans(r['source'], questions), questions=questions, lost=lost))
     return out
+
+def _offsets(rows, tokenizer):
+    "Pairs of offsets: of the source's tokens, and of the target's"
+    options = dict(add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+    return zip(*(tokenizer([r[c] for r in rows], **options)['offset_mapping'] if rows else [] for c in ('source',
+        'target')))
 
 def _aligned(rows, align):
     "Alignments of rows that know their words"
