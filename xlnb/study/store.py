@@ -131,7 +131,9 @@ def _record_in(path: Path) -> bytes:
         if magic != b'PAR1': raise ValueError('no whole Parquet file')
         f.seek(-8 - size, 2)
         footer = f.read(size)
-    *_, key = _KEY.finditer(footer)  # the last one, as columns come first
+    keys = [*_KEY.finditer(footer)]
+    if not keys: return pq.read_schema(path).metadata[b'xlnb']  # written in some other way: as Arrow reads it
+    key = keys[-1]  # columns come first
     length = sum((byte & 127) << 7 * k for k, byte in enumerate(key[1]))
     return footer[key.end():key.end() + length]
 
