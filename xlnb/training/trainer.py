@@ -172,6 +172,8 @@ class StageTrainer(Trainer):
             data_collator=_Collate(stage.collator, args.seed), callbacks=[self._flow, *callbacks])
         self.model_accepts_loss_kwargs = False # losses are means of their batch: `_weigh` says what each counts
         self.remove_callback(PrinterCallback)
+        # nothing is on a device that a search of the whole memory would free before training
+        if args.device.type == 'cpu': self.accelerator.free_memory = lambda *objects: objects
 
     @property
     def precision(self) -> str:
