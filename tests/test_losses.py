@@ -166,6 +166,20 @@ def test_word_contrast(seed, n, words, size, similarity, temperature):
     close(loss, word_contrast(t[:, order], s[:, order], scored[:, order], keys[:, order], **o))
 
 
+def test_words_far_apart_have_no_gradient_that_a_cpu_is_slow_with():
+    "Below the normal numbers of fp32, each multiplication costs as much as a hundred others"
+    g = torch.Generator().manual_seed(0)
+    t, s = 2.8 * torch.randn(2, 4, 7, 16, generator=g)
+    s = torch.cat([s[:1], t[1:]]).requires_grad_()   # one sentence is read wrongly; in the others all words are found
+    there, tiny = torch.ones(4, 7, dtype=torch.bool), torch.finfo(torch.float32).tiny
+    small = lambda x: int(((x != 0) & (x.abs() < tiny)).sum())
+    found, = torch.autograd.grad(word_contrast(t, s, there, there), s)
+    z = (t.double() @ s.double().mT).flatten(0, 1)
+    wanted, = torch.autograd.grad(torch.nn.functional.cross_entropy(z, torch.arange(7).repeat(4)), s)
+    assert small(wanted) and not small(found)
+    assert float((found - wanted).abs().max()) <= 1e-6 * float(wanted.abs().max())
+
+
 @quick
 @given(seeds, small, st.integers(1, 6), st.floats(.01, 100))
 def test_sentence_alignment(seed, n, size, factor):

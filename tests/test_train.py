@@ -1,4 +1,5 @@
 """One trainer: seeded, resumable after any interruption, honest in its log, clear about bad input."""
+import gc
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, get_linear_schedule_with_warmup
 
 from toy_stage import Pulled, collate, encoder, headed, noisy_collate, rows, same, stage, weights
-from xlnb.core import XlnbError
+from xlnb.core import XlnbError, device
 from xlnb.training.schedule import Budget, Schedule, best_precision
 from xlnb.training.stage import Stage, StageStopped, predict, run_stage, seeded, task_loss
 from xlnb.training.trainer import EpochSampler
@@ -50,6 +52,21 @@ def test_seed_of_the_caller_is_left_alone():
 
 def encoder_kept():
     with seeded(0): return encoder()
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_a_stage_that_is_over_leaves_nothing_to_the_collector(evaluate, monkeypatch):
+    "Its optimiser, twice the size of the weights, goes at once; so nothing is searched for before a CPU trains"
+    kept, searched, enabled = [], [], gc.isenabled()
+    class Keep(TrainerCallback):
+        def on_train_begin(self, args, state, control, optimizer=None, **kwargs): kept.append(weakref.ref(optimizer))
+    monkeypatch.setattr(gc, "collect", lambda *args: searched.append(args))
+    gc.disable()
+    try: run_stage(stage(64, evaluate=evaluate, max_steps=3), encoder(), callbacks=[Keep()])
+    finally:
+        if enabled: gc.enable()
+    assert len(kept) == 1 and kept[0]() is None
+    assert not searched or device() != "cpu"
 
 
 def test_learns():

@@ -254,7 +254,8 @@ class PairCollator:
         tok = self.tokenizer
         if tok.mask_token_id is None:
             raise XlnbError(f"the student's tokenizer ({type(tok).__name__}) has no mask token: take a masked LM")
-        self.others = torch.tensor([i for i in range(len(tok)) if i not in {*tok.all_special_ids}])
+        special = {*tok.all_special_ids} # looked up once: a tokenizer makes the list anew for every call
+        self.others = torch.tensor([i for i in range(len(tok)) if i not in special])
 
     def __call__(self, rows) -> dict:
         batch, pad_id = {'english': torch.tensor([r['english'] for r in rows])}, self.tokenizer.pad_token_id

@@ -7,7 +7,7 @@ __all__ = ['Stage', 'StageStopped', 'seeded', 'EpochSampler', 'StageTrainer', 'm
            'quiet_bars']
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-03
-import json, math, random, re, shutil, time, warnings
+import json, math, random, re, shutil, time, warnings, weakref
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +137,8 @@ class _Joint(torch.nn.Module):
 class _Flow(TrainerCallback):
     "When to save and log, and which epoch the sampler is in."
     def __init__(self, trainer, seconds):
-        self.trainer, self.seconds, self.saved, self.clock, self.overdue = trainer, seconds, 0, time.monotonic(), False
+        self.trainer = weakref.proxy(trainer) # else a trainer that is over, and its optimiser, wait for the collector
+        self.seconds, self.saved, self.clock, self.overdue = seconds, 0, time.monotonic(), False
     def late(self): return time.monotonic() - self.clock > self.seconds
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved, self.trainer._start = state.global_step, time.perf_counter()
@@ -171,6 +172,8 @@ class StageTrainer(Trainer):
             data_collator=_Collate(stage.collator, args.seed), callbacks=[self._flow, *callbacks])
         self.model_accepts_loss_kwargs = False # losses are means of their batch: `_weigh` says what each counts
         self.remove_callback(PrinterCallback)
+        # nothing is on a device that a search of the whole memory would free before training
+        if args.device.type == 'cpu': self.accelerator.free_memory = lambda *objects: objects
 
     @property
     def precision(self) -> str:
