@@ -108,6 +108,10 @@ def test_a_new_store_finds_its_page(page, tmp_path):
     reader = tmp_path / "study" / "40_reader.ipynb"
     reader.write_text("Store('store/fresh.zip')")
     assert page["page_of"](store) == reader
+    packer = tmp_path / "methods" / "45_packer.ipynb"
+    packer.parent.mkdir()
+    packer.write_text("Store('../study/runs/fresh').pack('../study/store/fresh.zip')")
+    assert page["page_of"](store) == packer
     named = tmp_path / "study" / "50_fresh.ipynb"
     named.write_text("{}")
     assert page["page_of"](store) == named
