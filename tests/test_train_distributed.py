@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import toy_alsace, toy_clism, toy_levels
+import toy_alsace, toy_clism, toy_levels, toy_losses
 from toy_processes import unsaid
-from toy_stage import encoder, shared_objective, shared_stage, told
-from xlnb.core import XlnbError
+from toy_stage import encoder, shared_objective, shared_stage, stage, told
+from xlnb.core import XlnbError, sealed
 from xlnb.data.tasks import TASKS
 from xlnb.methods.clism.objective import TERMS
 from xlnb.study.grid import Study
@@ -115,6 +115,64 @@ def test_nothing_need_be_said_to_share_a_run_on_a_cpu(out, precision):
     assert one["steps"] == 4 and one["sum"] == pytest.approx(total(alone), abs=1e-2)
 
 
+def same_steps(one, two, but=("seconds",)):
+    "Every log line: losses and their parts, norms of gradients, tokens, evaluations"
+    assert len(one) == len(two)
+    for a, b in zip(one, two):
+        assert a.keys() == b.keys() and a["step"] == b["step"]
+        for k in a.keys() - {*but}: assert a[k] == pytest.approx(b[k], rel=1e-4, abs=2e-6), (k, a["step"])
+
+
+def moved(result, start):
+    now = result.model.state_dict()
+    return max(float((now[k] - v).abs().max()) for k, v in start.items() if k in now)
+
+
+def shared(out, name, stage, model):
+    "A run of one process against what two processes made of it: log, weights, and weights of the objective"
+    torch.set_num_threads(1)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    one = run_stage(stage, model, seed=0)
+    two, _ = both(out, name)
+    same_steps(one.history, two["history"])
+    assert one.steps == 5 and moved(one, start) > 100 * ATOL, "so small a change would hide a wrong gradient"
+    same_weights(one, out / name)
+    if (kept := out / name / "objective.safetensors").exists():
+        own = stage.loss.state_dict()
+        for k, v in load_file(kept).items(): torch.testing.assert_close(v, own[k], atol=ATOL, rtol=0)
+    return one, two
+
+
+@pytest.mark.parametrize("name", toy_losses.SHARED)
+def test_five_steps_of_every_loss_are_those_of_one_process(out, name):
+    "Its evaluations too, of a number of rows that two processes cannot share equally"
+    one, _ = shared(out, name, *toy_losses.SHARED[name]())
+    found = {k for h in one.history for k in h}
+    for kind, parts in {"salt": ("task", "switched", "consistency"), "token": ("token", "word"), "one l": ("mse",),
+                        "items": ("eval_right_6", "eval_logit_6"), "loss of": ("eval_loss",)}.items():
+        assert not name.startswith(kind) or found >= {*parts}
+
+
+@pytest.mark.parametrize("name", toy_losses.HALVES)
+def test_what_is_compared_within_a_batch_is_as_in_smaller_batches(out, name):
+    "Contrast and batch normalisation without gathering: two processes are two halves of a step of one"
+    shared(out, name, *toy_losses.HALVES[name](2))
+
+
+def test_pre_training_is_that_of_one_process(out, tmp_path):
+    "One process writes the checkpoint, and both return the log"
+    one = toy_losses.pretrained(tmp_path / "one")
+    for two in both(out, "pretraining"): same_steps([h for h in one if "loss" in h],
+                                                    [h for h in two["history"] if "loss" in h])
+    held = lambda log: [h for h in log if "eval_en_loss" in h]
+    assert len(held(one)) == 5
+    same_steps(held(one), held(told(out / "pretraining")[0]["history"]))
+    a, b = (load_file(f / "model.safetensors") for f in (tmp_path / "one", out / "pretraining"))
+    assert a.keys() == b.keys()
+    for k in a: torch.testing.assert_close(a[k], b[k], atol=ATOL, rtol=0)
+    assert sealed(out / "pretraining") and not (out / "pretraining" / "training").exists()
+
+
 def test_questions_and_masked_tokens_are_counted_over_both(out):
     "CLISM, with negatives gathered from both"
     model = toy_clism.encoder()
@@ -122,7 +180,7 @@ def test_questions_and_masked_tokens_are_counted_over_both(out):
     one = run_stage(stage, model, seed=0)
     stages.close()
     two, _ = both(out, "clism")
-    assert two["sum"] == pytest.approx(total(one), abs=1e-3)
+    same_weights(one, out / "clism")
     for a, b in zip(one.history, two["history"]):
         for k in ("loss", "clism", *TERMS, "mlm"): assert a[k] == pytest.approx(b[k], abs=1e-4), (k, a["step"])
 
@@ -149,6 +207,15 @@ def test_the_vote_of_two_processes_is_that_of_one(tuned, out):
             assert a[k] == pytest.approx(b[k], abs=1e-4)
         for k in a.keys() & {"eval_agreement", "eval_source_accuracy"}:
             assert a[k] == pytest.approx(b[k], abs=0.04)  # a prediction on the edge
+
+
+@pytest.mark.parametrize("asked", ["by accelerate launch", "by an argument"])
+def test_weights_in_parts_are_refused(asked, monkeypatch):
+    "FSDP: on a CPU Accelerate would train whole copies without a word, elsewhere the model would be left in parts"
+    if asked == "by accelerate launch": monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    plain = stage(evaluate=False, max_steps=1, **{"fsdp": True} if asked == "by an argument" else {})
+    with pytest.raises(XlnbError, match="'toy' cannot run under FSDP.*distributed_type: MULTI_GPU.*accumulate="):
+        run_stage(plain, encoder())
 
 
 def test_a_study_is_not_mixed_between_processes(tmp_path, monkeypatch):

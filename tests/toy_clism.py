@@ -35,10 +35,10 @@ class Fixed(SpanCollator):
                     mlm_labels=x.masked_fill(~chosen, -100))
 
 
-def shared_stage(model):
+def shared_stage(model, **more):
     "What two processes can share exactly: full batches, no dropout, plain gradient descent, negatives gathered"
     ctx = context()
-    m = CLISM(amount=30, batch_size=8, gather=True, steps=12)
+    m = CLISM(**dict(amount=30, batch_size=8, gather=True, steps=12) | more)
     stages = m.stages(model, ctx)
     stage = next(stages)
     stage.collator, stage.data = Fixed(ctx.tokenizer), stage.data.select(range(40))

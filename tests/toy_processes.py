@@ -1,4 +1,6 @@
 "What two processes run together, started as processes of their own: python toy_processes.py first|second FOLDER"
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-import toy_alsace, toy_clism, toy_levels
+import toy_alsace, toy_clism, toy_levels, toy_losses
 from toy_stage import collate, encoder, rows, shared_objective, shared_stage, stage, tell
 from xlnb.training.schedule import Schedule
 from xlnb.training.stage import Stage, run_stage, task_loss
@@ -49,6 +51,15 @@ def methods(out):
     tell(out / "alsace", run_stage(plan.stage, model, out / "alsace", seed=0), teachers=plan.report.teachers)
 
 
+def losses(out):
+    "Every loss that is a mean over rows or tokens; and pre-training, which returns its log alone"
+    for name in (*toy_losses.SHARED, *toy_losses.HALVES):
+        tell(out / name, run_stage(*toy_losses.made(name), out / name, seed=0))
+    log = toy_losses.pretrained(out / "pretraining")
+    dist.barrier()  # before a file of ours is in its folder
+    Path(out, "pretraining", f"result-{os.environ['RANK']}.json").write_text(json.dumps(dict(history=log, sum=0.)))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     launch, out = sys.argv[1], Path(sys.argv[2])
@@ -61,4 +72,5 @@ if __name__ == "__main__":
         tell(out / "fresh", run_stage(shared_stage(save_steps=7), encoder(dropout=0.0), out / "fresh", seed=5))
         tell(out / "objective", run_stage(*shared_objective(), out / "objective", seed=5))
         methods(out)
+        losses(out)
         run_stage(stage(per_device_train_batch_size=15, use_cpu=True), encoder(), out / "unequal")  # ends the launch

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np, torch
+import torch.distributed as dist
 from datasets import Dataset
 from fastcore.basics import patch
+from filelock import FileLock
 from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
                           PreTrainedTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
@@ -279,7 +281,7 @@ def pretrain(
     known = {f.name for f in fields(Pretraining)} & {*options}
     o, args = Pretraining(**{k: options[k] for k in known}), {k: v for k, v in options.items() if k not in known}
     out, texts, held = Path(out).expanduser(), _texts(texts), _texts(eval_texts) if eval_texts else None
-    if (out/_MARK).exists() and not resume:
+    if not resume and _first() and (out/_MARK).exists(): # of several processes one looks
         raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
     mark = vars(o) | dict(args=args, tokenizer=tokenizer, texts=_hash(texts), eval_texts=held and _hash(held))
     claim(out, mark, _MARK)
@@ -307,11 +309,17 @@ def _run(o, args, texts, held, tokenizer, out, progress) -> list:
     callbacks = [_Frozen(model, o.freeze_body_steps)] if o.freeze_body_steps else []
     if held: callbacks.append(_HeldOut(model, objective, held, o.batch_size, max(1, steps // 5)))
     log = run_stage(stage, model, out/'training', o.seed, progress, callbacks).history
-    _save(model, tokenizer, out, o.half)
-    write_json(out/'log.json', log, 1)
-    seal(out)
-    shutil.rmtree(out/'training')
-    return log
+    if _first():
+        _save(model, tokenizer, out, o.half)
+        write_json(out/'log.json', log, 1)
+        seal(out)
+        shutil.rmtree(out/'training')
+    if dist.is_available() and dist.is_initialized(): dist.barrier() # then the checkpoint is there for all
+    return json.loads((out/'log.json').read_text(encoding='utf-8'))
+
+def _first() -> bool:
+    "Does this process write? One of several does"
+    return int(os.environ.get('RANK', 0)) == 0
 
 # %% ../../nbs/training/34_pretraining.ipynb #c5b04bf5
 def _rows_of(texts, held, tokenizer, o):
@@ -328,11 +336,12 @@ def _rows_of(texts, held, tokenizer, o):
 def _run_tokenizer(out, texts, vocab_size):
     "The tokenizer of the run in `out`, or a new one"
     kept = out/'training'/'tokenizer'  # as a whole or not at all
-    if kept.exists(): return PreTrainedTokenizerFast.from_pretrained(kept, trust_remote_code=False)
-    tokenizer = train_tokenizer((t for v in texts.values() for t in v), vocab_size)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(kept) as part: tokenizer.save_pretrained(part)
-    return tokenizer
+    with FileLock(f'{kept}.lock'): # of several processes the first makes it
+        if kept.exists(): return PreTrainedTokenizerFast.from_pretrained(kept, trust_remote_code=False)
+        tokenizer = train_tokenizer((t for v in texts.values() for t in v), vocab_size)
+        with atomic(kept) as part: tokenizer.save_pretrained(part)
+        return tokenizer
 
 # %% ../../nbs/training/34_pretraining.ipynb #f5950494
 def _same_vocabulary(init, tokenizer):

@@ -95,7 +95,9 @@ def _settings(stage, seed, precision):
 def _arguments(stage, out, seed, precision):
     "`TrainingArguments` of a stage"
     args = _settings(stage, seed, precision)
+    _refuse_shards(stage, args)
     if device() == 'cpu': args.setdefault('use_cpu', True)
+    args.setdefault('ddp_broadcast_buffers', False) # at each pass; of SALT's, one process may have fewer than others
     try: res = TrainingArguments(output_dir=str(out), **args)
     except (TypeError, ValueError) as e:
         raise XlnbError(f"stage {stage.name!r} has arguments that do not fit together: {e}") from e
@@ -105,6 +107,13 @@ def _arguments(stage, out, seed, precision):
                         f"take a multiple of {n}")
     if res.n_gpu > 1: res._n_gpu = 1 # one process drives one GPU; `accelerate launch` uses more
     return res
+
+def _refuse_shards(stage, args):
+    "FSDP would leave each process a part of every weight, and on a CPU Accelerate would ignore it without a word"
+    if os.environ.get('ACCELERATE_USE_FSDP', '').lower() != 'true' and not args.get('fsdp'): return
+    raise XlnbError(f"stage {stage.name!r} cannot run under FSDP, which shares out weights between processes: launch "
+                    "it without (distributed_type: MULTI_GPU in place of FSDP, no --use_fsdp, no fsdp=); "
+                    "accumulate= and precision='bf16' save memory")
 
 # %% ../../nbs/training/33_stage.ipynb #cell-15
 def _check(stage):

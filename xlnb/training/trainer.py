@@ -115,7 +115,7 @@ class _RowList(list): key = 0
 
 def _lengths(data):
     "The `length` of every row, or None where the rows have none."
-    if 'length' not in (getattr(data, 'column_names', None) or data[0]): return None
+    if not len(data) or 'length' not in (getattr(data, 'column_names', None) or data[0]): return None
     return data['length'][:] if hasattr(data, 'column_names') else [r['length'] for r in data]
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-20
@@ -259,7 +259,8 @@ def _drain(self: StageTrainer):
         'late': self._flow.late()}
     every = gather_object([local]) if self.args.world_size > 1 else [local]
     self._flow.overdue = every[0].pop('late') # the first process has the clock
-    res = {k: sum(d.get(k, 0.) for d in every) / len(every) for k in local if k != 'late'}
+    keys = dict.fromkeys(k for d in every for k in d if k != 'late') # a part may be in one process alone
+    res = {k: sum(d.get(k, 0.) for d in every) / len(every) for k in keys}
     res['tokens'] = self._before[0] + sum(d['tokens'] for d in every)
     res['seconds'] = self._before[1] + time.perf_counter() - self._start
     self._before = res['tokens'], self._before[1]
