@@ -41,6 +41,8 @@ def out(tmp_path_factory, tuned):
     first ends in the middle of a run"""
     out = tmp_path_factory.mktemp("two")
     save_file(tuned[1].state_dict(), out / "tuned.safetensors")
+    os.environ["TOY_TOKENIZER"] = str(out / "pieces")
+    toy_losses.pieces()
     first = launch("first", out)
     assert first.returncode != 0 and not told(out / "resumed"), first.stderr[-3000:]
     assert list((out / "resumed").glob("checkpoint-*")), first.stderr[-3000:]

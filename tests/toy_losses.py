@@ -1,10 +1,12 @@
 """Every loss that is a mean over rows or tokens, in five steps that several processes share: plain gradient descent, no
 dropout, rows of unequal length, and the same masks however a batch is split"""
+import os
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaForMaskedLM
 
 import toy_clism
 from xlnb.data.kinds.base import collator, featurize, kind_of
@@ -29,6 +31,14 @@ USUAL = dict(max_steps=5, per_device_train_batch_size=8, learning_rate=0.1, max_
              lr_scheduler_type="constant")
 
 
+def pieces():
+    "One tokenizer for all processes, kept in a folder: where pieces are equally good, training takes any of them"
+    where = Path(os.environ["TOY_TOKENIZER"])
+    if not where.exists():
+        train_tokenizer([" ".join([*WORDS, *GERMAN.values(), "which"])] * 5, vocab_size=80).save_pretrained(where)
+    return PreTrainedTokenizerFast.from_pretrained(where)
+
+
 def row(r, i, kind):
     said = [r.choice(WORDS) for _ in range(r.randint(3, 14))]
     text, at = " ".join(said), r.randrange(len(said))
@@ -43,7 +53,7 @@ def world(kind):
     r = random.Random(0)
     rows = dict(train=[row(r, i, kind) for i in range(40)], test=[row(r, i, kind) for i in range(7)])
     task = own_task(f"shared-{kind}", kind, {"en": rows}, labels=LABELS[kind])
-    tokenizer = train_tokenizer([" ".join([*WORDS, *GERMAN.values(), "which"])] * 5, vocab_size=80)
+    tokenizer = pieces()
     return task, tokenizer, with_head(encoder(len(tokenizer)), task)
 
 
@@ -77,7 +87,7 @@ def switched(kind, rate=0.4):
 
 def levels(accumulate=1, **weights):
     "MMKD: the levels that have a weight"
-    r, tokenizer = random.Random(1), train_tokenizer([" ".join([*WORDS, *GERMAN.values()])] * 5, vocab_size=80)
+    r, tokenizer = random.Random(1), pieces()
     said = [[r.choice(WORDS) for _ in range(r.randint(3, 14))] for _ in range(40)]
     both = {"en": [" ".join(s) for s in said], "de": [" ".join(GERMAN[w] for w in s) for s in said]}
     rows = {l: [dict(id=str(i), text=t) for i, t in enumerate(ts)] for l, ts in both.items()}
@@ -135,10 +145,10 @@ def made(name): return SHARED[name]() if name in SHARED else HALVES[name](1)
 
 
 def pretrained(out):
-    "Masked-LM pre-training, with a tokenizer of its own"
+    "Masked-LM pre-training"
     r = random.Random(2)
     texts = {l: [" ".join(r.choice(ws) for _ in range(r.randint(3, 30))) for _ in range(n)]
              for l, ws, n in (("en", WORDS, 60), ("de", [*GERMAN.values()], 15))}
-    config = encoder(10).config
-    return pretrain(texts, out, config=config, vocab_size=80, steps=5, batch_size=8, block_size=24, lr=0.5, warmup=0.0,
+    config = encoder(len(pieces())).config
+    return pretrain(texts, out, config=config, tokenizer=pieces(), steps=5, batch_size=8, block_size=24, lr=0.5, warmup=0.0,
                     decay="constant", clip=1e3, weight_decay=0.0, progress=False, eval_texts=texts, **PLAIN)
