@@ -175,11 +175,6 @@ def _memory(reset=False):
         import psutil
         return psutil.Process().memory_info().rss / 2**20
 
-def _give_back():
-    "Free memory goes back to the system: glibc would keep that of the largest stage, ten times what the next may need"
-    libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
-    if hasattr(libc, 'malloc_trim'): libc.malloc_trim(0)
-
 class _Bar(TrainerCallback):
     "One progress bar with the loss behind it."
     def __init__(self, name): self.name = name
@@ -296,6 +291,11 @@ def _finished(stage, out, model):
         stage.loss.hand_on(model)
     model.load_state_dict(load_file(out/'model'/'model.safetensors'), strict=False)
     return res
+
+def _give_back():
+    "Free memory goes back to the system: glibc would keep that of the largest stage, ten times what the next may need"
+    libc = ctypes.CDLL(None) if sys.platform == 'linux' else None
+    if hasattr(libc, 'malloc_trim'): libc.malloc_trim(0)
 
 # %% ../../nbs/training/33_stage.ipynb #cell-42
 @dataclass(frozen=True)
