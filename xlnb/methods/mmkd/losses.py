@@ -42,7 +42,7 @@ def word_contrast(
         if similarity == 'cosine': t, s = F.normalize(t, dim=-1), F.normalize(s, dim=-1)
         z = (t @ s.mT / temperature).masked_fill(~keys[:, None], -1e30) # (sentences, words j, words k)
         # words far apart have gradients below 1e-38 that move nothing, but with which a CPU is slow from here on
-        if z.requires_grad: z.register_hook(lambda g: g.masked_fill(g.abs() < 1e-30, 0.))
+        if z.requires_grad: z.register_hook(lambda g: g if g is None else g.masked_fill(g.abs() < 1e-30, 0.))
         nll, scored = -z.log_softmax(-1).diagonal(dim1=1, dim2=2), scored & keys
         each = (nll * scored).sum(1) / scored.sum(1).clamp_min(1)
         counts = scored.any(1)
