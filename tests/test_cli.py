@@ -35,6 +35,11 @@ def call(*argv):
         return e.code
 
 
+def few(encoder, *more):
+    "The command of a small study"
+    return ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, *more]
+
+
 def shell(*argv, **env):
     return subprocess.run(
         [sys.executable, "-m", "xlnb", *map(str, argv)], capture_output=True, text=True, env={**os.environ, **env}
@@ -188,23 +193,7 @@ def test_mistakes_are_one_sentence(encoder, tmp_path, capsys):  # noqa: F811
 
 @pytest.mark.parametrize("place", ["/proc/page", "/dev/null/page"])
 def test_nowhere_to_write_a_report(encoder, place, capsys):  # noqa: F811
-    assert (
-        call(
-            "run",
-            "--task",
-            "lab-inference",
-            "--encoder",
-            encoder,
-            *FEW,
-            "--seeds",
-            "1",
-            "--recipe",
-            "finetune(steps=1)",
-            "--out",
-            "runs/x",
-        )
-        == 0
-    )
+    assert call(*few(encoder, "--seeds", "1", "--recipe", "finetune(steps=1)", "--out", "runs/x")) == 0
     capsys.readouterr()
     for command in (
         ("report", "runs/x", "--out", place),
@@ -227,7 +216,7 @@ def test_a_mistake_in_a_shell(tmp_path):
 
 
 def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
-    argv = ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--seeds", "2", "--out", "runs/a"]
+    argv = few(encoder, "--seeds", "2", "--out", "runs/a")
     assert call(*argv) == 0
     out, err = capsys.readouterr()
     assert "Transfer gap = score of the source" in " ".join(out.split()) and not err
@@ -319,23 +308,7 @@ def test_the_real_preset_in_small(capsys, monkeypatch):
 
 
 def test_verify(encoder, capsys):  # noqa: F811
-    assert (
-        call(
-            "run",
-            "--task",
-            "lab-inference",
-            "--encoder",
-            encoder,
-            *FEW,
-            "--recipe",
-            "finetune(epochs=1)",
-            "--seeds",
-            "2",
-            "--out",
-            "runs/a",
-        )
-        == 0
-    )
+    assert call(*few(encoder, "--recipe", "finetune(epochs=1)", "--seeds", "2", "--out", "runs/a")) == 0
     capsys.readouterr()
     verify = ["verify", "runs/a", "--sample", "1", "--quiet", "--encoder", f"{Path(encoder).name}={encoder}"]
     assert call(*verify) == 0
@@ -355,23 +328,7 @@ def test_devices(monkeypatch, capsys):
 
 
 def test_a_warning_is_said_once_and_a_baseline_must_be_there(encoder, capsys):  # noqa: F811
-    assert (
-        call(
-            "run",
-            "--task",
-            "lab-inference",
-            "--encoder",
-            encoder,
-            *FEW,
-            "--recipe",
-            "finetune(epochs=1)",
-            "--seeds",
-            "1",
-            "--out",
-            "runs/one",
-        )
-        == 0
-    )
+    assert call(*few(encoder, "--recipe", "finetune(epochs=1)", "--seeds", "1", "--out", "runs/one")) == 0
     assert capsys.readouterr().err.count("one seed only") == 1
     assert call("report", "runs/one", "--baseline", "salt") == 2
     err = capsys.readouterr().err
@@ -408,19 +365,7 @@ def test_a_curve_and_a_metric(encoder, capsys):  # noqa: F811
 
 
 def test_a_plain_terminal(encoder, tmp_path):  # noqa: F811
-    done = shell(
-        "run",
-        "--task",
-        "lab-inference",
-        "--encoder",
-        encoder,
-        *FEW,
-        "--seeds",
-        "1",
-        COLUMNS="40",
-        PYTHONIOENCODING="ascii",
-        LC_ALL="C",
-    )
+    done = shell(*few(encoder, "--seeds", "1"), COLUMNS="40", PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii() and max(map(len, done.stdout.split("Table:")[0].splitlines())) <= 42
 
@@ -430,7 +375,7 @@ def test_a_failing_cell_ends_with_one(encoder, monkeypatch, capsys):  # noqa: F8
     from xlnb.study.recipe import METHODS
 
     monkeypatch.setitem(METHODS, "moody", Moody)
-    argv = ["run", "--task", "lab-inference", "--encoder", encoder, *FEW, "--recipe", "finetune+moody"]
+    argv = few(encoder, "--recipe", "finetune+moody")
     assert call(*argv, "--seeds", "0,1") == 1
     out, err = capsys.readouterr()
     assert "not today" in err and "Traceback" not in err and "transfer gap" in out

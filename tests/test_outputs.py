@@ -75,20 +75,10 @@ def test_a_page_with_slow_cells_leaves_them_out_at_first():
             for i, t in enumerate(texts)
             if re.match(r"(#\|.*\n)*#\|\s*(slow|eval:\s*false)\s*\n", t) and "nbdev_export" not in t
         ]
-        assert not slow or any("skip_slow()" in t or "skip_printed('" in t for t in texts[: slow[0]]), path
+        assert not slow or any("skip_slow()" in t for t in texts[: slow[0]]), path
 
 
-def test_what_an_earlier_commit_printed_is_not_run_again():
-    "A page that is printed as it was made leaves its cells out, under the commit that it names"
-    found = []
+def test_no_page_is_printed_as_an_earlier_commit_made_it():
+    "Every page runs with the code of today"
     for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
-        cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-        if not (named := re.search(r"Printed as it was made.*?commit `(\w+)`", "\n".join(s for _, s in cells), re.S)):
-            continue
-        code = [s for kind, s in cells if kind == "code"]
-        first = next(i for i, s in enumerate(code) if f"skip_printed('{named[1]}')" in s)
-        assert all(
-            "xlnb" not in re.sub(r"github.com/xlnb/xlnb|/content/xlnb\S*", "", s) for s in code[:first]
-        ), path.name
-        found.append(path.name)
-    assert found == []
+        assert "Printed as it was made" not in path.read_text(encoding="utf-8"), path.name

@@ -1,6 +1,7 @@
 """Tools that no page runs: pages as on Colab, lock files, a laboratory encoder from another seed."""
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,19 @@ def test_the_batch_is_looked_for_within_memory_and_time(tool, tmp_path, monkeypa
     real.stage.loss = full
     assert run(real, 16, 1, 2, 0) is None and run(real, 8, 1, 2, 0)["steps"] == 1
     with pytest.raises(gpu.TimeUp, match="more than 0 seconds"), gpu.within(.1): time.sleep(20)
+
+
+def test_the_memory_of_a_command_is_watched(tool, tmp_path):
+    "A line after each while, with what the process holds and how many cells there are; the status is its own"
+    watch, out, cells = tool("watch"), tmp_path / "memory.json", tmp_path / "runs"
+    cells.mkdir()
+    grown = f"import sys, time; a = b'x' * 80_000_000; open(r'{cells}/one.parquet', 'w'); time.sleep(2); sys.exit(3)"
+    options = ["--store", str(cells), "--every", ".2"]
+    assert watch.main([str(out), "a try", *options, "--", sys.executable, "-c", grown]) == 3
+    seen = json.loads(out.read_text())
+    assert seen["title"] == "a try" and {"machine", "date", "commit"} <= {*seen["made"]}
+    lines = seen["lines"]
+    assert len(lines) > 3 and lines[-1]["bytes"] > 80e6 and lines[-1]["cells"] == 1
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    with pytest.raises(SystemExit):
+        watch.main([str(out), "nothing to run"])

@@ -7,7 +7,7 @@ __all__ = ['CACHES', 'MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option'
            'changed_options', 'documented', 'rng', 'drawn_number', 'drawn', 'plain', 'digest', 'stream_digest',
            'file_digest', 'weights_digest', 'checksum', 'atomic', 'write_text', 'write_parquet', 'write_json',
            'CannotWrite', 'writing', 'read_array', 'disk_fault', 'cache_folder', 'used', 'cache_entries', 'folder_size',
-           'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device', 'skip_slow']
+           'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device', 'first_process', 'skip_slow']
 
 # %% ../nbs/00_core.ipynb #cell-03
 import builtins, difflib, errno, functools, glob, hashlib, inspect, json, math, numbers, os, random, re, shutil
@@ -514,6 +514,10 @@ def use_device(
         raise XlnbError(f"this machine has no {name} device: take {' or '.join(d for d in DEVICES if there[d])}")
     os.environ['XLNB_DEVICE'] = name
     return name
+
+def first_process() -> bool:
+    "Does this process write? Of several that share a run, started by `torchrun`, one does."
+    return int(os.environ.get('RANK', 0)) == 0
 
 # %% ../nbs/00_core.ipynb #66cf21ed
 def skip_slow(

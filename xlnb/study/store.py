@@ -6,7 +6,7 @@
 __all__ = ['Results', 'Store', 'without_texts']
 
 # %% ../../nbs/study/92_store.ipynb #cell-03
-import functools, io, json, lzma, re, struct, warnings, zipfile
+import functools, io, json, lzma, re, warnings, zipfile
 from pathlib import Path
 from stat import S_ISLNK
 
@@ -121,22 +121,6 @@ class Store(Results):
         return self.write(self.root/f'{name}-{key}.parquet', items, dict(key=key, cell=identity | names) | info)
 
 # %% ../../nbs/study/92_store.ipynb #7b1e4f60
-_KEY = re.compile(rb'\x18\x04xlnb\x18([\x80-\xff]*[\x00-\x7f])')  # the key, and the length of the text behind it
-
-def _record_in(path: Path) -> bytes:
-    "The record in the footer of a cell, without all that the footer says of the columns"
-    with path.open('rb') as f:
-        f.seek(-8, 2)
-        size, magic = struct.unpack('<I4s', f.read())
-        if magic != b'PAR1': raise ValueError('no whole Parquet file')
-        f.seek(-8 - size, 2)
-        footer = f.read(size)
-    keys = [*_KEY.finditer(footer)]
-    if not keys: return pq.read_schema(path).metadata[b'xlnb']  # written in some other way: as Arrow reads it
-    key = keys[-1]  # columns come first
-    length = sum((byte & 127) << 7 * k for k, byte in enumerate(key[1]))
-    return footer[key.end():key.end() + length]
-
 def _rows(file: 'Any') -> pd.DataFrame:
     "The rows of a cell: it is small, so that threads and a buffer would cost more than they save"
     table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True).read(use_threads=False)
@@ -185,7 +169,7 @@ def read(self: Store,
 @patch
 def _parts(self: Store, path: Path, items: bool) -> tuple:
     "The record of a cell as JSON, and where its rows are read"
-    if not self.packed: return _record_in(path), path
+    if not self.packed: return pq.read_metadata(path).metadata[b'xlnb'], path
     with _opened(self.root) as z: return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
 
 @patch

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['APART', 'LABORATORY', 'VERSIONS', 'OPTIONAL', 'syntax', 'code_modules', 'code_version', 'changed_modules',
-           'clear_versions', 'provenance', 'same_machine', 'skip_printed']
+           'clear_versions', 'provenance', 'same_machine']
 
 # %% ../../nbs/study/87_version.ipynb #905a0266
-import ast, builtins, functools, inspect, os, platform, subprocess, sys, textwrap
+import ast, functools, inspect, os, platform, subprocess, sys, textwrap
 from datetime import datetime, timezone
 from importlib import metadata, util
 from pathlib import Path
@@ -185,18 +185,3 @@ def _commit() -> str | None:
         git('ls-files', '--error-unmatch', '__init__.py')
         return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '--', '.') else '')
     except (OSError, subprocess.SubprocessError): return None
-
-# %% ../../nbs/study/87_version.ipynb #c1a0d3e4
-def skip_printed(
-    commit: str = '',  # Whose code the cells from here on are; that of today, if empty
-    shell: 'Any' = None,  # Of IPython; that of the notebook if None
-):
-    "In a notebook: leave out cells whose code is that of an earlier commit"
-    shell = shell or getattr(builtins, 'get_ipython', lambda: None)()
-    if shell is None: return
-    def _printed(lines):
-        if 'skip_printed(' in ''.join(lines): return lines
-        return [f"print('left out: code of commit {commit}, printed as it was made')\n"]
-    steps = shell.input_transformers_cleanup  # changed in place
-    kept = [t for t in steps if getattr(t, '__name__', '') != '_printed']
-    steps[:] = [_printed, *kept] if commit else kept

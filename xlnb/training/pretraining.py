@@ -19,7 +19,7 @@ from filelock import FileLock
 from transformers import (AddedToken, AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer,
                           PreTrainedTokenizerFast, TrainerCallback, XLMRobertaConfig, XLMRobertaForMaskedLM)
 
-from ..core import XlnbError, atomic, claim, device, option, seal, sealed, stream_digest, write_json
+from ..core import XlnbError, atomic, claim, device, first_process, option, seal, sealed, stream_digest, write_json
 from ..data.kinds.base import checked_text
 from ..models.encoders import body, from_checkpoint, load_encoder, load_tokenizer, masked_logits
 from .losses import Objective, token_loss
@@ -281,7 +281,7 @@ def pretrain(
     known = {f.name for f in fields(Pretraining)} & {*options}
     o, args = Pretraining(**{k: options[k] for k in known}), {k: v for k, v in options.items() if k not in known}
     out, texts, held = Path(out).expanduser(), _texts(texts), _texts(eval_texts) if eval_texts else None
-    if not resume and _first() and (out/_MARK).exists(): # of several processes one looks
+    if not resume and first_process() and (out/_MARK).exists(): # of several processes one looks
         raise XlnbError(f"{out} holds an earlier run: choose another folder, or resume=True to go on with it")
     mark = vars(o) | dict(args=args, tokenizer=tokenizer, texts=_hash(texts), eval_texts=held and _hash(held))
     claim(out, mark, _MARK)
@@ -309,17 +309,13 @@ def _run(o, args, texts, held, tokenizer, out, progress) -> list:
     callbacks = [_Frozen(model, o.freeze_body_steps)] if o.freeze_body_steps else []
     if held: callbacks.append(_HeldOut(model, objective, held, o.batch_size, max(1, steps // 5)))
     log = run_stage(stage, model, out/'training', o.seed, progress, callbacks).history
-    if _first():
+    if first_process():
         _save(model, tokenizer, out, o.half)
         write_json(out/'log.json', log, 1)
         seal(out)
         shutil.rmtree(out/'training')
     if dist.is_available() and dist.is_initialized(): dist.barrier() # then the checkpoint is there for all
     return json.loads((out/'log.json').read_text(encoding='utf-8'))
-
-def _first() -> bool:
-    "Does this process write? One of several does"
-    return int(os.environ.get('RANK', 0)) == 0
 
 # %% ../../nbs/training/34_pretraining.ipynb #c5b04bf5
 def _rows_of(texts, held, tokenizer, o):

@@ -23,7 +23,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from ..models.encoders import load_encoder, load_tokenizer
 from ..models.heads import save_encoder
 from ..lab.worlds import Lab
-from ..core import XlnbError, claim, device, digest, nearest, option, plain, seal, stream_digest, write_json
+from ..core import XlnbError, claim, device, digest, first_process, nearest, option, plain, seal, stream_digest
+from ..core import write_json
 from ..data.parallel import parallel_texts
 from .losses import Objective, task_loss
 from .schedule import Budget, Schedule, frozen_parameters, learning_rate, settled
@@ -445,5 +446,5 @@ def make_encoder(
     ctx = Context(task, encoder, load_tokenizer(encoder), seed, budget, out=Path(out), langs=langs)
     model = load_encoder(encoder)
     result, = run_method(method, model, ctx, progress)
-    if int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, ctx.out/'encoder') # one process writes
+    if first_process(): save_encoder(model, ctx.tokenizer, ctx.out/'encoder')
     return str(ctx.out/'encoder'), result

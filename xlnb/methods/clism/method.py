@@ -6,7 +6,6 @@
 __all__ = ['LAB_PAIRS', 'SpanText', 'CLISM', 'lab_text']
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #8ce7e07d
-import os
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Iterator, Literal
 from datasets import Dataset, concatenate_datasets
 from fastcore.basics import patch
 
-from ...core import XlnbError, digest, option, some
+from ...core import XlnbError, digest, first_process, option, some
 from ...data.kinds.base import get_kind, query_kinds
 from ...data.kinds.query import add_query
 from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
@@ -255,7 +254,7 @@ def stages(self: CLISM, model, ctx: Context) -> Iterator[Stage]:
     contrasted = any(self.weights.get(t) for t in TERMS)
     collator = SpanCollator(ctx.tokenizer, contrasted, self.mask if self.mlm else 0., self.one_pass)
     yield Stage('spans', Dataset.from_list(rows), collator, self.objective(model, ctx.seed), self.schedule(model))
-    if ctx.out and int(os.environ.get('RANK', 0)) == 0: save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')
+    if ctx.out and first_process(): save_encoder(model, ctx.tokenizer, Path(ctx.out)/'encoder')
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #aec59265
 @lru_cache(32)
