@@ -6,9 +6,10 @@
 
 The environment gets what Colab brings of its own, a kernel, and nothing of this checkout but what the hidden cell of
 the first page clones and installs: the last commit, in place of the address in `settings.ini`, under a temporary folder
-in place of /content. Where `XLNB_DATA` names a mirror of the Hub, me5-small comes from the package index too. A page is reported with its seconds, or with the end of its error; the exit status is 1 if one
-failed.
+in place of /content. Where `XLNB_DATA` names a mirror of the Hub, me5-small comes from the package index too. A
+page is reported with its seconds, or with the end of its error; the exit status is 1 if one failed.
 """
+import argparse
 import json
 import os
 import re
@@ -80,12 +81,14 @@ def run_page(path, home, first, scale):
     return time.time() - start
 
 
-def main(*pages):
+def main(argv=None):
     "How many of the pages failed; all of nbs/, if none is named"
-    scale = "laboratory"
-    if pages[:1] == ("--scale",): _, scale, *pages = pages
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("pages", nargs="*", type=Path)
+    p.add_argument("--scale", choices=("laboratory", "small", "full"), default="laboratory")
+    a = p.parse_args(argv)
     found = (f for f in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in f.parts)
-    pages = [Path(f).resolve() for f in pages] or sorted(found)
+    pages = [f.resolve() for f in a.pages] or sorted(found)
     for name in ("XLNB_SLOW", "PYTHONPATH"): os.environ.pop(name, None)
     failed = 0
     with tempfile.TemporaryDirectory() as home:
@@ -94,7 +97,7 @@ def main(*pages):
         environment(home)
         redirect(home)
         for i, page in enumerate(pages):
-            got = run_page(page, home, i == 0, scale)
+            got = run_page(page, home, i == 0, a.scale)
             failed += (bad := not isinstance(got, float))
             said = f"failed\n{str(got)[-1500:]}" if bad else f"{got:.0f} s"
             print(f"{page.relative_to(ROOT)}: {said}", flush=True)
@@ -102,4 +105,4 @@ def main(*pages):
     return failed
 
 
-if __name__ == "__main__": sys.exit(main(*sys.argv[1:]) > 0)
+if __name__ == "__main__": sys.exit(main() > 0)
