@@ -543,3 +543,14 @@ def test_readme_names_both_commands():
     assert "make study" in text and "make test" in text
     links = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text)
     assert [l for l in links if not (ROOT / l).exists()] == []
+
+
+def test_everything_is_written_for_the_oldest_python(tmp_path):
+    ruff = Path(sys.executable).with_name("ruff")
+    oldest = "py" + settings()["min_python"].replace(".", "")
+    argv = [ruff, "check", "--isolated", "--no-cache", "--target-version", oldest, "--select", "E9", "--output-format", "concise"]
+    (tmp_path / "new.py").write_text("def f(a, b): return a[1, *b]\n")
+    new = subprocess.run([*argv, tmp_path], capture_output=True, text=True)
+    assert new.returncode == 1 and "Cannot use star expression in index on Python 3.10" in new.stdout
+    ours = subprocess.run([*argv, "xlnb", "nbs", "tests", "tools", "setup.py"], cwd=ROOT, capture_output=True, text=True)
+    assert ours.returncode == 0, ours.stdout

@@ -204,7 +204,7 @@ def finished(self: Store) -> list:
         cell = info['cell']
         sample = cell['budget'].get('sample', 0)
         at = *(cell[k] for k in ('encoder_name', 'recipe_name', 'budget_name')), sample, cell['seed']
-        newest[cell['task']['name'], *at] = items, info
+        newest[(cell['task']['name'], *at)] = items, info
     if not newest:
         raise XlnbError(f"There is no finished cell in {self.root}: give the folder that `run` or `study` wrote to.")
     for task in {k[0] for k in newest}:
