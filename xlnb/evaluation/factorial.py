@@ -15,18 +15,22 @@ from .statistics import RUN, ScoreTable, checked_items, effect, metric_of, p_val
 # %% ../../nbs/evaluation/111_factorial.ipynb #f87e63e2
 _RUN = ['encoder', *RUN]
 
+def _parts(items):
+    "Values whose mean over a cell and language is its score: scores of items, or an F1 made linear in its counts"
+    num, den = (np.asarray(x, float) for x in metric_of(items.dropna(axis=1, how='all')).parts(items))
+    both = pd.DataFrame(dict(num=num, den=den), index=items.index)
+    mean = both.groupby([items[k] for k in [*_RUN, 'recipe', 'lang']], sort=False).transform('mean')
+    f = mean.num / mean.den.where(mean.den > 0, 1)
+    return f + (num - f * den) / mean.den.where(mean.den > 0, 1)
+
 def _item_scores(items, source, score):
     "A row per run and recipe, a column per item: the mean over target languages, or the source"
     items, ids = checked_items(items), ['task', 'budget']
     if len(several := items[ids].drop_duplicates()) > 1:
         raise XlnbError(f"A factorial takes one task and budget at a time, not {several.to_dict('records')}: filter "
                         "the items.")
-    num, den = metric_of(items.dropna(axis=1, how='all')).parts(items)
-    if (np.asarray(den) != 1).any():
-        raise XlnbError("A factorial needs a score that is a mean over items, such as accuracy or the F1 of answers; "
-                        "an F1 over whole languages is none: give accuracy per word, or take paired_difference.")
     if score not in ('targets', 'source'): raise XlnbError(f"score={score!r} is unknown: choose 'targets' or 'source'")
-    chosen = items.assign(score=np.asarray(num, float))[(items.lang == source) == (score == 'source')]
+    chosen = items.assign(score=_parts(items))[(items.lang == source) == (score == 'source')]
     if chosen.empty or source not in {*items.lang}:
         raise XlnbError(f"There are no items of {score} where {source!r} is the source: name the source, source=")
     table = chosen.pivot_table(index=[*_RUN, 'recipe'], columns='id', values='score')
@@ -132,8 +136,18 @@ def plot_effects(
     return ax
 
 # %% ../../nbs/evaluation/111_factorial.ipynb #98602ad2
+def _of_tasks(items, source, score):
+    "Item scores of one task, or of several: an encoder is another one on every task, and items are only counted"
+    tables = {t: _item_scores(part, source, score) for t, part in items.groupby('task', sort=False)}
+    if len(tables) == 1: return tables.popitem()[1]
+    if len(sizes := {t.shape[1] for t in tables.values()}) > 1:
+        raise XlnbError(f"Tasks are pooled with as many items each, not with {' and '.join(map(str, sorted(sizes)))}: "
+                        "test them on as many rows.")
+    return pd.concat([t.rename(lambda e: f'{e} on {task}', level='encoder').set_axis(range(t.shape[1]), axis=1)
+                      for task, t in tables.items()])
+
 def pooled_difference(
-    items: pd.DataFrame,  # Of both recipes: one task, one budget, one or several encoders
+    items: pd.DataFrame,  # Of both recipes: one or several encoders, one or several tasks with as many items each
     recipe: str,  # The recipe in question, as the items name it
     baseline: str,  # What it is compared with
     score: str = 'targets',  # Or 'source'
@@ -142,12 +156,12 @@ def pooled_difference(
     level: float = .95,
     seed: int = 0,
 ) -> dict:  # As a row of `factorial_effects`, with `sentence`
-    "One recipe minus another, paired by encoder, seed and item, runs pooled within encoders"
+    "One recipe minus another, paired by encoder, seed and item, runs pooled within encoders (and tasks)"
     for name in (recipe, baseline):
         if name not in {*items.recipe}:
             raise XlnbError(f"No items of the recipe {name!r}: there are {', '.join(sorted({*items.recipe}))}.")
     both = items[items.recipe.isin([recipe, baseline])]
-    runs, recipes, cube = _complete(_item_scores(both, source, score))
+    runs, recipes, cube = _complete(_of_tasks(both, source, score))
     d = cube[:, recipes.index(recipe)] - cube[:, recipes.index(baseline)]
     row = _row(f'{recipe} minus {baseline}', d, runs, draws, level, np.random.default_rng(seed))
     words = effect(row['points'] / 100, row['low'] / 100, row['high'] / 100, row['runs'], row['items'])
