@@ -389,3 +389,23 @@ def test_in_a_recipe(toy, tmp_path):
     assert [s["method"] for s in info["stages"]] == ["finetune", "alsace"] and info["stages"][1]["stage"].startswith("distil ")
     assert len(items) == 20 * len(LANGS) and info["stages"][1]["extra"]["teachers"]["teachers"]
     assert cell(text()).key() == cell(text()).key() != cell(text(61)).key()
+
+
+def test_rows_with_choices_are_split_between_rows():
+    "A batch large enough for parts, as 32 instances in nine languages are, has the logits of the whole"
+    from xlnb.data.tasks import get_task
+    from xlnb.methods.alsace.method import logits_by_length
+    from xlnb.models.heads import with_head
+
+    model = with_head("lab", get_task("lab-choice"), seed=0).eval()
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 4000, (288, 2, 44), generator=g)
+    mask = (torch.arange(44) < torch.randint(4, 45, (288, 2, 1), generator=g)).long()
+    seen = []
+    hook = model.register_forward_pre_hook(lambda m, args, kw: seen.append(kw["input_ids"].shape), with_kwargs=True)
+    with torch.no_grad():
+        parts = logits_by_length(model, dict(input_ids=ids, attention_mask=mask))
+        hook.remove()
+        whole = model(input_ids=ids, attention_mask=mask).logits
+    assert len(seen) == 288 * 2 * 44 // 6000 and all(s[1] == 2 for s in seen) and sum(s[0] for s in seen) == 288
+    assert parts.shape == (288, 2) and torch.allclose(parts, whole, atol=1e-5)

@@ -90,17 +90,18 @@ def _draw(n, k):
 # %% ../../../nbs/methods/alsace/68_run.ipynb #b7d10a02
 def logits_by_length(
     model,             # with a head for one label a row
-    batch: dict,       # flat; tensors of (rows, tokens)
+    batch: dict,       # flat; tensors of (rows, tokens), or of (rows, choices, tokens)
     least: int = 6000, # tokens of a part, with padding
 ): # (rows, labels), in the order of the rows
     "The model's logits, on a CPU computed in parts of rows of similar length"
     ids, mask = batch.get('input_ids'), batch.get('attention_mask')
-    parts = ids.numel() // least if mask is not None and ids.device.type == 'cpu' else 1
+    parts = min(ids.numel() // least, len(ids)) if mask is not None and ids.device.type == 'cpu' else 1
     if parts < 2 or any(v.shape != ids.shape for v in batch.values()): return model(**batch).logits
-    order, out = mask.sum(1).argsort(stable=True), []
+    mask = mask.reshape(len(mask), -1, mask.shape[-1])      # a row is as long as its longest choice
+    order, out = mask.sum(-1).amax(1).argsort(stable=True), []
     for rows in order.tensor_split(parts):
-        n = int(mask[rows].any(0).nonzero().max()) + 1   # columns behind hold padding alone
-        out.append(model(**{k: v[rows, :n] for k, v in batch.items()}).logits)
+        n = int(mask[rows].flatten(0, 1).any(0).nonzero().max()) + 1   # columns behind hold padding alone
+        out.append(model(**{k: v[rows][..., :n] for k, v in batch.items()}).logits)
     return torch.cat(out)[order.argsort()]
 
 # %% ../../../nbs/methods/alsace/68_run.ipynb #a2bcd90f
