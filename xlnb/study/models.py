@@ -92,6 +92,12 @@ def _loading(folder, task) -> str:
     note = "\nTransformers' own class would read the states in another way: load it with `xlnb`.\n"
     return '\n'.join(['```python', *lines, '```', '' if plain else note])
 
+def _in_python(folder) -> str:
+    "How it is shared from Python, where plain Transformers reads it"
+    plain = _plain_class(folder)
+    share = f"Or in Python, without this card: `{plain}.from_pretrained('.').push_to_hub('me/my-model')`.\n"
+    return share if plain else ''
+
 def _example(task) -> str:
     return "['a text']" if len(task.kind.text_columns) == 1 and not task.kind.label_per_word else "'rows.csv'"
 
@@ -105,8 +111,6 @@ def model_card(
     data = f"Labels are from the {language(task.source).name} training rows of {task.title} ({cell.budget.label})."
     cited = f'\n```bibtex\n{task.citation}\n```\n' if task.citation else ''
     made = info.get('provenance', {}).get('versions', {})
-    plain = _plain_class(folder)
-    share = f"Or in Python, without this card: `{plain}.from_pretrained('.').push_to_hub('me/my-model')`.\n"
     return f"""{_front(task, encoder)}
 
 # {task.title}: {recipe} on {encoder}
@@ -128,7 +132,7 @@ To share it:
 hf upload me/my-model . .
 ```
 
-{share if plain else ''}
+{_in_python(folder)}
 Made with xlnb {made.get('xlnb', '')}, torch {made.get('torch', '')}, transformers {made.get('transformers', '')}.
 """
 
