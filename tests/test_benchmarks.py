@@ -1,4 +1,6 @@
 """Entries of benchmarks that no mirror here has, read from small copies in the Hub's format."""
+import os
+
 import pytest
 from datasets import ClassLabel, Dataset, List
 
@@ -107,3 +109,33 @@ def test_what_is_known_of_every_task():
     assert "NS" in known.flaws["pawsx"] and "Hindi and Urdu" in known.flaws["xnli"] and "Thai" in known.flaws["xcopa"]
     page = describe_task("masakhaner")
     assert "CC BY-NC 4.0" in page and "conll:" in page and "2,235" in page and "@inproceedings" in page
+
+
+# ---------------------------------------------------------------- Tatoeba: nothing to train for, so no task
+
+def test_tatoeba_is_read_from_the_hub_and_counted_as_in_xtreme(monkeypatch):
+    "Each language with the English of its own config; sentences of the language look for English ones"
+    import numpy as np
+    from xlnb.evaluation import retrieval, tatoeba
+
+    asked, english = [], ["dog", "cat", "cow"]
+    rows = Dataset.from_list([dict(source_sentence=f"{t}!", target_sentence=t) for t in english])
+    monkeypatch.setattr(tatoeba, "read_hub", lambda *where: asked.append(where) or rows)
+    text = tatoeba.tatoeba("zh", "hub")
+    assert asked == [("google/xtreme", "tatoeba.cmn", "validation")] and text.rows["zh"]["text"][:] == ["dog!", "cat!", "cow!"]
+    at = {"dog": 0, "cat": 90, "cow": 180, "dog!": 10, "cat!": 20, "cow!": 170}  # directions: 'cat!' lies nearest to 'dog'
+    turned = lambda model, tokenizer, texts, **how: np.array([[np.cos(np.radians(at[t])), np.sin(np.radians(at[t]))] for t in texts])
+    monkeypatch.setattr(retrieval, "sentence_vectors", turned)
+    found = tatoeba.tatoeba_table(None, None, ["cmn", "ja"], "hub")
+    assert found.index.tolist() == ["zh", "ja"] and found.to_english.tolist() == [pytest.approx(2 / 3)] * 2
+    assert found.from_english.tolist() == [1, 1] and found.sentences.tolist() == [3, 3]
+
+
+@pytest.mark.skipif(not os.environ.get("XLNB_DATA"), reason="XLNB_DATA is not set: the mirror is not at hand")
+def test_every_config_of_tatoeba_is_there():
+    from pathlib import Path
+    from xlnb.evaluation.tatoeba import CONFIGS, tatoeba
+
+    assert sorted(CONFIGS) == sorted(p.name.partition(".")[2] for p in Path(os.environ["XLNB_DATA"], "tatoeba").glob("tatoeba.*"))
+    text = tatoeba("sw")
+    assert len(text) == 390 and {*text.langs} == {"en", "sw"}

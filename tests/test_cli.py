@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from test_study import encoder  # noqa: F401  a fixture
 from xlnb.cli import main
@@ -412,6 +413,9 @@ def test_pretrain(tmp_path, capsys):
     assert not [
         p for p in Path.cwd().rglob("*") if p.is_dir() and p.name != "mine"
     ], "no checkpoints are left, here or there"
+    argv[argv.index("mine")] = "quietly"
+    assert call(*argv, "--quiet") == 0
+    assert "%|" in said.err and capsys.readouterr().err == "", "a bar, and none if it is not wanted"
 
 
 def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
@@ -456,6 +460,7 @@ def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
         "95% interval",
         "Licence of the data: not stated",
         "hf upload",
+        "`AutoModelForSequenceClassification.from_pretrained('.').push_to_hub",
     ):
         assert part in card, part
     assert "- qtv" not in card
@@ -473,6 +478,50 @@ def test_a_model_is_kept_and_predicts(tmp_path, encoder, capsys):  # noqa: F811
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == made.prediction.tolist(), done.stderr
     unregister_language("qtv")
+
+
+@pytest.mark.parametrize(
+    "task, cls, how",
+    [
+        ("lab-tags", "AutoModelForTokenClassification", "pipeline('token-classification', '.')"),
+        ("lab-spans", "AutoModelForQuestionAnswering", "AutoModelForQuestionAnswering.from_pretrained('.')"),
+        ("lab-choice", "AutoModelForMultipleChoice", "AutoModelForMultipleChoice.from_pretrained('.')"),
+    ],
+)
+def test_a_card_says_what_works(task, cls, how, encoder, tmp_path, monkeypatch):  # noqa: F811
+    "Its lines for plain Transformers run, and what it shares has the head that was trained"
+    import torch
+    import transformers
+    from xlnb.study.grid import Study
+    from xlnb.training.stage import Budget
+
+    few = Budget(train_examples=8, eval_examples=4, max_length=96)
+    study = Study(task, encoder, "finetune(steps=1)", 1, few, "qal", tmp_path / "s", keep_models=True)
+    (folder,) = study.run(progress=False).kept_models().folder
+    card, found = Path(folder, "README.md").read_text(), {}
+    assert f"{cls}.from_pretrained('.').push_to_hub" in card and how in card
+    monkeypatch.chdir(folder)
+    exec(card.partition("```python\n")[2].partition("from xlnb")[0], found)
+    kept = getattr(found["model"], "model", found["model"])
+    assert type(kept) is type(getattr(transformers, cls).from_pretrained("."))
+    last = [*kept.state_dict()][-1]
+    assert torch.equal(kept.state_dict()[last], load_file("model.safetensors")[last])
+
+
+def test_rows_are_named_as_in_ones_own_files(encoder, tmp_path):  # noqa: F811
+    "A kept model knows what the columns were called that it was trained on"
+    from xlnb import own_task as own, predict_texts
+    from xlnb.core import XlnbError
+    from xlnb.study.grid import Study
+
+    rows = [dict(sentence=f"{'a rain' if i % 2 else 'the sun'} {i}", label=("dry", "wet")[i % 2]) for i in range(8)]
+    task = own("named", "sentence", {"en": dict(train=rows, validation=rows, test=rows)}, columns=dict(text="sentence"))
+    study = Study(task, encoder, "finetune(steps=1)", 1, store=tmp_path / "s", keep_models=True).run(progress=False)
+    (folder,) = study.kept_models().folder
+    ways = [[dict(sentence="a rain")], [dict(text="a rain")], ["a rain"]]
+    assert len({predict_texts(folder, w)["p(wet)"][0] for w in ways}) == 1
+    with pytest.raises(XlnbError, match="row 0 has no 'sentence' .there: words.*is asked by sentence"):
+        predict_texts(folder, [dict(words="a rain")])
 
 
 def test_a_study_with_nothing_to_do_is_shown_again(encoder, capsys, monkeypatch):  # noqa: F811

@@ -62,6 +62,7 @@ def test_the_command_line(capsys):
         assert main(["run", *call]) == 2
         assert hint in capsys.readouterr().err
     assert dry_run("clism-xlmr-base").count("reconstructed") >= 3
+    assert "5.3e+16 operations, 7.8 GB, 3 minutes" in dry_run("salt-xnli-xlmr-base", "H200"), "not 0.0 hours"
 
 
 def test_a_preset_runs(encoder, tmp_path, monkeypatch, capsys):  # noqa: F811

@@ -410,14 +410,15 @@ def _pretrain(args) -> int:
     texts = _texts(args.text)
     from xlnb.models.encoders import load_tokenizer
     from xlnb.training.pretraining import pretrain
+    from xlnb.training.trainer import quiet_bars
     from transformers import XLMRobertaConfig
     shape = dict(num_hidden_layers=args.layers, hidden_size=args.hidden, num_attention_heads=max(1, args.hidden // 64),
                  intermediate_size=4 * args.hidden)
-    log = pretrain(texts, args.out, tokenizer=load_tokenizer(args.tokenizer) if args.tokenizer else None,
-                   vocab_size=args.vocab_size,
-                   config=None if args.init else XLMRobertaConfig(**shape), init=args.init, steps=args.steps,
-                   batch_size=args.batch_size,
-                   block_size=args.block_size, lr=args.lr, precision=args.precision, half=args.half, seed=args.seed)
+    same = 'vocab_size init steps batch_size block_size lr precision half seed'.split()
+    with quiet_bars():
+        log = pretrain(texts, args.out, load_tokenizer(args.tokenizer) if args.tokenizer else None,
+                       config=None if args.init else XLMRobertaConfig(**shape), progress=not args.quiet,
+                       **{k: getattr(args, k) for k in same})
     losses = [l['loss'] for l in log if 'loss' in l]
     if args.json: print(json.dumps(dict(out=args.out, steps=args.steps, loss=losses[-1] if losses else None)))
     else:

@@ -9,7 +9,7 @@ __all__ = ['ABOUT', 'describe_model', 'model_about', 'model_card', 'predict_text
 import json, re, warnings
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, transformers
 from datasets import Dataset
 
 from ..core import XlnbError, plain, write_json, write_text
@@ -35,6 +35,7 @@ def describe_model(
     "Write beside the weights what the model is for, and a model card"
     task = cell.task
     about = dict(task=task.name, kind=str(task.kind), labels=task.labels, source=task.source,
+                 columns={k: v for k, v in task.columns.items() if isinstance(v, str)},
                  options=plain(task.options), max_length=cell.budget.max_length, recipe=str(cell.recipe),
                  encoder=items.encoder.iloc[0], seed=cell.seed)
     write_json(Path(folder)/ABOUT, about, indent=1)
@@ -73,16 +74,29 @@ def _scores(items, source) -> tuple:
 def _between(r) -> str: return f'{100 * r.low:.1f} to {100 * r.high:.1f}' if r.low == r.low else 'too wide to say'
 
 # %% ../../nbs/study/78_kept_models.ipynb #5ec66ee7
+def _plain_class(folder) -> str:
+    "What plain Transformers reads the folder with; empty where only `xlnb` reads it as it was trained"
+    config = json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
+    name = config['architectures'][0]
+    own = (Path(folder)/POINTER_FILE).exists() or config.get('pooling') == 'mean' or not hasattr(transformers, name)
+    return '' if own else 'AutoModelFor' + name.partition('For')[2]
+
 def _loading(folder, task) -> str:
     "How the folder is read"
-    config = json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
-    own = (Path(folder)/POINTER_FILE).exists() or config.get('pooling') == 'mean'
     lines = ['from xlnb import predict_texts', f"predict_texts('.', {_example(task)})"]
-    if (tag := _PIPELINES.get(task.kind.head)) and not own:
-        made = f"model = pipeline('{tag}', '.')"
-        lines = ['from transformers import pipeline', made, '', *lines]
+    plain, tag = _plain_class(folder), _PIPELINES.get(task.kind.head)
+    if plain and tag in ('text-classification', 'token-classification'):
+        lines = ['from transformers import pipeline', f"model = pipeline('{tag}', '.')", '', *lines]
+    elif plain:  # answers and choices have no pipeline
+        lines = [f'from transformers import {plain}', f"model = {plain}.from_pretrained('.')", '', *lines]
     note = "\nTransformers' own class would read the states in another way: load it with `xlnb`.\n"
-    return '\n'.join(['```python', *lines, '```', note if own else ''])
+    return '\n'.join(['```python', *lines, '```', '' if plain else note])
+
+def _in_python(folder) -> str:
+    "How it is shared from Python, where plain Transformers reads it"
+    plain = _plain_class(folder)
+    share = f"Or in Python, without this card: `{plain}.from_pretrained('.').push_to_hub('me/my-model')`.\n"
+    return share if plain else ''
 
 def _example(task) -> str:
     return "['a text']" if len(task.kind.text_columns) == 1 and not task.kind.label_per_word else "'rows.csv'"
@@ -97,7 +111,6 @@ def model_card(
     data = f"Labels are from the {language(task.source).name} training rows of {task.title} ({cell.budget.label})."
     cited = f'\n```bibtex\n{task.citation}\n```\n' if task.citation else ''
     made = info.get('provenance', {}).get('versions', {})
-    share = "hf upload me/my-model . .   # or: AutoModel.from_pretrained('.').push_to_hub('me/my-model')"
     return f"""{_front(task, encoder)}
 
 # {task.title}: {recipe} on {encoder}
@@ -116,9 +129,10 @@ def model_card(
 To share it:
 
 ```sh
-{share}
+hf upload me/my-model . .
 ```
 
+{_in_python(folder)}
 Made with xlnb {made.get('xlnb', '')}, torch {made.get('torch', '')}, transformers {made.get('transformers', '')}.
 """
 
@@ -130,7 +144,7 @@ def _task_of(model, task) -> Task:
         raise XlnbError(f"{model} does not say what it is fine-tuned for: give task= (--task), or a folder that a "
                         f"study has kept (keep_models=True).")
     return Task(about['task'].partition(':')[0], about['kind'], tuple(about['labels']), source=about['source'],
-                options=about['options'])
+                options=about['options'], columns=about.get('columns', {}))
 
 # %% ../../nbs/study/78_kept_models.ipynb #dae77e37
 def predict_texts(
@@ -164,14 +178,18 @@ def _unlabelled(task, rows, encoding) -> tuple:  # Rows as given; a `Dataset` in
     rows = rows.to_dict('records') if isinstance(rows, pd.DataFrame) else list(rows)
     rows = [{kind.text_columns[0]: r} if isinstance(r, str) else dict(r) for r in rows]
     if not rows: raise XlnbError("there are no rows to predict: give at least one")
-    column = {c: rule if isinstance(rule := task.columns.get(c, c), str) else c for c in kind.columns}
+    texts = [c for c in kind.columns if c not in ('id', kind.label_column)]
+    column = {c: _column(task, c, rows[0]) for c in texts}
     for i, r in enumerate(rows):
-        for c in kind.columns:
-            if c not in ('id', kind.label_column) and column[c] not in r:
-                raise XlnbError(f"row {i} has no {column[c]!r} (there: {', '.join(r)}): tasks of kind {kind.name!r} "
-                                f"are asked by {', '.join(kind.text_columns)}")
+        if lost := [column[c] for c in texts if column[c] not in r]:
+            raise XlnbError(f"row {i} has no {lost[0]!r} (there: {', '.join(map(str, r))}): {task.name!r} is asked by "
+                            f"{', '.join(column.values())}")
         if blank := [c for c in kind.required if is_blank(r[column[c]])]:
             raise XlnbError(f"row {i}, column {column[blank[0]]!r}: must be text, but is {r[column[blank[0]]]!r}")
-    texts = [c for c in kind.columns if c not in ('id', kind.label_column)]
     new = [dict(id=str(i)) | {c: r[column[c]] for c in texts} for i, r in enumerate(rows)]
     return rows, Dataset.from_list([r | {kind.label_column: kind.no_label(r)} for r in new])
+
+def _column(task, name, row) -> str:
+    "What a column of the task is called in new rows: as in its own rows, or by the name of the kind"
+    rule = task.columns.get(name, name)
+    return name if name in row or not isinstance(rule, str) else rule

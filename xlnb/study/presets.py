@@ -242,8 +242,10 @@ def dry_run(
         size = size if r.rows else ''
         fit = '' if r.fits else f', more than the {room} GB: split the step with accumulate='
         lines.append(f'  {r.method}: {r.steps:,} steps{size}; {r.operations:.2g} operations, {r.memory:.1f} GB{fit}, '
-                     f'{r.hours:.1f} hours')
+                     f'{_time(r.hours)}')
     return '\n'.join([*lines, '', *(f'  {f}' for f in FORMULAS)])
+
+def _time(hours: float) -> str: return f'{hours:.1f} hours' if hours >= 1 else f'{max(1, round(60 * hours))} minutes'
 
 FORMULAS = ('operations = 3 x 2 x layers x (4 width^2 + 2 width x inner + 2 length x width) x tokens, full length',
             'memory = 16 bytes x parameters + batch x length x layers x (34 width + 5 heads x length) bytes, 16 bits',
