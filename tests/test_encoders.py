@@ -350,3 +350,7 @@ def test_labels_in_another_order_are_put_in_that_of_the_task(run, tok, tmp_path)
     ids = torch.tensor([[0, 5, 6, 2]])
     assert torch.equal(found(input_ids=ids).logits, model(input_ids=ids).logits.flip(-1)) and found.config.id2label == dict(enumerate(task.labels))
     with pytest.raises(XlnbError, match="was fine-tuned for the labels"): load_finetuned(str(tmp_path / "nli"), get_task("pawsx"))
+    bare = replace(task, labels=("LABEL_0", "LABEL_1", "LABEL_2"))
+    save_finetuned(with_head(str(run[0]), bare), tok, tmp_path / "bare", bare)
+    with pytest.raises(XlnbError, match="LABEL_0.* if they mean these, write their names into id2label and label2id"):
+        load_finetuned(str(tmp_path / "bare"), task)

@@ -406,3 +406,34 @@ def test_a_label_scorer_holds_the_model(kind, lab, tmp_path):
     more = {} if kind == 'masked' else dict(decoder_input_ids=ids[:, :2])
     scores.eval()
     assert torch.equal(scores(input_ids=ids, **more).logits, model(input_ids=ids, **more).logits)
+
+
+def test_bilou_is_read_as_bioes():
+    from xlnb.data.kinds.tags import entity_counts, rule_of
+
+    labels = "O", "B-P", "I-P", "L-P", "U-L"
+    assert rule_of(labels) == "conll"
+    gold = ["B-P", "I-P", "L-P", "U-L", "O", "U-L", "U-L"]
+    assert entity_counts(gold, gold, rule="conll") == dict(tp=4, fp=0, fn=0)
+    assert entity_counts(["B-P", "L-P", "O", *gold[3:]], gold, rule="conll") == dict(tp=3, fp=1, fn=1)
+    assert entity_counts(["B-P", "I-P", "E-P", "S-L"], gold[:4], rule="conll") == dict(tp=2, fp=0, fn=0)
+
+
+def test_a_tag_without_a_mark_among_marked_ones_is_refused():
+    from xlnb.data.kinds.tags import rule_of
+    from xlnb.data.tasks import own_task
+
+    assert rule_of(("O", "PER", "LOC")) == "words"
+    rows = [dict(tokens=["a", "b", "c"], tags=["B-P", "PER", "O"])]
+    with pytest.raises(XlnbError, match="the tag 'PER' stands among tags such as 'B-P': write it as 'B-PER'"):
+        task = own_task("mixed", "tags", {"en": dict(train=rows, validation=rows, test=rows)})
+        task.kind.metric(task)
+
+
+@pytest.mark.parametrize("length, stride, said", [(1, None, "max_length=1 leaves 0 tokens for the text: raise max_length"),
+                                                  (9, -1, "stride=-1: neighbouring windows share 0 tokens or more")])
+def test_a_window_without_room_names_the_cause(length, stride, said):
+    from xlnb.data.kinds.base import window_room
+
+    with pytest.raises(XlnbError) as e: window_room(length, 3, stride)
+    assert str(e.value) == said

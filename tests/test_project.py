@@ -350,7 +350,9 @@ def test_what_is_imported_is_required():
 EXPORT = """#| hide
 #| eval: false
 from importlib.util import find_spec
-if find_spec('nbdev'): import nbdev; nbdev.nbdev_export()  # where the library is developed"""
+from pathlib import Path
+ours = any((p/'settings.ini').exists() for p in Path.cwd().parents)  # where the library is developed
+if ours and find_spec('nbdev'): import nbdev; nbdev.nbdev_export()"""
 
 
 def test_the_last_cell_does_nothing_where_nbdev_is_not_installed(monkeypatch):

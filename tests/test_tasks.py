@@ -627,3 +627,44 @@ def test_secret_labels_of_the_source_do_not_cost_the_targets(monkeypatch):
     with pytest.warns(UserWarning, match="'copa' are kept secret, so English is tested on its validation rows"):
         assert get_task('xcopa').load('en', 'test', 'hub')['label'][:] == [1, 1, 1]
     with pytest.raises(XlnbError, match='kept secret'): get_task('copa').load('en', 'test', 'hub')
+    from types import SimpleNamespace
+    from xlnb.study.notes import _of_validation
+    noted = _of_validation(SimpleNamespace(task=get_task('xcopa'), langs=('en', 'sw'), data='hub'))
+    assert noted == ['The test labels of copa are kept secret: en is tested on validation rows, which also choose the weights.']
+
+
+def test_another_separator_is_named(tmp_path):
+    for mark, shown in (";", "';'"), ("\t", r"'\t'"):
+        (tmp_path / "train.csv").write_text(f"text{mark}label\ngood{mark}yes\n")
+        with pytest.raises(XlnbError) as e: sources.read_table(tmp_path / "train.csv")
+        assert str(e.value).startswith(f"'train.csv' separates its columns by {shown}: save it with commas")
+    (tmp_path / "train.csv").write_text("text\ngood; bad\n")
+    assert sources.read_table(tmp_path / "train.csv")["text"][:] == ["good; bad"]
+
+
+def test_a_file_is_no_task(tmp_path):
+    (tmp_path / "task.json").write_text("{}")
+    with pytest.raises(XlnbError, match="is a file: give the folder it is in"): get_task(str(tmp_path / "task.json"))
+
+
+def test_what_to_do_where_a_split_is_missing():
+    from xlnb.languages import language
+
+    said = {place: str(tasks._no_split(get_task("tydiqa"), language("sw"), "validation", place, ["train"]))
+            for place in ("your data", "the Hub (x)", "mirror")}
+    assert said["your data"].endswith("there: train. Add a file of validation rows.")
+    assert said["the Hub (x)"].endswith("Choose another task, or other languages.")
+    assert said["mirror"].endswith("Add it there, or read from the Hub (data='hub', --data hub).")
+
+
+def test_objects_show_what_is_not_at_its_default():
+    from xlnb.study.cell import Cell
+    from xlnb.study.recipe import recipe
+    from xlnb.training.schedule import Budget
+
+    budget = Budget(train_examples=3)
+    assert repr(budget) == "Budget(train_examples=3)" and repr(Budget()) == "Budget()"
+    shown = repr(get_task("lab-tags"))
+    assert shown.startswith("Task(name='lab-tags', kind=") and "drop=" not in shown and "loader" not in shown
+    cell = repr(Cell(get_task("lab-tags"), "lab", recipe("finetune"), 0, budget, ("en",)))
+    assert "encoder='lab'" in cell and "seed=0" in cell and "data=" not in cell

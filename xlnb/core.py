@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CACHES', 'MARK', 'DEVICES', 'XlnbError', 'some', 'nearest', 'option', 'fitted', 'type_name', 'check_options',
-           'changed_options', 'documented', 'rng', 'drawn_number', 'drawn', 'plain', 'digest', 'stream_digest',
-           'file_digest', 'weights_digest', 'checksum', 'atomic', 'write_text', 'write_parquet', 'write_json',
-           'CannotWrite', 'writing', 'read_array', 'disk_fault', 'cache_folder', 'used', 'cache_entries', 'folder_size',
-           'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device', 'first_process', 'skip_slow']
+           'changed_options', 'short_repr', 'documented', 'rng', 'drawn_number', 'drawn', 'plain', 'digest',
+           'stream_digest', 'file_digest', 'weights_digest', 'checksum', 'atomic', 'write_text', 'write_parquet',
+           'write_json', 'CannotWrite', 'writing', 'read_array', 'disk_fault', 'cache_folder', 'used', 'cache_entries',
+           'folder_size', 'trim_cache', 'claim', 'seal', 'sealed', 'device', 'use_device', 'first_process', 'skip_slow']
 
 # %% ../nbs/00_core.ipynb #cell-03
 import builtins, difflib, errno, functools, glob, hashlib, inspect, json, math, numbers, os, random, re, shutil
@@ -148,6 +148,14 @@ def changed_options(
         except (TypeError, ValueError): return False # a table is no truth value
     values = ((f, getattr(obj, f.name)) for f in fields(obj) if f.init)
     return {f.name: v for f, v in values if not same(v, default(f))}
+
+def short_repr(
+    obj: 'Any', # a dataclass
+) -> str:
+    "A dataclass as it would be made, without what is at its default"
+    shown = {f.name for f in fields(obj) if f.repr}
+    said = ', '.join(f'{k}={v!r}' for k, v in changed_options(obj).items() if k in shown)
+    return f'{type(obj).__name__}({said})'
 
 def documented(
     cls: type, # whose `__init__` has a comment behind each parameter

@@ -186,6 +186,8 @@ def _separated(text, path) -> list:
     except csv.Error as e:
         raise XlnbError(f"'{path.name}', line {reader.line_num}: {e}; put texts with commas or quotes into double "
                         f"quotes") from e
+    other = next((f for f in (';', '\t', '|') if len(names[1]) == 1 and f in names[1][0]), '')
+    if other: raise XlnbError(f"'{path.name}' separates its columns by {other!r}: save it with commas, or as .tsv with tabs")
     for line, row in rows:
         if len(row) != len(names[1]):
             raise XlnbError(f"'{path.name}', line {line}: {len(row)} values for the {len(names[1])} columns "

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, concatenate_datasets
 from ..lab.grammar import FAMILY
 from ..lab.worlds import LAB_TASKS, Lab
 from ..languages import Language, language, register_language
-from ..core import XlnbError, drawn, drawn_number, nearest, some, stream_digest
+from ..core import XlnbError, drawn, drawn_number, nearest, short_repr, some, stream_digest
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind, same_form
 from .schema import SPLITS, SecretLabel, align_rows, canonical_rows, check_parallel, left_out, show_rows
@@ -70,6 +70,7 @@ class Task(Location):
     citation: str = '' # BibTeX
 
     def __post_init__(self): _complete(self)
+    def __repr__(self): return short_repr(self)
 
     def identity(self) -> dict:
         "What decides a score apart from rows and model, for the keys of results"
@@ -170,6 +171,7 @@ def get_task(
     if train: return get_task(base).with_train(train)
     if base in TASKS: return TASKS[base]
     if os.path.isfile(os.path.join(base, 'task.json')): return _task_in(Path(base))
+    if os.path.isfile(base): raise XlnbError(f"{base!r} is a file: give the folder it is in, with a task.json beside it.")
     raise XlnbError(f"Unknown task {base!r}: {nearest(base, TASKS)}The tasks are {some(TASKS)}; a task of your own is "
                     f"made with "
                     "own_task(...), or is a folder with a task.json.")
@@ -225,7 +227,10 @@ def _no_split(task: Task, lang: Language, split: str, place: str, there) -> Xlnb
     what = f"'{task.name}' has no {split} split for {lang.name} in {place}; there: {some(there)}."
     if split == 'test' and f'{task.name}-dev' in TASKS:
         return XlnbError(f"{what} The task '{task.name}-dev' tests on its development part.")
-    if split != 'train': return XlnbError(f"{what} Choose one of these.")
+    if split != 'train':
+        cure = (f'Add a file of {split} rows.' if place == 'your data' else 'Choose another task, or other languages.' if
+                place.startswith('the Hub') else "Add it there, or read from the Hub (data='hub', --data hub).")
+        return XlnbError(f'{what} {cure}')
     if lang.code != task.source: return XlnbError(f"{what} {_only_source(task)}")
     fit = [o.name for o in TASKS.values() if o.name != task.name and 'train' in o.splits
            and not isinstance(o.loader, _FromLab) and o.source == task.source and same_form(o, task)]

@@ -368,7 +368,9 @@ def load_finetuned(
                         "head on an encoder with with_head")
     if head.labels: _put_in_order(model, task)
     if head.labels and (labels := tuple(model.config.id2label.values())) != tuple(task.labels):
+        nameless = all(str(l).startswith('LABEL_') for l in labels)
         raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has "
                         f"{some(task.labels)}: "
-                        "give a checkpoint that was fine-tuned for this task")
+                        + ("if they mean these, write their names into id2label and label2id of its config.json"
+                           if nameless else "give a checkpoint that was fine-tuned for this task"))
     return model.eval()

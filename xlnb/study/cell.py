@@ -16,7 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 from safetensors.torch import load_file
 
-from ..core import XlnbError, device, digest, plain
+from ..core import XlnbError, device, digest, plain, short_repr
 from ..data.tasks import data_revisions
 from ..evaluation.predict import evaluate_model
 from ..models.encoders import (RANDOM, encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer,
@@ -71,6 +71,8 @@ class Cell:
     budget: object  # A `Budget`
     langs: tuple  # Codes of the languages that are tested, the source first
     data: str | None = None  # Folder or Hub prefix that the task is read from
+
+    def __repr__(self): return short_repr(self)
 
     @property
     def label(self) -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from ..core import XlnbError, changed_options, check_options, device as current_device, option
+from ..core import XlnbError, check_options, device as current_device, option, short_repr
 from ..data.kinds.query import new_rows
 
 # %% ../../nbs/training/30_schedule.ipynb #4675adb2
@@ -35,6 +35,7 @@ class Budget:
         return super().__new__(cls)
 
     def __post_init__(self): check_options(self, 'budget')
+    def __repr__(self): return short_repr(self)
 
     @property
     def label(self) -> str:
@@ -90,8 +91,7 @@ class Schedule:
     frozen: str|int = 'none'
 
     def __post_init__(self): check_options(self); _check_schedule(self)
-    def __repr__(self):
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed_options(self).items())})"
+    def __repr__(self): return short_repr(self)
     def __init_subclass__(cls, **options): # before its decorator, which would write a longer one
         super().__init_subclass__(**options)
         cls.__repr__ = vars(cls).get('__repr__', Schedule.__repr__)

@@ -251,9 +251,8 @@ def window_room(
 ) -> tuple: # tokens of a window, and how many it shares with the next
     "How much of a text fits into a window."
     room, overlap = max_length - taken, max_length // 3 if stride is None else stride
-    if room < 2 or overlap < 0:
-        raise XlnbError(f"max_length={max_length} leaves {room} tokens for the text and stride={stride} are to be "
-                        f"shared: raise max_length, and take a stride of 0 or more")
+    if room < 2: raise XlnbError(f"max_length={max_length} leaves {max(room, 0)} tokens for the text: raise max_length")
+    if overlap < 0: raise XlnbError(f"stride={stride}: neighbouring windows share 0 tokens or more")
     return room, min(overlap, room // 2)
 
 # %% ../../../nbs/data/kinds/14_base.ipynb #577124b1

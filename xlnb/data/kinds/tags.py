@@ -111,10 +111,14 @@ def entity_counts(
     "Entities found, made up and missed."
     from seqeval.metrics.sequence_labeling import get_entities
     from seqeval.scheme import IOB2, Entities
-    read = (lambda x: Entities([x], scheme=IOB2).entities[0]) if rule == 'strict' else (lambda x: get_entities([*x]))
+    strict = rule == 'strict'
+    read = (lambda x: Entities([x], scheme=IOB2).entities[0]) if strict else (lambda x: get_entities(_bioes(x)))
     right, found = set(read(gold)), read(prediction)
     tp = len(right & set(found))
     return dict(tp=tp, fp=len(found) - tp, fn=len(read(gold)) - tp)
+
+def _bioes(tags) -> list: # BILOU calls the last word of an entity L and a single one U
+    return [dict(L='E', U='S').get(t[0], t[0]) + t[1:] if t[1:2] == '-' else t for t in tags]
 
 def words_right(
     prediction: list, gold: list, lang: str = 'en', # as for `entity_counts`
@@ -133,10 +137,14 @@ def rule_of(
 ) -> str: # 'strict', 'conll' or 'words'
     "The rule that reads a set of tags."
     parts = [l.split('-', 1) for l in labels if l != 'O']
-    if not parts or any(len(p) == 1 for p in parts): return 'words'
+    bare, marked = [p[0] for p in parts if len(p) == 1], [l for l in labels if l[:2] in ('B-', 'I-')]
+    if bare and marked:
+        raise XlnbError(f"the tag {bare[0]!r} stands among tags such as {marked[0]!r}: write it as 'B-{bare[0]}', or "
+                        "all of them without B- and I-")
+    if not parts or bare: return 'words'
     marks, begun = {m for m, _ in parts}, {t for m, t in parts if m == 'B'}
     if marks <= {'B', 'I'} and begun == {t for _, t in parts}: return 'strict'
-    return 'conll' if marks <= set('BIES') else 'words'
+    return 'conll' if marks <= set('BIESLU') else 'words'
 
 def metric(self, task=None) -> Metric:
     "As the base, by the tags of the task where it names no rule; a rule that can't read them is refused."
