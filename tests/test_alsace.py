@@ -66,6 +66,16 @@ def test_vote_and_confidence_against_loops(case):
     for l in range(p.shape[1]): assert R[l] == pytest.approx(np.mean([p[i, l, labels[i, 0]] for i in range(len(p))]), abs=1e-12)
 
 
+def test_vote_and_report_in_full():
+    "Three languages, two rows: confidence by one label for all, one language alone, messages with their numbers"
+    p = np.array([[[.8, .2], [.6, .4], [.3, .7]], [[.1, .9], [.2, .8], [.6, .4]]])
+    assert confidence(p, [0, 1]) == pytest.approx([.85, .7, .35]) and confidence(p, np.array([[0, 0, 1], [1, 1, 0]])) == pytest.approx([.85, .7, .65])
+    assert choose_teachers([.2, .5, .3], "abc", "top-2") == (["b", "c"], .3) and choose_teachers([.3, .4, .3], "cba", "top-2") == (["b", "a"], .3)
+    alone = select_teachers(p[:, :1], ["a"])
+    assert (alone.teachers, alone.students, alone.tied.tolist(), alone.labels.tolist()) == (["a"], [], [False, False], [0, 1])
+    with pytest.raises(XlnbError, match=r"0\.184 to 0\.447 and their mean is 0\.333"): select_teachers(p, "abc", threshold=.5)
+
+
 def test_equal_languages_all_teach():
     for how in ("sum", "softmax"):
         for k in range(2, 40): assert len(choose_teachers(normalise(np.full(k, 0.3), how), range(k))[0]) == k

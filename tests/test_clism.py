@@ -169,6 +169,30 @@ def test_recurring_spans_from_their_definition(lab):
     assert not any(r["answers"] for r in recurring_spans(["no word twice here", f"a {QUE} a {QUE} b b"], tok))
 
 
+def test_recurring_spans_do_not_overlap():
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    found, = recurring_spans(["ra ra ra ra ra ra"], tok, most=30)
+    whole = ["ra ra ra"]
+    parts = [p.strip() for p in found["masked"].split(QUE)]
+    assert [p for p in parts if p] == whole and [found["masked"][a:b] for a, b in found["answers"]] == whole
+
+
+def test_drawn_spans_by_their_numbers():
+    "As many as asked on average, as long, none over another, none longer than allowed"
+    texts = [" ".join(f"word{k}x{n}" for k in range(40)) for n in range(400)]
+    for per_text, more, most in ((1.25, .5, 3), (2., 0., 5), (3., .9, 4)):
+        drawn = RandomSpans(per_text, more, most)(texts)
+        words = [[len(t[a:b].split()) for a, b, _ in spans] for t, spans in zip(texts, drawn)]
+        assert {*map(len, words)} == {int(per_text), -int(-per_text // 1)}
+        assert np.mean([*map(len, words)]) == pytest.approx(per_text, abs=.06)
+        length = sum(more**k for k in range(most))
+        assert np.mean(sum(words, [])) == pytest.approx(length, abs=.12 * length) and max(sum(words, [])) == (most if more else 1)
+        for spans in drawn: assert all(b <= c for (_, b, _), (c, _, _) in zip(spans, spans[1:]))
+    for wrong in (dict(per_text=.9), dict(more=1.), dict(more=-.1), dict(most=0)):
+        with pytest.raises(XlnbError, match="at least 1"): RandomSpans(**wrong)
+
+
 def test_question_and_tags_of_switched_rows_stay_in_step():
     "SALT's map of characters to places counts the [QUE] behind a question"
     tok = load_tokenizer("lab")

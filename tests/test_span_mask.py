@@ -149,6 +149,19 @@ def test_borders_and_text(tok):
     assert r['target'][q['answer_start']:q['answer_end']] == q['answer']
 
 
+def test_borders_and_counts():
+    "Statistics of three pairs, by hand"
+    asked = lambda n: [dict(start=k, end=k + 1, text='x', label='X', answer_start=k, answer_end=k + 1, answer='y') for k in range(n)]
+    rows = [dict(id=str(k), source='x' * 5, target='y' * 5, masked='', questions=asked(n), lost=lost)
+            for k, (n, lost) in enumerate([(3, ['too long']), (0, ['too long', 'overlaps']), (1, []), (0, [])])]
+    spans = Dataset.from_list(rows)
+    assert span_statistics(spans).to_dict() == {
+        'pairs': 4, 'with a question': 2, 'share with a question': .5, 'entities': 7, 'questions': 4, 'questions per pair': 1.,
+        'most in a pair': 3, 'lost: too long': 2, 'lost: overlaps': 1}
+    other = Dataset.from_list([r | dict(questions=[q | dict(answer_end=9) if q['start'] else q for q in r['questions']][:2]) for r in rows])
+    assert answer_precision(other, spans) == dict(precision=2 / 3, recall=.5, answer=2 / 3, questions=3)
+
+
 def test_the_laboratory_projects_all_its_entities(lab, tok):
     for lang in lab.langs[1:]:
         pairs = lab_pairs(lab, lang, 60)
