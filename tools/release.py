@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NEWEST = 14  # Python 3.14 is the newest that is looked for; without a wheel of torch it is left out
 OPEN = re.compile(r"MIT|BSD|Apache|ISC|PSF|Python|MPL|HPND|Unlicense|Historical|CC0|Unicode", re.I)
 NEEDED = ["LICENSE", "README.md", "settings.ini", "setup.py", "xlnb/__init__.py", "xlnb/py.typed",
-          "xlnb/assets/lab_encoder/config.json", "xlnb/assets/me5_head/head.safetensors"]
+          "xlnb/assets/lab_encoder/config.json", "xlnb/assets/lab_english/model.safetensors",
+          "xlnb/assets/me5_head/head.safetensors"]
 faults = []
 
 

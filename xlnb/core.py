@@ -523,13 +523,15 @@ def first_process() -> bool:
 def skip_slow(
     shell: 'Any' = None, # of IPython; that of the notebook if None
 ):
-    "In a notebook: leave slow cells out from here on, unless the variable XLNB_SLOW is set."
+    "In a notebook: leave out slow cells, unless XLNB_SLOW is set, and those marked cuda where there is no GPU."
     shell = shell or getattr(builtins, 'get_ipython', lambda: None)()
     if shell is None: return
     def _skip(lines):
         source = ''.join(lines)
-        slow = re.match(r'(?:#\|.*\n)*#\|\s*(?:slow|eval:\s*false)\s*\n', source) and 'nbdev_export' not in source
-        if not slow or os.environ.get('XLNB_SLOW'): return lines
+        flag = re.match(r'(?:#\|.*\n)*#\|\s*(slow|eval:\s*false|cuda)\s*\n', source)
+        if not flag or 'nbdev_export' in source: return lines
+        if flag[1] == 'cuda': return lines if device() == 'cuda' else ["print('left out, as it needs a GPU')\n"]
+        if os.environ.get('XLNB_SLOW'): return lines
         return ["print('left out, as it is slow: set XLNB_SLOW=1 before the page is opened')\n"]
     steps = shell.input_transformers_cleanup # changed in place
     steps[:] = [_skip, *(t for t in steps if getattr(t, '__name__', '') != '_skip')]

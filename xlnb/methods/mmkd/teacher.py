@@ -14,15 +14,14 @@ from fastcore.basics import patch
 from filelock import FileLock
 from transformers import PreTrainedModel, XLMRobertaConfig
 
-from ... import languages
-from ...models.encoders import POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
+from ...models.encoders import ASSETS, POOLINGS, encoder_fingerprint, load_encoder, load_tokenizer, pooled
 from ...lab.worlds import Lab
 from ...core import XlnbError, atomic, cache_folder, device, digest, read_array, sealed, some, used
 from ...data.pairs import WORDS, word_pieces
 from ...data.words import is_unspaced, segmenter
 from ...training.losses import exact
 from ...training.pretraining import pretrain, train_tokenizer
-from ...training.schedule import best_precision
+from ...training.schedule import multiplies_bf16
 
 # %% ../../../nbs/methods/mmkd/71_teacher.ipynb #cell-09
 class Teacher:
@@ -179,15 +178,14 @@ LAB_TEACHER = dict(documents=6000, vocab_size=1500, hidden_size=128, layers=3, i
                    steps=5000, batch_size=40, block_size=24, mask=.2, lr=2e-3, seed=0)           # and its training
 
 def lab_teacher(
-    folder=None, # where to keep it; a clone's own checkpoint, else `cache_folder`, if None
+    folder=None, # where to keep it; the one that the library brings, or for changes one in `cache_folder`, if None
     **changes,   # of `LAB_TEACHER`, such as steps=20
 ) -> str: # the folder of a Transformers checkpoint
     "An English encoder for the laboratory, pre-trained if it is not there yet."
     how = LAB_TEACHER | changes
     if unknown := set(how) - set(LAB_TEACHER):
         raise XlnbError(f"the laboratory's teacher has no {some(sorted(unknown))}: change {some(LAB_TEACHER)}")
-    shipped = Path(languages.__file__).resolve().parent.parent/'checkpoints'/'lab'/'english'
-    if folder is None and not changes and (shipped/'model.safetensors').exists(): return str(shipped)
+    if folder is None and not changes: return str(ASSETS/'lab_english')
     out = Path(folder) if folder else cache_folder('encoders', f'lab-english-{digest(how, 4)}')
     if _whole(out): return str(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -209,5 +207,5 @@ def _pretrain_teacher(out, how):
                               intermediate_size=how['intermediate'], type_vocab_size=1, max_position_embeddings=130,
                               pad_token_id=tokenizer.pad_token_id)
     training = {k: how[k] for k in ('steps', 'batch_size', 'block_size', 'mask', 'lr', 'seed')}
-    precision = 'bf16' if device() == 'cpu' or best_precision() == 'bf16' else 'fp32'
+    precision = 'bf16' if multiplies_bf16() else 'fp32'
     pretrain(texts, out, tokenizer, config=config, **training, half=True, precision=precision)
