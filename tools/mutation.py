@@ -34,7 +34,7 @@ MODULES = {
         "methods/clism/82_projection", "test_span_mask.py -k 'definition or every_reason or side_by_side or borders or "
         "cut_questions or sample_to_look or stopped_run or folder_knows'", ""),
     "study/cell": (
-        "study/91_cell", "test_study.py::test_keys test_study.py::test_a_changed_row_or_weight_changes_the_key "
+        "study/91_cell", "test_cell.py test_study.py::test_keys test_study.py::test_a_changed_row_or_weight_changes_the_key "
         "test_study.py::test_what_decides_a_result_is_in_the_key test_baselines.py::test_translated_rows_decide_the_key",
         "data_fingerprint rows_digest rows_read Cell task_fields encoder_label _for _once made_of prefix_key"),
     "core": ("00_core", "test_keys.py", "plain _plain _as_data _tokenizer _function _content _code _held digest stream_digest "
@@ -209,6 +209,7 @@ class Module:
             self.limit(on)
             ended, _ = self.tried(source, on)
             if ended != "survived": break
+        if self.known["results"].get(key) == "survived" != ended: self.known.setdefault("later", []).append(key)
         self.known["results"][key] = f"{ended} by the {on}" if ended in ("killed", "timeout") else ended
         reason = self.known["survivors"].pop(key, {}).get("reason", "")
         if ended == "survived": self.known["survivors"][key] = line | dict(reason=reason)
@@ -229,6 +230,8 @@ def main(args=None):
     made["versions"]["cosmic-ray"] = importlib.metadata.version("cosmic-ray")
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     modules = {name: Module(name, known.get(name, {})) for name in asked.modules or MODULES}
+    for m in modules.values() if asked.again else ():   # what is tried after these was drawn after they were looked at
+        m.known.setdefault("seen", len(m.known["results"]))
     gc.collect(), gc.freeze()   # or every fork would look through all of it
     order = {name: drawn(m.found)[:asked.sample] for name, m in modules.items()}
     for name, error in ((name, order[name][k]) for k in range(asked.sample) for name in order if k < len(order[name])):
