@@ -148,6 +148,7 @@ def test_tables_by_their_numbers():
     assert s.caption.replace(left, "") == says
     assert len(s.attrs["runs"]) == 15 and s.attrs["runs"][0] == dict(task="t", encoder="e", recipe="r", budget="9 rows", seed=0, sample=0, lang="de", score=x[0, :, 0].mean())
     one = made(x, LANGS)
+    assert [*scores(one)["items"]] == [14] * 9 and [*scores(items)["items"]] == [14] * 13 + [10] * 2
     t = transfer_summary(one, draws=100).iloc[0]
     for k, name in ((0, "source"), (3, "targets"), (4, "all"), (5, "gap")):
         wide = a.high[k] - a.low[k] > (1 if name == "gap" else .5)
