@@ -126,12 +126,17 @@ def test_what_cannot_be_read_is_said_with_the_names_of_the_methods(weights):
     with pytest.raises(XlnbError, match="^last lacks a text$"): cell.made_of([Refuses()])
 
 
-def test_how_a_cell_is_called(tmp_path):
+def test_how_a_cell_is_called(tmp_path, monkeypatch):
     folder = tmp_path / "tiny"
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
     names = ["somebody/model", "random:somebody/model", str(folder), f"random:{folder}", str(tmp_path / "link")]
     assert [*map(encoder_label, names)] == ["somebody/model", "random:somebody/model", "tiny", "random:tiny", "tiny"]
+    monkeypatch.chdir(tmp_path.parent)
+    assert [encoder_label(f"{r}../{tmp_path.parent.name}/{tmp_path.name}/tiny") for r in ("", "random:")] == ["tiny", "random:tiny"]
+    (tmp_path / "zoo" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert [encoder_label(f"{r}zoo/tiny") for r in ("", "random:")] == ["tiny", "random:tiny"]    # wherever it stands in the alphabet
     task = types.SimpleNamespace(name="rows")
     cell = cell_of(First(by=2), task=task, encoder=str(folder))
     assert cell.label == "rows tiny first(by=2)+during (5 rows, 3 tested, 48 tokens) sample 7 seed 4"

@@ -180,6 +180,7 @@ def test_recurring_spans_do_not_overlap():
     assert sorted(found["masked"].split()) == sorted([QUE, "ra"])
     found, = recurring_spans(["xo ra ra ra ra"], tok, most=30)
     assert found["masked"].count(QUE) == 1 and found["masked"].split().count("ra") == 2
+    assert [found["masked"][a:b] for a, b in found["answers"]] == ["ra ra"]
 
 
 def test_names_in_a_row_are_one_entity():

@@ -7,7 +7,7 @@ runs. Which of them are tried is drawn with a seed, and no place in a module is 
 Each is tried in a fork of this process, which has imported the libraries, on a copy of the package in which one module
 differs. What the tests let pass is tried on the module's own page. Results are kept in `nbs/study/store/mutation.json`:
 a stopped run goes on, a larger `--sample` adds to a smaller one, and a module that has changed begins anew. `--again`
-tries those once more that were not noticed. In that file a person may give the `reason` why one need not be.
+tries those once more that were not noticed, unless a person has given the `reason` in that file why one need not be.
 """
 import argparse, ast, contextlib, gc, importlib.metadata, json, os, random, re, resource, shutil, signal, sys, tempfile, time
 from collections import Counter
@@ -236,8 +236,9 @@ def main(args=None):
     order = {name: drawn(m.found)[:asked.sample] for name, m in modules.items()}
     for name, error in ((name, order[name][k]) for k in range(asked.sample) for name in order if k < len(order[name])):
         m, (operator, occurrence, _) = modules[name], error
-        ended = m.known["results"].get(f"{operator} {occurrence}")
-        if ended and not (asked.again and ended == "survived"): continue
+        key = f"{operator} {occurrence}"
+        anew = asked.again and not m.known["survivors"].get(key, {"reason": "killed"})["reason"]
+        if key in m.known["results"] and not anew: continue
         print(m.judge(operator, occurrence), flush=True)
         known[name] = m.known | dict(made=made)
         write_text(RESULTS, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
