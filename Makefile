@@ -21,7 +21,7 @@ BUILD = setuptools wheel setuptools_scm
 QUIET = HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 RESULTS ?= $(wildcard nbs/study/*_lab_baseline.ipynb nbs/*_browse.ipynb)
 
-.PHONY: help study test test-oldest check notebooks pytest bench docs sphinx quarto readme dev lab wheel test-wheel results release lock clean
+.PHONY: help study test test-oldest check notebooks pytest bench docs sphinx quarto readme dev lab mutation wheel test-wheel results release lock clean
 
 help:  ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,11 @@ lab: $(VENV)/.dev  ## open the notebooks in JupyterLab
 bench: $(VENV)/.dev  ## time it against what one would run instead, and store the ratios on their page; 15 minutes (FULL=1: me5-small, growth)
 	@$(QUIET) $(BIN)/python tools/bench $(if $(FULL),--full) $(if $(AGAIN),--again) $(ONLY); status=$$?; \
 	 $(QUIET) $(BIN)/python tools/execute.py nbs/study/117_speed.ipynb && exit $$status
+
+# SAMPLE=200: more of them; ONLY="training/losses core": some modules; AGAIN=1: once more what survived
+mutation: $(VENV)/.dev  ## do the tests notice small errors put into losses, vote, statistics, spans and keys? An hour (SAMPLE=200: more)
+	@$(QUIET) $(BIN)/python tools/mutation.py $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(ONLY) && \
+	 $(QUIET) $(BIN)/python tools/execute.py nbs/study/121_mutation.ipynb
 
 wheel: $(VENV)/.run  ## dist/xlnb-*.whl
 	@rm -rf build dist

@@ -21,7 +21,7 @@ from xlnb.methods.alsace.diagnostics import (calibration_change_measure, score_i
 from xlnb.methods.alsace.method import ALSACE, distil
 from xlnb.data.parallel import split_text
 from xlnb.evaluation.scoring import ClozeScorer, Verbaliser
-from xlnb.methods.alsace.vote import choose_teachers, confidence, normalise, select_teachers, vote
+from xlnb.methods.alsace.vote import choose_teachers, confidence, normalise, oracle_teachers, plot_teachers, random_teachers, select_teachers, vote
 from xlnb.training.schedule import Budget
 from xlnb.training.stage import Method, run_method, seeded
 
@@ -64,6 +64,32 @@ def test_vote_and_confidence_against_loops(case):
         assert labels[i, 0] in best and all(np.sum(mass[labels[i, 0]]) >= np.sum(mass[c]) - 1e-9 for c in best)
     R = confidence(p, labels)
     for l in range(p.shape[1]): assert R[l] == pytest.approx(np.mean([p[i, l, labels[i, 0]] for i in range(len(p))]), abs=1e-12)
+
+
+def test_vote_and_report_in_full():
+    "Three languages, two rows: confidence by one label for all, one language alone, messages with their numbers"
+    p = np.array([[[.8, .2], [.6, .4], [.3, .7]], [[.1, .9], [.2, .8], [.6, .4]]])
+    assert confidence(p, [0, 1]) == pytest.approx([.85, .7, .35]) and confidence(p, np.array([[0, 0, 1], [1, 1, 0]])) == pytest.approx([.85, .7, .65])
+    assert choose_teachers([.2, .5, .3], "abc", "top-2") == (["b", "c"], .3) and choose_teachers([.3, .4, .3], "cba", "top-2") == (["b", "a"], .3)
+    assert [choose_teachers([.2, .5, .3], "abc", f"top-{k}")[1] for k in (1, 2, 3)] == [.5, .3, .2]
+    with pytest.raises(XlnbError, match="non-negative"): confidence(np.array([[[-.2, 1.2]]]), [0])
+    assert [len(random_teachers("abc", n)) for n in (1, 2, 3)] == [1, 2, 3] and oracle_teachers(p, [0, 1], "abc") == ["a", "b"] and oracle_teachers(p, [0, 1], "abc", 1) == ["a"]
+    for n in (0, 4):
+        with pytest.raises(XlnbError, match=f"{n} teachers can not be drawn from 3"): random_teachers("abc", n)
+    alone = select_teachers(p[:, :1], ["a"])
+    assert (alone.teachers, alone.students, alone.tied.tolist(), alone.labels.tolist()) == (["a"], [], [False, False], [0, 1])
+    with pytest.raises(XlnbError, match=r"0\.184 to 0\.447 and their mean is 0\.333"): select_teachers(p, "abc", threshold=.5)
+
+
+def test_a_figure_of_the_vote_and_its_roles():
+    report = select_teachers(np.array([[[.9, .1], [.6, .4], [.8, .2]]]), "abc", threshold=.3)
+    ax, = plot_teachers(report, title="who").axes
+    bars = [(b.get_height(), b.get_hatch()) for b in ax.patches]
+    assert bars == [(pytest.approx(.9), ""), (pytest.approx(.8), ""), (pytest.approx(.6), "///")]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "c", "b"] and ax.get_ylim() == (0, 1) and (ax.get_title(), ax.get_ylabel()) == ("who", "confidence R")
+    line, = ax.lines
+    assert [*line.get_ydata()] == pytest.approx([.3 * 2.3] * 2)     # on the scale of R
+    assert {*(t.get_text() for t in ax.get_legend().get_texts())} == {"teacher", "student", "threshold"} and not ax.get_legend().get_frame_on()
 
 
 def test_equal_languages_all_teach():

@@ -32,7 +32,7 @@ from xlnb.methods.clism.losses import cacr_loss, contrast, pointer_loss
 from xlnb.methods.clism.collator import SpanCollator, recurring_inputs, span_inputs
 from xlnb.methods.clism.projection import lab_pairs, span_pairs
 from xlnb.data.words import split_words
-from xlnb.methods.clism.spans import RandomSpans, recurring_spans
+from xlnb.methods.clism.spans import CapitalEntities, RandomSpans, recurring_spans, span_size
 from xlnb.methods.clism.objective import TERMS, SpanObjective, shortcut_table
 from xlnb.study.grid import Study
 from xlnb.data.tasks import get_task
@@ -167,6 +167,48 @@ def test_recurring_spans_from_their_definition(lab):
         assert back == text, "each query's answer is what it replaced"
     assert sum(len(p["answers"]) for p in found) > 60
     assert not any(r["answers"] for r in recurring_spans(["no word twice here", f"a {QUE} a {QUE} b b"], tok))
+
+
+def test_recurring_spans_do_not_overlap():
+    tok = load_tokenizer("lab")
+    add_query(tok)
+    found, = recurring_spans(["ra ra ra ra ra ra"], tok, most=30)
+    whole = ["ra ra ra"]
+    parts = [p.strip() for p in found["masked"].split(QUE)]
+    assert [p for p in parts if p] == whole and [found["masked"][a:b] for a, b in found["answers"]] == whole
+    found, = recurring_spans(["ra ra"], tok)
+    assert sorted(found["masked"].split()) == sorted([QUE, "ra"])
+    found, = recurring_spans(["xo ra ra ra ra"], tok, most=30)
+    assert found["masked"].count(QUE) == 1 and found["masked"].split().count("ra") == 2
+    assert [found["masked"][a:b] for a, b in found["answers"]] == ["ra ra"]
+
+
+def test_names_in_a_row_are_one_entity():
+    "With linking words between them, two at most; a comma ends one, and a number stands by itself"
+    find = CapitalEntities([])
+    find.names = {"Kofi", "Annan", "Bank", "Delft"}
+    for text, wanted in {
+            "saw Kofi Annan, Delft and 12 others": ["Kofi Annan", "Delft", "12"], "Bank of the Delft": ["Bank of the Delft"], "Bank of the la Delft": ["Bank", "Delft"],
+            "Kofi of": ["Kofi"], "Kofi of the men": ["Kofi"], "12 Kofi 13": ["12", "Kofi", "13"], "Kofi  Annan": ["Kofi", "Annan"], "of Kofi Annan Bank Delft": ["Kofi Annan Bank Delft"]}.items():
+        found, = find([text])
+        assert [text[a:b] for a, b, _ in found] == wanted and [k for *_, k in found] == ["NUMBER" if w.isdigit() else "NAME" for w in wanted]
+
+
+def test_drawn_spans_by_their_numbers():
+    "As many as asked on average, as long, none over another, none longer than allowed"
+    texts = [" ".join(f"word{k}x{n}" for k in range(40)) for n in range(400)]
+    for per_text, more, most in ((1.25, .5, 3), (2., 0., 5), (3., .9, 4)):
+        drawn = RandomSpans(per_text, more, most)(texts)
+        words = [[len(t[a:b].split()) for a, b, _ in spans] for t, spans in zip(texts, drawn)]
+        assert {*map(len, words)} == {int(per_text), -int(-per_text // 1)}
+        assert np.mean([*map(len, words)]) == pytest.approx(per_text, abs=.06)
+        length = sum(more**k for k in range(most))
+        assert np.mean(sum(words, [])) == pytest.approx(length, abs=.12 * length) and max(sum(words, [])) == (most if more else 1)
+        for spans in drawn: assert all(b <= c for (_, b, _), (c, _, _) in zip(spans, spans[1:]))
+    for (a, b), n in {(0, 4): 2, (0, 2): 1, (1, 3): 2, (2, 3): 1, (4, 5): 0}.items():    # tokens without characters do not count
+        assert span_size([(0, 0), (0, 2), (2, 2), (2, 4), (4, 4)], a, b) == n
+    for wrong in (dict(per_text=.9), dict(more=1.), dict(more=-.1), dict(most=0)):
+        with pytest.raises(XlnbError, match="at least 1"): RandomSpans(**wrong)
 
 
 def test_question_and_tags_of_switched_rows_stay_in_step():

@@ -1,9 +1,9 @@
 "Objects among options: their digests, their names, and recipes that hold them"
-import functools, os, subprocess, sys
+import dataclasses, functools, os, subprocess, sys
 
 import pytest
 
-from xlnb.core import XlnbError, digest
+from xlnb.core import XlnbError, digest, plain
 from xlnb.data.tasks import get_task
 from xlnb.evaluation.scoring import HeadScorer
 from xlnb.methods.alsace.method import ALSACE
@@ -116,3 +116,35 @@ def test_recipes_with_objects_and_lists_are_cells_of_a_study(tmp_path):
     for m in (MMKD, CLISM):
         lists = [Recipe(FineTune(steps=2), before=(m(text=x),)) for x in (["a", "b"], ("a", "b"))]
         assert len(Study("lab-inference", "lab", lists, seeds=1, store=tmp_path).grid) == 1
+
+
+def test_what_holds_itself_names_how_far_up():
+    loop = {}
+    loop["a"] = [{"b": loop}]
+    assert plain([[loop]]) == [[{"a": [{"b": {"held by itself": 3}}]}]]
+    assert plain(({"b", "a"}, (1, None), functools.partial(scale, by=2))) == [
+        ["a", "b"], [1, None], dict(partial=f"{__name__}.scale", args=[], options=dict(by=2))]
+
+
+@dataclasses.dataclass
+class Later:
+    by: int = 1
+    more: int = dataclasses.field(default=1, metadata=dict(added=True))
+
+
+class Free:
+    def __init__(self, **held): self.__dict__.update(held)
+
+
+def test_neither_order_nor_time_is_in_a_digest():
+    one, other = {Free(x=3, y=0), Free(x=1, y=2)}, {Free(x=3, y=0), Free(y=2, x=1)}
+    assert digest(one) == digest(other) != digest({Free(x=3, y=0), Free(x=2, y=1)})
+    uses = lambda: later
+    before = digest(uses)      # what it closes over is not there yet
+    later = 1
+    assert len(before) == 16 and digest(uses) != before
+
+
+def test_an_option_that_came_later_counts_once_it_is_given():
+    assert plain(Later()) == {"class": "Later", "by": 1} and digest(Later()) != digest(Later(2))
+    for more in (0, 2): assert plain(Later(more=more)) == {"class": "Later", "by": 1, "more": more}

@@ -1,5 +1,6 @@
 """Properties of the losses of methods: bounds, symmetries, what must not matter; loops that follow the equations."""
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
+from xlnb.core import XlnbError
 from xlnb.methods.alsace.losses import (DIRECTIONS, alsace_loss, distillation_loss, divergence, label_log_probs,
                                         language_pairs, pair_by_pair, prediction_entropy)
 from xlnb.methods.clism.losses import cacr_loss, contrast, mean_state, pointer_logits, pointer_loss
+import xlnb.methods.mmkd.losses as mmkd
 from xlnb.methods.mmkd.losses import sentence_alignment, structure_loss, vector_mse, word_contrast
+from xlnb.methods.mmkd.method import MMKD
+import xlnb.training.losses as losses
 from xlnb.training.losses import counted, labelled, output_loss, step_shares, token_loss
 
 quick = settings(max_examples=40, deadline=None)
@@ -64,6 +69,42 @@ def test_shares_make_a_mean_over_things(seed, counts):
         means = (v.mean() if len(v) else 0. for v in values)
         close(sum(w * m for w, m in zip(shares, means)) / len(counts), torch.cat(values).mean())
     else: assert shares == [1.] * len(counts)
+
+
+def test_shares_of_parts():
+    "Each part by its own count; one that no batch has weighs one; batches of other processes count in the sums"
+    assert step_shares([dict(a=0, b=2), dict(a=0, b=4)]) == [dict(a=1., b=2 * 2 / 6), dict(a=1., b=2 * 4 / 6)]
+    assert step_shares([dict(a=1, b=2)], dict(a=4, b=8), 3) == [dict(a=3 / 4, b=3 * 2 / 8)]
+    assert step_shares([2, 3], 10, 4) == [4 * 2 / 10, 4 * 3 / 10] and step_shares([2, None]) == [None, None]
+    y = torch.tensor([[1, -100], [0, 2]])
+    assert counted(dict(labels=y)) == 3 and counted(dict(start_positions=y[:, 0])) == 2 and counted(dict(input_ids=y)) is None
+
+
+def test_token_loss_and_shares_say_what_is_wrong():
+    with pytest.raises(XlnbError, match=r"vocabulary\) = \(2, 3, 5\) need labels of the shape \(2, 3\), not \(2, 4\)"): token_loss(normal(0, 2, 3, 5), torch.zeros(2, 4).long())
+    out = QuestionAnsweringModelOutput(loss=torch.tensor(2.), start_logits=normal(0, 2, 3), end_logits=normal(1, 2, 3))
+    at = dict(start_positions=torch.tensor([0, 2]), end_positions=torch.tensor([1, 2]))
+    close(output_loss(out, dict(labels=1)), 2.), close(output_loss(out, at), 2.)
+    close(output_loss(QuestionAnsweringModelOutput(loss=torch.tensor(2.)), at | dict(attention_mask=torch.ones(2, 3))), 2.)    # a head with a loss of its own
+    with pytest.raises(XlnbError, match="no labels, only input_ids"): output_loss(QuestionAnsweringModelOutput(), dict(input_ids=1))
+
+
+def test_rows_and_shares_of_several_processes(monkeypatch):
+    "Rows of all in their order, and the gradient that all have for one's own; by itself a process has its own rows"
+    state = SimpleNamespace(on=True, n=2)
+    x = normal(0, 2, 3).requires_grad_()
+    def every(parts, own):
+        for k, p in enumerate(parts): p.copy_(own.detach() + k)
+    monkeypatch.setattr(losses, "dist", SimpleNamespace(is_available=lambda: True, is_initialized=lambda: state.on, get_world_size=lambda: state.n,
+                                                        get_rank=lambda: 1, all_gather=every, all_reduce=lambda g: g.mul_(3)))
+    rows, weights = losses.gathered(x), normal(1, 4, 3)
+    close(rows, torch.cat([x, x + 1]))
+    (rows * weights).sum().backward()
+    close(x.grad, 3 * weights[2:])
+    state.n = 1
+    assert losses.gathered(x) is x
+    state.on, state.n = False, 2
+    assert losses.gathered(x) is x
 
 
 @quick
@@ -128,6 +169,38 @@ def test_distillation(seed, n, langs, labels, direction, temperature):
     rows, y = normal(seed + 3, 3, labels), torch.arange(3) % labels
     total, parts = alsace_loss(z, pairs, rows, y, .5, **o)
     close(total, loss + .5 * F.cross_entropy(rows, y)), close(parts["distil"], loss)
+
+
+def test_divergence_where_something_is_certain():
+    "0 log 0 is 0; what one side rules out and the other does not is infinitely far in one direction"
+    sure, half = (torch.tensor(p, dtype=torch.float64).log() for p in ([0., 1.], [.5, .5]))
+    far = dict(teacher_first=math.log(2), student_first=math.inf, symmetric=math.inf, jsd=(math.log(4 / 3) + .5 * math.log(2) + .5 * math.log(2 / 3)) / 2)
+    assert {d: divergence(sure, half, d).item() for d in DIRECTIONS} == pytest.approx(far)
+    assert {divergence(sure, sure, d).item() for d in DIRECTIONS} == {0.}
+
+
+def test_distillation_refuses_what_does_not_fit():
+    codes, z = ["a", "b", "c"], normal(0, 2, 3, 4)
+    for ranking in (["a", "b"], ["a", "b", "d"], ["a", "a", "b", "c"], ["b", "c"]):
+        with pytest.raises(XlnbError, match="differ"): language_pairs(codes, ["a"], ranking=ranking)
+    one = "".join([*"teachers"])
+    assert language_pairs(codes, ["b"], strategy=one) == [(1, 0), (1, 2)] and language_pairs(codes, ["b", "c"], strategy="".join([*"listed"])) == [(1, 2)]
+    for strategy, n, pairs in (("top", 2, [(0, 1)]), ("top", 3, [(0, 1), (0, 2), (1, 2)]), ("ends", 1, [(0, 2)]),
+                               ("ends", 3, [(0, 1), (0, 2), (1, 2)]), ("all", None, [(0, 1), (0, 2), (1, 2)])):
+        assert language_pairs(codes, strategy="".join([*strategy]), n=n) == pairs
+    for n in (None, 0, 4):
+        with pytest.raises(XlnbError, match="between 1 and 3"): language_pairs(codes, strategy="ends", n=n)
+    for wrong in (z[0], z[None]):
+        with pytest.raises(XlnbError, match="have the shape"): label_log_probs(wrong)
+    for temperature in (0, -1.):
+        with pytest.raises(XlnbError, match="above zero"): label_log_probs(z, temperature=temperature)
+
+
+@quick
+@given(seeds, st.integers(1, 30), st.integers(2, 6))
+def test_entropy_of_predictions_in_several_languages(seed, n, labels):
+    z = normal(seed, n, 3, labels)
+    assert prediction_entropy(z) == pytest.approx(prediction_entropy(z.reshape(-1, labels)))
 
 
 @quick
@@ -212,6 +285,37 @@ def test_structure_loss(seed, n, size, mask_diagonal, temperature):
     close(loss, structure_loss(s[order], t[order], **o))
 
 
+@pytest.mark.parametrize("mask_diagonal", [False, True])
+def test_structure_loss_over_processes(mask_diagonal, monkeypatch):
+    "What three processes find, each from its own rows against all, is on average the loss of the whole batch"
+    s, t = normal(0, 9, 4), normal(1, 9, 5)
+    whole = {4: F.normalize(s, dim=-1), 5: F.normalize(t, dim=-1)}
+    monkeypatch.setattr(mmkd, "gathered", lambda x: whole[x.shape[1]])
+    def part(rank):
+        monkeypatch.setattr(mmkd.dist, "get_rank", lambda: rank)
+        own = slice(3 * rank, 3 * rank + 3)
+        return structure_loss(s[own], t[own], mask_diagonal=mask_diagonal, gather=True)
+    close(sum(part(rank) for rank in range(3)) / 3, structure_loss(s, t, mask_diagonal=mask_diagonal))
+
+
+def test_weights_of_words_sentences_and_structure():
+    assert mmkd.LEVELS == dict(token=1., word=1., sentence=1., structure=10., mse=0.) == MMKD().weights
+    s, t = normal(0, 4, 3), normal(1, 4, 3)
+    close(structure_loss(s, t), structure_loss(s, t, 1., False, False))
+
+
+def test_sentence_and_word_losses_refuse_other_shapes():
+    x = normal(0, 3, 4)
+    for student, teacher in ((x, x[:2]), (x[:2], x)):
+        with pytest.raises(XlnbError, match="give the same ones"): structure_loss(student, teacher)
+        with pytest.raises(XlnbError, match="one shape"): sentence_alignment(student, teacher)
+        with pytest.raises(XlnbError, match="one shape"): word_contrast(student[None], teacher[None], *[torch.ones(1, 3).bool()] * 2)
+    with pytest.raises(XlnbError, match=r"not \(3, 2\), \(3, 3\) and \(3, 4\)"): vector_mse(x[:, :2], x[:, :3], x)
+    for temperature in (0, -1.):
+        with pytest.raises(XlnbError, match="above zero"): structure_loss(x, x, temperature)
+        with pytest.raises(XlnbError, match="above zero"): word_contrast(x[None], x[None], *[torch.ones(1, 3).bool()] * 2, temperature=temperature)
+
+
 @quick
 @given(seeds, small, st.integers(1, 5))
 def test_vector_mse(seed, n, size):
@@ -276,6 +380,18 @@ def test_contrast(seed, n, more, width, scale):
     total, terms = cacr_loss(a, a + .1, p[:n], scale)
     close(total, contrast(a + .1, a, scale) + contrast(p[:n], a, scale) + contrast(a + .1, p[:n], scale))
     assert list(terms) == ["target-masked", "plain-masked", "target-plain"]
+
+
+def test_contrast_refuses_what_does_not_fit():
+    a, p = normal(0, 2, 3), normal(1, 3, 3)
+    for first in (-1, 2):
+        with pytest.raises(XlnbError, match="each needs its positive"): contrast(a, p, first=first)
+    for scale in (0, -1.):
+        with pytest.raises(XlnbError, match="above zero"): contrast(a, p, scale)
+    z = normal(2, 2, 5).requires_grad_()
+    none = pointer_loss(z[:0], z[:0], *[torch.zeros(0, dtype=torch.long)] * 2)
+    close(none, torch.tensor(0.)), none.backward()
+    close(z.grad, torch.zeros(2, 5))
 
 
 def test_no_loss_makes_a_gpu_wait():

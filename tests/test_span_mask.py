@@ -1,5 +1,5 @@
 "Word alignments and projected spans: against packages and gold, resumed, cut, with questions side by side"
-import multiprocessing, os, random
+import json, multiprocessing, os, random
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from types import SimpleNamespace
@@ -11,8 +11,8 @@ from nltk.translate import Alignment, alignment_error_rate
 
 from xlnb.models.word_alignment import (GOLD, align_words, alignment_error, embedding_alignments, gold_alignments, statistical_alignments)
 from xlnb.models.encoders import load_encoder, load_tokenizer
-from xlnb.lab.worlds import Lab
-from xlnb.core import XlnbError
+from xlnb.lab.worlds import Lab, World, report
+from xlnb.core import XlnbError, rng
 from xlnb.models.encoders import located
 from xlnb.models.heads import give_pointer
 from xlnb.methods.clism.collator import span_inputs
@@ -135,7 +135,7 @@ def test_every_reason(tok):
         ('the one sings', 'el uno canta', same, ['the'], ['stop words']), (f'{long} sings', 'Ana canta', same, [long], ['too long']), ('Ana sings', f'{long} canta', same, ['Ana'], ['answer too long']),
         ('Ana sings', 'Ana canta', [], ['Ana'], ['not aligned']), ('Ana Lind sings', 'Ana canta Lind', [(0, 0), (1, 2), (2, 1)], ['Ana Lind'], ['scattered']),
         ('Ana Lind sings', 'Ana canta', [(0, 0), (1, 0)], ['Ana', 'Lind'], ['answer taken']), ('Ana Lind sings', 'Ana Lind canta', same, ['Ana Lind', 'Lind'], ['overlaps']),
-        ('[QUE] Ana', 'Ana', same, ['Ana'], ['[QUE] in the text'])]:
+        ('Ana sings Lind', 'Ana canta Lind', [(1, 1), (2, 2)], ['Ana', 'Lind'], ['not aligned']), ('[QUE] Ana', 'Ana', same, ['Ana'], ['[QUE] in the text'])]:
         r = one(tok, source, target, alignments, entities)
         assert r['lost'] == reasons and len(r['questions']) == len(entities) - len(reasons), source
         assert r['masked'].count(QUE) == len(r['questions']) + source.count(QUE)
@@ -147,6 +147,35 @@ def test_borders_and_text(tok):
     q, = r['questions']
     assert r['masked'] == f'So «{QUE}», then.' and (q['text'], q['answer']) == ('Ana Lind', 'Lind de Ana')
     assert r['target'][q['answer_start']:q['answer_end']] == q['answer']
+
+
+def test_borders_and_counts():
+    "Statistics of three pairs, by hand"
+    asked = lambda n: [dict(start=k, end=k + 1, text='x', label='X', answer_start=k, answer_end=k + 1, answer='y') for k in range(n)]
+    rows = [dict(id=str(k), source='x' * 5, target='y' * 5, masked='', questions=asked(n), lost=lost)
+            for k, (n, lost) in enumerate([(3, ['too long']), (0, ['too long', 'overlaps']), (1, []), (0, [])])]
+    spans = Dataset.from_list(rows)
+    assert span_statistics(spans).to_dict() == {
+        'pairs': 4, 'with a question': 2, 'share with a question': .5, 'entities': 7, 'questions': 4, 'questions per pair': 1.,
+        'most in a pair': 3, 'lost: too long': 2, 'lost: overlaps': 1}
+    other = Dataset.from_list([r | dict(questions=[q | dict(answer_end=9) if q['start'] else q for q in r['questions']][:2]) for r in rows])
+    assert answer_precision(other, spans) == dict(precision=2 / 3, recall=.5, answer=2 / 3, questions=3)
+
+
+def test_side_by_side_pairs_of_the_laboratory(lab, tok):
+    "News in seven of ten, other events in the rest, the same English for every language"
+    r, n = rng(lab.seed, 'span pairs', 'span pairs'), 30
+    wanted = [lab.sentence(report(lab.names, r) if r.random() < .7 else World(r, lab.names).event(), 'en').text for _ in range(n)]
+    one, other = (lab_pairs(lab, lang, n) for lang in lab.langs[1:3])
+    assert one['source'][:] == other['source'][:] == wanted and (one['id'][0], other['id'][29]) == (f'{lab.langs[1]}-000000', f'{lab.langs[2]}-000029')
+    for pair, r in zip(one, span_pairs(one, tok)):
+        assert {(q['start'], q['end'], q['label']) for q in r['questions']} <= {(e['start'], e['end'], e['label']) for e in pair['entities']}
+    assert any(q['text'] for r in span_pairs(one, tok, most=1) for q in r['questions'])
+    assert span_pairs(one, tok, part=1).to_list() == span_pairs(one, tok).to_list()
+    bare, gold = one.remove_columns(['source_words', 'target_words', 'alignments']), iter(one['alignments'][:])
+    assert span_pairs(bare, tok, lambda s, t: [[tuple(a) for a in next(gold)] for _ in s]).to_list() == span_pairs(one, tok).to_list()
+    for wrong in (dict(part=0), dict(most=0)):
+        with pytest.raises(XlnbError, match='at least 1'): span_pairs(one, tok, **wrong)
 
 
 def test_the_laboratory_projects_all_its_entities(lab, tok):
@@ -192,6 +221,8 @@ def test_a_folder_knows_who_made_it(lab, tok, tmp_path):
     with torch.no_grad(): two[0].get_input_embeddings().weight.mul_(1.1)
     kept(align=partial(align_words, encoder=one))
     kept(align=partial(align_words, encoder=(load_encoder('lab'), tok)))  # the same weights
+    made = json.loads((tmp_path/'a'/'pairs.json').read_text())
+    assert [len(made[k]) for k in ('rows', 'functions')] == [16, 16] and (made['most'], made['part'], made['together']) == (10, 1000, True)
     for align in (partial(align_words, encoder=two), partial(align_words, encoder='lab'), partial(align_words, encoder=one, matching='itermax'), lambda s, t: [[] for _ in s], align_words):
         with pytest.raises(XlnbError, match='delete it'): kept(align=align)
     kept = lambda f: span_pairs(pairs, tok, f, out=tmp_path/'b')

@@ -176,3 +176,51 @@ def test_the_memory_of_a_command_is_watched(tool, tmp_path):
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
     with pytest.raises(SystemExit):
         watch.main([str(out), "nothing to run"])
+
+
+TOY = """# %% toy.ipynb #one
+def more(x):
+    return x + 1
+
+# %% toy.ipynb #two
+def less(x):
+    return x - 1
+"""
+
+
+def test_errors_that_tests_notice(tool, tmp_path):
+    "One that the tests see, one that only the page sees, one that never ends, and one that is no module"
+    mutation = tool("mutation")
+    for folder in "xlnb", "tests", "nbs": (tmp_path / folder).mkdir()
+    (tmp_path / "settings.ini").write_text((ROOT / "settings.ini").read_text())
+    (tmp_path / "xlnb" / "__init__.py").write_text("")
+    (tmp_path / "xlnb" / "toy.py").write_text(TOY)
+    (tmp_path / "tests" / "test_toy.py").write_text("from xlnb.toy import more\ndef test_more(): assert more(2) == 3\n")
+    cells = [("one", "#| export\ndef more(x):\n    return x + 1"), ("two", "#| export\ndef less(x):\n    return x - 1"), ("is", "assert less(2) == 1")]
+    cells = [dict(cell_type="code", id=k, source=v, metadata={}, outputs=[], execution_count=None) for k, v in cells]
+    (tmp_path / "nbs" / "toy.ipynb").write_text(json.dumps(dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)))
+    def ended(was="", now="", page=False):
+        with mutation.copy(tmp_path, "toy", TOY.replace(was, now), "toy" * page) as folder:
+            on = (lambda at: mutation.run_page(at / "nbs" / "toy.ipynb")) if page else lambda at: mutation.run_tests("test_toy.py", tmp_path / "tests")
+            return mutation.trial(folder, "xlnb.toy", on, limit=5)[0]
+    assert [ended(), ended(page=True)] == ["survived"] * 2
+    assert ended("x + 1", "x - 1") == "killed"
+    assert [ended("x - 1", "x + 1", page) for page in (False, True)] == ["survived", "killed"]
+    assert ended("return x + 1", "while True: pass") == "timeout" and ended("def more", "import nothing_like_this") == "broken"
+
+
+def test_the_draw_of_errors(tool):
+    "The same each time, a larger one begins with a smaller one, and every place is there before any comes again"
+    mutation = tool("mutation")
+    found = [("operator", k, (k // 4, 0)) for k in range(40)]
+    first = mutation.drawn(found)
+    assert first == mutation.drawn(found) != mutation.drawn(found, seed=1) and sorted(first) == found
+    assert all(len({at for *_, at in first[n:n + 10]}) == 10 for n in range(0, 40, 10))
+    lines, hints = mutation.spans("def f(x: 1 | 2):\n    return x\n\ndef g() -> 3: return 4\n", ["g"])
+    assert lines == {4} and sorted(hints) == [((1, 9), (1, 14)), ((4, 11), (4, 12))]
+    if importlib.util.find_spec("cosmic_ray") is None:
+        with pytest.raises(SystemExit, match="pip install cosmic-ray"): mutation.operators()
+        return
+    made = {mutation.mutated(TOY, *m[:2])[1]["now"] for m in mutation.mutants(TOY)}
+    assert {"return x - 1", "return x + 2", "return x + 0", "return x // 1"} <= made and "def more(x):" not in made
+    assert mutation.mutated(TOY, "NumberReplacer", 3)[1] == dict(line=7, was="return x - 1", now="return x - 0")
