@@ -154,9 +154,10 @@ def short_repr(
 ) -> str:
     "A dataclass as it would be made, without what is at its default"
     shown = {f.name for f in fields(obj) if f.repr}
-    said = ', '.join(f'{k}={v!r}' for k, v in changed_options(obj).items() if k in shown)
-    return f'{type(obj).__name__}({said})'
+    options = ', '.join(f'{k}={v!r}' for k, v in changed_options(obj).items() if k in shown)
+    return f'{type(obj).__name__}({options})'
 
+# %% ../nbs/00_core.ipynb #81569119
 def documented(
     cls: type, # whose `__init__` has a comment behind each parameter
 ) -> type: # the same

@@ -177,6 +177,7 @@ def _parsed(text, where):
     try: return json.loads(text)
     except ValueError as e: raise XlnbError(f"{where} is no JSON ({e}): it may be cut off; write it again") from e
 
+# %% ../../nbs/data/15_sources.ipynb #d99146a1
 def _separated(text, path) -> list:
     "Rows of a CSV or TSV, all of them text"
     how = dict(delimiter='\t', quoting=csv.QUOTE_NONE) if path.suffix == '.tsv' else dict(strict=True)
@@ -187,7 +188,8 @@ def _separated(text, path) -> list:
         raise XlnbError(f"'{path.name}', line {reader.line_num}: {e}; put texts with commas or quotes into double "
                         f"quotes") from e
     other = next((f for f in (';', '\t', '|') if len(names[1]) == 1 and f in names[1][0]), '')
-    if other: raise XlnbError(f"'{path.name}' separates its columns by {other!r}: save it with commas, or as .tsv with tabs")
+    if other: raise XlnbError(f"'{path.name}' separates its columns by {other!r}: save it with commas, or as .tsv with "
+                              "tabs")
     for line, row in rows:
         if len(row) != len(names[1]):
             raise XlnbError(f"'{path.name}', line {line}: {len(row)} values for the {len(names[1])} columns "

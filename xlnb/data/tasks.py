@@ -171,7 +171,8 @@ def get_task(
     if train: return get_task(base).with_train(train)
     if base in TASKS: return TASKS[base]
     if os.path.isfile(os.path.join(base, 'task.json')): return _task_in(Path(base))
-    if os.path.isfile(base): raise XlnbError(f"{base!r} is a file: give the folder it is in, with a task.json beside it.")
+    if os.path.isfile(base):
+        raise XlnbError(f"{base!r} is a file: give the folder it is in, with a task.json beside it.")
     raise XlnbError(f"Unknown task {base!r}: {nearest(base, TASKS)}The tasks are {some(TASKS)}; a task of your own is "
                     f"made with "
                     "own_task(...), or is a folder with a task.json.")
@@ -228,8 +229,9 @@ def _no_split(task: Task, lang: Language, split: str, place: str, there) -> Xlnb
     if split == 'test' and f'{task.name}-dev' in TASKS:
         return XlnbError(f"{what} The task '{task.name}-dev' tests on its development part.")
     if split != 'train':
-        cure = (f'Add a file of {split} rows.' if place == 'your data' else 'Choose another task, or other languages.' if
-                place.startswith('the Hub') else "Add it there, or read from the Hub (data='hub', --data hub).")
+        cure = (f'Add a file of {split} rows.' if place == 'your data' else
+                'Choose another task, or other languages.' if place.startswith('the Hub') else
+                "Add it there, or read from the Hub (data='hub', --data hub).")
         return XlnbError(f'{what} {cure}')
     if lang.code != task.source: return XlnbError(f"{what} {_only_source(task)}")
     fit = [o.name for o in TASKS.values() if o.name != task.name and 'train' in o.splits

@@ -146,6 +146,7 @@ def _of_tasks(items, source, score):
     return pd.concat([t.rename(lambda e: f'{e} on {task}', level='encoder').set_axis(range(t.shape[1]), axis=1)
                       for task, t in tables.items()])
 
+# %% ../../nbs/evaluation/111_factorial.ipynb #04797cd3
 def pooled_difference(
     items: pd.DataFrame,  # Of both recipes: one or several encoders, one or several tasks with as many items each
     recipe: str,  # The recipe in question, as the items name it

@@ -334,6 +334,15 @@ def save_finetuned(
     return save_encoder(model, tokenizer, folder)
 
 # %% ../../nbs/models/26_heads.ipynb #06383a60
+def _check_labels(model, task, name):
+    "Labels of another task are refused"
+    if (labels := tuple(model.config.id2label.values())) == tuple(task.labels): return
+    nameless = all(str(l).startswith('LABEL_') for l in labels)
+    cure = ("if they mean these, write their names into id2label and label2id of its config.json" if nameless else
+            "give a checkpoint that was fine-tuned for this task")
+    raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has "
+                    f"{some(task.labels)}: {cure}")
+
 def _put_in_order(model, task):
     "Give the outputs of a head the order of the task's labels, where both have the same names"
     there = [str(l).casefold() for l in model.config.id2label.values()]
@@ -366,11 +375,5 @@ def load_finetuned(
         raise XlnbError(f"{name} has no head for tasks of kind {str(task.kind)!r} ({len(lost)} weights missing, "
                         f"such as {lost[0]}): give a checkpoint that was fine-tuned for such a task, or put a new "
                         "head on an encoder with with_head")
-    if head.labels: _put_in_order(model, task)
-    if head.labels and (labels := tuple(model.config.id2label.values())) != tuple(task.labels):
-        nameless = all(str(l).startswith('LABEL_') for l in labels)
-        raise XlnbError(f"{name} was fine-tuned for the labels {some(map(str, labels))}, and {task.name!r} has "
-                        f"{some(task.labels)}: "
-                        + ("if they mean these, write their names into id2label and label2id of its config.json"
-                           if nameless else "give a checkpoint that was fine-tuned for this task"))
+    if head.labels: _put_in_order(model, task), _check_labels(model, task, name)
     return model.eval()

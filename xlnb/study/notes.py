@@ -22,6 +22,17 @@ def data_notes(
     train = rows(task.source, 'train', budget.train_examples, seed=budget.sample)
     return _of_labels(task, train, tests) + _seen(task, train, tests[task.source]) + _of_validation(cell) + found
 
+def _of_validation(cell) -> list:
+    "Languages whose test labels are kept secret, so that validation rows are tested"
+    out = []
+    for lang in cell.langs:
+        if not (other := cell.task.rows_of.get(lang)): continue
+        try: get_task(other).load(lang, 'test', data=cell.data, limit=1)
+        except SecretLabel:
+            out.append(f"The test labels of {other} are kept secret: {lang} is tested on validation rows, "
+                       "which also choose the weights.")
+    return out
+
 # %% ../../nbs/study/104_notes.ipynb #e38842ee
 def _labels_in(task, rows) -> set:
     "Names of the labels of some rows"
@@ -45,17 +56,7 @@ def _of_labels(task, train, tests) -> list:
 
 def _few(langs) -> str: return ', '.join(langs[:8]) + (f' and {len(langs) - 8} more' if len(langs) > 8 else '')
 
-# %% ../../nbs/study/104_notes.ipynb #76b000aa
-def _of_validation(cell) -> list:
-    "Languages whose test labels are kept secret, so that validation rows are tested"
-    out = []
-    for lang in cell.langs:
-        if not (other := cell.task.rows_of.get(lang)): continue
-        try: get_task(other).load(lang, 'test', data=cell.data, limit=1)
-        except SecretLabel: out.append(f"The test labels of {other} are kept secret: {lang} is tested on validation rows, "
-                                       "which also choose the weights.")
-    return out
-
+# %% ../../nbs/study/104_notes.ipynb #9896da02
 def _left_out(cell) -> list:
     "Rows that were not read, by language"
     task, data, out = cell.task, cell.data, []
