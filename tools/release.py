@@ -128,7 +128,8 @@ def main(pythons):
             f"git tag v{v} && git push --tags",
             f"twine upload {wheel.relative_to(ROOT)} {sdist.relative_to(ROOT)}",
             "the release on the page of the repository, with the entry of CHANGELOG.md",
-            f"pages that say `pip install .` from a clone: once the index has {v}, `pip install xlnb`"]
+            f"pages that say `pip install .` from a clone: once the index has {v}, `pip install xlnb`",
+            f"the cell of every page that installs on Colab: `git clone -b v{v}`, once the tag is there"]
     print(f"\n{'Not ready: ' + ', '.join(faults) + '.' if faults else 'Ready.'} What remains for a person:")
     for n, what in enumerate(left, 1): print(f"  {n}. {what}")
     return bool(faults)
