@@ -221,7 +221,9 @@ def test_run_and_report(encoder, tmp_path, capsys):  # noqa: F811
     assert call(*argv) == 0
     out, err = capsys.readouterr()
     assert "Transfer gap = score of the source" in " ".join(out.split()) and not err
-    assert re.search(r"^en English +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\]$", out, re.M)
+    number, interval = r"-?\d\.\d{3}", r" \[-?\d\.\d{3}, -?\d\.\d{3}\]"  # of 20 rows; a wide interval is left out
+    assert re.search(rf"^en English +{number}(?:{interval})?$", out, re.M)
+    assert re.search(rf"^transfer gap +{number}{interval}$", out, re.M)
     for path in re.findall(r"^\w+: +(runs/\S+)$", out, re.M):
         assert Path(path).stat().st_size
     assert call(*argv) == 0

@@ -219,7 +219,7 @@ def test_a_masked_lm_head_under_the_names_of_deberta(tok, tmp_path):
 @pytest.mark.parametrize('name', ['albert', 'distilbert', 'electra', 'modernbert', 'mpnet', 'bert', 'roberta', 'camembert'])
 def test_the_masked_lm_head_at_some_positions_is_that_at_all(name, tok):
     from transformers import AutoConfig, AutoModelForMaskedLM
-    names = dict(distilbert=dict(dim=32, hidden_dim=64, n_layers=1, n_heads=2), albert=dict(embedding_size=16), modernbert=dict(global_attn_every_n_layers=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2)).get(name, {})
+    names = dict(distilbert=dict(dim=32, hidden_dim=64, n_layers=1, n_heads=2), albert=dict(embedding_size=16), modernbert=dict(num_hidden_layers=2, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2)).get(name, {})
     with torch.random.fork_rng():
         torch.manual_seed(0); model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(name, **TINY | names)).eval()
     x = dict(input_ids=torch.randint(4, 80, (2, 7)), attention_mask=torch.ones(2, 7, dtype=int))
@@ -303,7 +303,7 @@ def sentence_encoder(name, tok, folder):
     import json
     from transformers import AutoConfig, AutoModel
     more = dict(distilbert=dict(dim=32, hidden_dim=64, n_layers=1, n_heads=2), albert=dict(embedding_size=16),
-                modernbert=dict(global_attn_every_n_layers=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2))[name]
+                modernbert=dict(num_hidden_layers=2, pad_token_id=1, bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2))[name]
     saved(AutoModel.from_config(AutoConfig.for_model(name, **TINY | dict(vocab_size=len(tok)) | more)), tok, folder)
     (folder/'1_Pooling').mkdir()
     (folder/'1_Pooling'/'config.json').write_text(json.dumps(dict(pooling_mode_mean_tokens=True)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
@@ -77,7 +78,11 @@ def test_speed_on_a_device(tool, tmp_path, capsys):
     gpu.main(["--tiny", "--out", str(tmp_path / "new" / "gpu.json")])
     out = json.loads((tmp_path / "new" / "gpu.json").read_text())
     lines = {l["name"]: l for l in out["lines"]}
-    assert not out["skipped"] and {*lines} == {*gpu.WORKED, *(f"{k}, compiled" for k in gpu.WORKED), "evaluation"}
+    if Version(torch.__version__) < Version("2.11"):  # the script asks for 2.11; what does not compile before is named
+        assert all("compiled" in x["what"] and "torch.compile failed" in x["why"] for x in out["skipped"])
+    else:
+        assert not out["skipped"] and {f"{k}, compiled" for k in gpu.WORKED} < {*lines}
+    assert {k for k in lines if "compiled" not in k} == {*gpu.WORKED, "evaluation"}
     assert out["torch"] == torch.__version__ and {"device", "driver", "date", "commit", "transformers", "seconds"} <= {*out}
     table = capsys.readouterr().out
     assert all(name in table for name in lines) and "measured / estimated" in table
