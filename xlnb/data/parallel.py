@@ -17,7 +17,7 @@ from typing import Callable
 import pandas as pd
 from datasets import Dataset
 
-from ..lab.worlds import LAB_TASKS, Lab
+from ..lab.worlds import LAB_TASKS, Lab, lab_of
 from ..core import XlnbError, digest, drawn, some
 from .kinds.base import KINDS, kind_of
 from .kinds.classify import SENTENCE
@@ -278,7 +278,7 @@ def lab_text(
 ) -> 'ParallelText|tuple': # ParallelText; with `gold` also a list of labels
     "New unlabelled instances of a laboratory task in all languages"
     task = _task(task)
-    fields, lab = _columns_of(task), lab or getattr(task.loader, 'lab', None) or Lab()
+    fields, lab = _columns_of(task), lab or lab_of(task)
     if task.name not in LAB_TASKS:
         raise XlnbError(f"{task.name!r} is no task of the laboratory: give parallel text of your own")
     row = LAB_TASKS[task.name][3]

@@ -14,7 +14,7 @@ from pathlib import Path
 import datasets, pandas as pd
 from datasets import ClassLabel, Dataset, concatenate_datasets
 from ..lab.grammar import FAMILY
-from ..lab.worlds import LAB_TASKS, Lab
+from ..lab.worlds import LAB_TASKS, Lab, usual_lab
 from ..languages import Language, language, register_language
 from ..core import XlnbError, drawn, drawn_number, nearest, short_repr, some, stream_digest
 from .benchmarks import BENCHMARKS
@@ -121,16 +121,13 @@ def _complete(task: Task):
 # %% ../../nbs/data/12_tasks.ipynb #b7b2019f
 TASKS: dict[str, Task] = {name: Task(name, **fields) for name, fields in BENCHMARKS.items()}
 
-@functools.cache
-def _the_lab() -> Lab: return Lab() # that of the registered tasks
-
 class _FromLab:
     "Reader of a laboratory's rows: (language code, split) -> rows"
     def __init__(self, name, lab=None): self.name, self.lab = name, lab
     @property
     def stamp(self): return repr((self.lab.seed, self.lab.family) if self.lab else 'the laboratory')
     def __call__(self, code: str, split: str) -> Dataset:
-        return (self.lab or _the_lab()).dataset(self.name, code, split)
+        return (self.lab or usual_lab()).dataset(self.name, code, split)
 
 def lab_task(
     name: str, # 'lab-inference', 'lab-paraphrase', 'lab-choice', 'lab-spans', 'lab-tags' or 'lab-probe'

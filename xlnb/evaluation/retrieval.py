@@ -16,6 +16,7 @@ from ..models.word_alignment import align_words, alignment_error, gold_alignment
 from ..core import XlnbError, some
 from ..data.kinds.base import kind_of
 from ..data.parallel import ParallelText
+from ..lab.worlds import lab_of, usual_lab
 from ..models.encoders import pooled
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-06
@@ -106,8 +107,7 @@ def lab_alignment_error(
     **options,          # of `embedding_alignments`
 ) -> pd.DataFrame: # per language: precision, recall, aer, alignments
     "Alignment error against the laboratory's gold"
-    from xlnb.lab.worlds import Lab
-    rows, lab = [], lab or Lab()
+    rows, lab = [], lab or usual_lab()
     for l in langs:
         gold = lab.aligned(n, source, l, split)
         found = align_words(gold['source'][:], gold['target'][:], (model, tokenizer), **options)
@@ -169,8 +169,7 @@ def translations(
 ) -> dict: # {language: texts}, a translation each
     "Sentences that say the same in several languages: the laboratory's own, or test rows that share an id"
     if task.name.startswith('lab-'):
-        from xlnb.lab.worlds import Lab
-        rows = Lab().parallel(n, [*langs], split='retrieval')
+        rows = lab_of(task).parallel(n, [*langs], split='retrieval')
         return {l: rows[l][:] for l in langs}
     column, = kind_of(task).text_columns[:1] or ['']
     sides = {l: {r['id']: r.get(column) for r in task.load(l, 'test', data=data)} for l in langs}
@@ -209,7 +208,7 @@ def alignment_error_measure(
                         f"gold_alignment_error on a gold set")
     langs, out = [l for l in run.cell.langs if l != task.source], []
     for at, model in (('end', run.model), ('start', run.start())):
-        table = lab_alignment_error(model, run.tokenizer, langs, 100, task.source)
+        table = lab_alignment_error(model, run.tokenizer, langs, 100, task.source, lab_of(task))
         out += [dict(measure='alignment_error', lang=l, value=float(v), at=at, sentences=100) for l,
                 v in table.aer.items()]
     return out

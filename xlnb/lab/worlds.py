@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAUSE_OF', 'EFFECT_OF', 'FACTS', 'TAGS', 'LAB_TASKS', 'SIZES', 'Names', 'World', 'follows', 'Lab', 'report', 'corpus',
-           'meanings', 'parallel', 'aligned', 'dictionary', 'items', 'unlabelled', 'dataset']
+           'meanings', 'parallel', 'aligned', 'dictionary', 'items', 'unlabelled', 'dataset', 'usual_lab', 'lab_of']
 
 # %% ../../nbs/lab/06_worlds.ipynb #cell-03
 from functools import lru_cache
@@ -495,3 +495,15 @@ def dataset(self: Lab,
     return Dataset.from_list([dict(id=f'{split}-{i:04d}') | row(self, x, lang) for i, x in enumerate(xs)])
 
 Lab.items, Lab.dataset = items, dataset
+
+# %% ../../nbs/lab/06_worlds.ipynb #5e2a1c08
+@lru_cache(1)
+def usual_lab() -> Lab:
+    "The laboratory of the registered tasks, made once"
+    return Lab()
+
+def lab_of(
+    task, # of a laboratory
+) -> Lab:
+    "The laboratory that the rows of a task come from; the usual one where it has none of its own"
+    return getattr(getattr(task, 'loader', None), 'lab', None) or usual_lab()

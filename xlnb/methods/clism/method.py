@@ -19,7 +19,7 @@ from ...data.kinds.base import get_kind, query_kinds
 from ...data.kinds.query import add_query
 from ...data.pairs import sentence_pairs, text_pairs, warn_if_read
 from ...data.parallel import parallel_texts
-from ...lab.worlds import Lab
+from ...lab.worlds import Lab, lab_of, usual_lab
 from .collator import SpanCollator, recurring_inputs, span_inputs
 from .objective import TERMS, SpanObjective
 from .projection import lab_pairs, span_pairs
@@ -107,9 +107,10 @@ LAB_PAIRS = 2000 # per language, where amount is None
 def lab_text(
     lang: str,
     n: int, # pairs
+    lab: Lab|None = None, # the usual laboratory if None
 ) -> Dataset: # as from `lab_pairs`
     "The laboratory's pairs that CLISM trains on."
-    return lab_pairs(Lab(), lang, n)
+    return lab_pairs(lab or usual_lab(), lang, n)
 
 @patch
 def needs(self: CLISM, task) -> list[str]:
@@ -122,7 +123,7 @@ def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
     "Pairs of each language, with gold in the laboratory"
     wanted = [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
     for missing in m.needs(task): raise XlnbError(missing)
-    if m.text is None: return {l: lab_text(l, m.amount or LAB_PAIRS) for l in wanted}
+    if m.text is None: return {l: lab_text(l, m.amount or LAB_PAIRS, lab_of(task)) for l in wanted}
     texts = parallel_texts(m.text)
     there = _there(m, texts, wanted)
     rows = sentence_pairs(texts, there, m.amount, False, task.source, seed)
@@ -206,7 +207,7 @@ def passages(self: CLISM,
 ) -> list: # of texts
     "English passages, as many as there would be pairs."
     parts = _sentences(self, ctx.task, ctx.langs, ctx.seed)
-    if self.text is None: return Lab().corpus(ctx.task.source, sum(map(len, parts.values())))
+    if self.text is None: return lab_of(ctx.task).corpus(ctx.task.source, sum(map(len, parts.values())))
     out, size, chosen = [], 0, {s for p in parts.values() for s in p['source']}
     every = (s for t in parallel_texts(self.text) for _, s, _ in text_pairs(t, ctx.task.source, ctx.task.source))
     for s in dict.fromkeys(s for s in every if s in chosen): # as they follow each other there
@@ -258,14 +259,16 @@ def stages(self: CLISM, model, ctx: Context) -> Iterator[Stage]:
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #aec59265
 @lru_cache(32)
-def _lab_digest(lang, n): return digest(lab_text(lang, n).to_dict())
+def _lab_digest(lang, n, lab): return digest(lab_text(lang, n, lab).to_dict())
 
 @patch
 def fingerprint(self: CLISM, cell):
     "What the result depends on besides options and encoder: the text, and who found entities and alignments."
     lab, who = self.text is None, None
     if not lab: rows = [t.fingerprint for t in parallel_texts(self.text)]
-    else: rows = {l: _lab_digest(l, len(p)) for l, p in _sentences(self, cell.task, cell.langs, cell.seed).items()}
+    else:
+        parts = _sentences(self, cell.task, cell.langs, cell.seed)
+        rows = {l: _lab_digest(l, len(p), lab_of(cell.task)) for l, p in parts.items()}
     if lab and self.spans == 'recurring': rows['passages'] = digest(self.passages(cell, self.max_length))
     if self.spans == 'entities':
         find = _finder(self, [], lab)

@@ -20,7 +20,7 @@ from ...core import XlnbError, option, some
 from ...data.kinds.classify import SENTENCE
 from ...data.pairs import PairCollator, pair_features, sentence_pairs, warn_if_read
 from ...data.parallel import parallel_text, parallel_texts
-from ...lab.worlds import LAB_TASKS, Lab
+from ...lab.worlds import LAB_TASKS, Lab, lab_of
 from .objective import LevelObjective, LevelSettings
 from .teacher import LAB_TEACHER, Teacher, lab_teacher, teacher_cache
 from ...models.encoders import encoder_fingerprint, masked_lm_head
@@ -91,9 +91,9 @@ def _check_token_level(model):
     except XlnbError as e: raise XlnbError(f"{e}; or leave out the token level, mmkd(token=0)") from None
 
 @lru_cache(4)
-def _lab_pairs(n, langs):
+def _lab_pairs(lab, n, langs):
     task = SimpleNamespace(kind=SENTENCE)
-    return parallel_text(Lab().parallel(n, list(langs)), task, origin=f'laboratory, {n} sentences')
+    return parallel_text(lab.parallel(n, list(langs)), task, origin=f'laboratory, {n} sentences')
 
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #f1c9e5b7
 @patch
@@ -105,7 +105,7 @@ def parallel(self: MMKD,
     wanted = [l for l in (self.langs or langs or task.langs) if l != task.source and l not in self.without]
     if self.text is None:
         if missing := self.needs(task): raise XlnbError(missing[0])
-        return [_lab_pairs(self.amount or 500, (task.source, *wanted))], wanted
+        return [_lab_pairs(lab_of(task), self.amount or 500, (task.source, *wanted))], wanted
     texts = parallel_texts(self.text)
     there = [l for l in wanted if any(l in t.rows for t in texts)]
     if self.langs and len(there) < len(wanted):
