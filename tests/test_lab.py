@@ -46,6 +46,41 @@ def test_another_seed_is_another_laboratory():
     assert a.dictionary('qal') != b.dictionary('qal') and a.corpus('en', 5) != b.corpus('en', 5)
 
 
+def test_what_is_read_beside_the_rows_is_of_the_same_laboratory():
+    "Pairs, gold spans, passages and sentences for measures, and the mark of them in a cell's key"
+    from types import SimpleNamespace
+    from xlnb.data.tasks import get_task, lab_task
+    from xlnb.evaluation.retrieval import alignment_error_measure, lab_alignment_error, translations
+    from xlnb.lab.worlds import lab_of, usual_lab
+    from xlnb.methods.clism.method import CLISM, _sentences
+    from xlnb.methods.clism.projection import lab_pairs
+    from xlnb.methods.mmkd.baselines import measured_text
+    from xlnb.methods.mmkd.method import MMKD
+    from xlnb.models.encoders import load_encoder, load_tokenizer
+    own = Lab(5); langs = ['en', 'qso']
+    usual, other = get_task('lab-inference'), lab_task('lab-inference', own)
+    assert lab_of(other) is own and lab_of(usual) is usual_lab() and lab_of(SimpleNamespace(name='lab-')) is usual_lab()
+    def found(task, lab):
+        pairs = MMKD(amount=20).parallel(task, langs)[0][0]
+        gold = lab.parallel(20, langs)
+        assert {l: pairs.rows[l]['text'][:] for l in langs} == {l: gold[l][:] for l in langs}
+        spans = _sentences(CLISM(amount=20), task, langs)['qso']
+        assert spans['target'][:] == lab_pairs(lab, 'qso', 20)['target'][:]
+        assert translations(task, langs, 20) == {l: lab.parallel(20, langs, 'retrieval')[l][:] for l in langs}
+        assert measured_text(task, langs, n=20) == {l: lab.parallel(20, langs, 'measured')[l][:] for l in langs}
+        return pairs, spans
+    one, two = found(usual, usual_lab()), found(other, own)
+    assert one[1]['target'][:] != two[1]['target'][:] and set(' '.join(two[1]['target']).split()) & {*own.dictionary('qso').values()}
+    cell = lambda task: SimpleNamespace(task=task, langs=langs, seed=0, tokenizer=load_tokenizer('lab'), data=None, rows=None)
+    for m in (MMKD(amount=20), CLISM(amount=20), CLISM(amount=20, spans='recurring', cacr=0.)):
+        assert m.fingerprint(cell(usual)) != m.fingerprint(cell(other)) == m.fingerprint(cell(lab_task('lab-inference', Lab(5))))
+    model, tokenizer = load_encoder('lab'), load_tokenizer('lab')
+    run = lambda task: SimpleNamespace(cell=SimpleNamespace(task=task, langs=langs), model=model, tokenizer=tokenizer, start=lambda: model)
+    for task, lab in ((usual, None), (other, own)):
+        want = lab_alignment_error(model, tokenizer, ['qso'], 100, lab=lab).aer['qso']
+        assert [r['value'] for r in alignment_error_measure(run(task))] == [want, want]
+
+
 @settings(max_examples=60, deadline=None)
 @given(events, knobs)
 def test_a_sentence_and_its_parts_agree(c, k):

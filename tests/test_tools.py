@@ -72,6 +72,23 @@ def test_a_laboratory_encoder_from_another_seed(tool, tmp_path):
     assert torch.equal(load_encoder(str(tmp_path / "run1" / "pairs")).get_input_embeddings().weight, words[0])
 
 
+def test_a_laboratory_encoder_of_another_family(tool, tmp_path):
+    "Its tokenizer is made from its own languages, in scripts and words that `lab` never saw"
+    from xlnb.lab.grammar import drawn_family
+    from xlnb.lab.worlds import Lab
+    from xlnb.models.encoders import load_encoder, load_tokenizer
+    made, lab = tool("lab_encoder"), Lab(1, drawn_family(1))
+    made.make(0, tmp_path / "run", shrink=500, family=1)
+    made.keep(tmp_path / "run", tmp_path / "family-1")
+    own, usual = load_tokenizer(str(tmp_path / "family-1")), load_tokenizer("lab")
+    text = {k: lab.corpus(k, 30)[-1] for k in lab.langs if k != "en"}
+    pieces = {n: sum(len(t(x, add_special_tokens=False).input_ids) for x in text.values()) for n, t in (("own", own), ("usual", usual))}
+    assert own.get_vocab() != usual.get_vocab() and pieces["own"] < .95 * pieces["usual"]
+    logged = json.loads((tmp_path / "family-1" / "pairs.json").read_text())
+    assert {k.split("_")[1] for x in logged for k in x if k.startswith("eval_")} >= {*lab.langs}
+    assert load_encoder(str(tmp_path / "family-1")).config.vocab_size == len(own)
+
+
 def test_speed_on_a_device(tool, tmp_path, capsys):
     "Every recipe is measured, with and without compilation; operations are those that PyTorch counts in a step of its own"
     gpu = tool("gpu")

@@ -1,9 +1,11 @@
 """Make a laboratory encoder from another seed of pre-training: 20 minutes of one core, twice that beside other work.
 
     python tools/lab_encoder.py 1 runs/lab-1 --keep checkpoints/lab-1
+    python tools/lab_encoder.py 0 runs/family-1 --family 1 --keep checkpoints/family-1
 
 The tokenizer is the one of `lab`, which depends on the text alone. Start values, order of the blocks and what is masked
 depend on the seed. Three parts, as the page of the laboratory encoder says; an interrupted call goes on where it was.
+With `--family` the languages are those of `drawn_family`, in a laboratory of that seed, and the tokenizer is theirs.
 It computes in bf16 where the processor has units for it, else in fp32, which is faster there.
 With `--keep` the checkpoint (fp16) and the logs of its parts are copied there.
 """
@@ -11,14 +13,16 @@ import argparse
 import random
 import re
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import torch
 from transformers import XLMRobertaConfig
 
+from xlnb.lab.grammar import drawn_family
 from xlnb.lab.worlds import Lab
 from xlnb.models.encoders import load_tokenizer
-from xlnb.training.pretraining import pretrain
+from xlnb.training.pretraining import pretrain, train_tokenizer
 from xlnb.training.schedule import multiplies_bf16
 
 MODEL = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512, hidden_dropout_prob=0.,
@@ -38,14 +42,15 @@ def broken(docs):
         yield doc[:at] + "\n" * bool(ends) + doc[at:].lstrip()
 
 
-def make(seed, out, shrink=1):
+def make(seed, out, shrink=1, family=0):
     "The three parts, one after the other, in folders of `out`; `shrink` divides steps and text, for a try"
-    lab, tokenizer = Lab(), load_tokenizer("lab")
-    texts, held = {}, {}
+    lab, texts, held = Lab(family, drawn_family(family)) if family else Lab(), {}, {}
     for k in lab.langs:
         n, more = lab.family[k].documents // shrink, 60 // min(shrink, 60)
         docs = lab.corpus(k, n + more)
         texts[k], held[k] = docs[:n], docs[n:]
+    tokenizer = load_tokenizer("lab") if not family else train_tokenizer(chain(*texts.values()), 4000, max_length=256,
+                                                                         kind="bpe")
     for part, o in PARTS.items():
         how = o | dict(steps=max(1, o["steps"] // shrink), eval_steps=500, eval_texts=held)
         if "init" in o: how["init"] = str(out / o["init"])
@@ -70,7 +75,8 @@ if __name__ == "__main__":
     p.add_argument("out", type=Path)
     p.add_argument("--keep", type=Path, help="folder for the checkpoint and its logs")
     p.add_argument("--shrink", type=int, default=1, help="divide steps and text by this, for a try")
+    p.add_argument("--family", type=int, default=0, help="seed of other languages, 1 to 19; the usual ones without")
     a = p.parse_args()
     torch.set_num_threads(1)
-    make(a.seed, a.out, a.shrink)
+    make(a.seed, a.out, a.shrink, a.family)
     if a.keep: keep(a.out, a.keep)

@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'Description', 'Location', 'Task', 'lab_task', 'register_tas
            'data_revisions', 'show_batch', 'own_task']
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-03
-import functools, json, os, re, warnings
+import json, os, re, warnings
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'NOUNS', 'CLASS_OF', 'COLOURS', 'OPPOSITE', 'ADJECTIVES', 'VERBS', 'INTRANSITIVE', 'TIMES', 'ORG_WORDS',
-           'LOC_WORDS', 'CONTENT', 'FUNCTION', 'SUFFIXES', 'LabLanguage', 'transliterate', 'Lexicon', 'NP', 'Clause',
-           'Compound', 'Word', 'Sentence', 'gloss', 'align', 'Writer', 'write']
+           'LOC_WORDS', 'CONTENT', 'FUNCTION', 'SUFFIXES', 'LabLanguage', 'drawn_family', 'transliterate', 'Lexicon',
+           'NP', 'Clause', 'Compound', 'Word', 'Sentence', 'gloss', 'align', 'Writer', 'write']
 
 # %% ../../nbs/lab/05_grammar.ipynb #cell-03
 import re
@@ -63,6 +63,25 @@ FAMILY = {l.code: l for l in [
 
 for _l in FAMILY.values():
     if _l.code != 'en': register_language(Language(_l.code, _l.name, 'Laboratory', _l.script, _l.order))
+
+# %% ../../nbs/lab/05_grammar.ipynb #7d41aa02
+def drawn_family(
+    seed: int, # of the draw, 1 to 19; the codes of its languages follow from it
+) -> dict:     # {code: `LabLanguage`}, English and eight others, for `Lab`
+    "Another family: languages whose knobs are drawn at random"
+    if seed not in range(1, 20): raise XlnbError(f"there is no family {seed!r}: choose a seed from 1 to 19")
+    r, out = rng(seed, 'family'), {'en': FAMILY['en']}
+    for last in 'jkmpquvx':
+        code = f"q{'abcdefghijklmnopqrst'[seed]}{last}"
+        name = ''.join(r.choice('bdfgklmnprstvz') + r.choice('aeiou') for _ in range(2)).title()
+        knobs = dict(script=r.choice(('Latn', 'Latn', 'Latn', 'Cyrl', 'Grek', 'Geor')),
+            order=r.choice(('SVO', 'SVO', 'SVO', 'SOV', 'SOV', 'SOV', 'VSO', 'VOS')),
+            adpositions=r.choice(('before', 'before', 'after')), adjectives=r.choice(('before', 'before', 'after')),
+            suffixes=r.choice(((), (), ('case',), ('tense',), ('case', 'tense'))), cognates=r.choice((.05, .1, .2)),
+            mixed=r.choice((.3, .4, .5)), documents=r.choice((1000, 2000, 4000, 6000)))
+        out[code] = LabLanguage(code, name, f'{name.lower()} {code}', **knobs)
+        register_language(Language(code, name, 'Laboratory', knobs['script'], knobs['order']))
+    return out
 
 # %% ../../nbs/lab/05_grammar.ipynb #cell-14
 NOUNS = {k: tuple(v.split()) for k, v in dict(

@@ -496,7 +496,6 @@ def dataset(self: Lab,
 
 Lab.items, Lab.dataset = items, dataset
 
-# %% ../../nbs/lab/06_worlds.ipynb #5e2a1c08
 @lru_cache(1)
 def usual_lab() -> Lab:
     "The laboratory of the registered tasks, made once"

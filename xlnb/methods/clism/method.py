@@ -119,6 +119,15 @@ def needs(self: CLISM, task) -> list[str]:
     return [
         f"clism needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or a list"]
 
+# %% ../../../nbs/methods/clism/80_method.ipynb #9107be6d
+@patch
+def takes(self: CLISM, model, task):
+    "An encoder with a masked-LM head, for its part of the loss."
+    super(CLISM, self).takes(model, task)
+    if not self.mlm: return
+    try: masked_lm_head(model)
+    except XlnbError as e: raise XlnbError(f"{e}; or leave out masked language modelling, clism(mlm=0)") from None
+
 def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
     "Pairs of each language, with gold in the laboratory"
     wanted = [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
@@ -130,15 +139,6 @@ def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
     at = {l: [i for i, k in enumerate(rows['lang'][:]) if k == l] for l in there}
     row = lambda l, j, r: dict(id=f'{l}-{j:06}', source=r['source'], target=r['target'])
     return {l: Dataset.from_list([row(l, j, r) for j, r in enumerate(rows.select(at[l]))]) for l in there}
-
-# %% ../../../nbs/methods/clism/80_method.ipynb #9107be6d
-@patch
-def takes(self: CLISM, model, task):
-    "An encoder with a masked-LM head, for its part of the loss."
-    super(CLISM, self).takes(model, task)
-    if not self.mlm: return
-    try: masked_lm_head(model)
-    except XlnbError as e: raise XlnbError(f"{e}; or leave out masked language modelling, clism(mlm=0)") from None
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #cdcace5f
 def _there(m, texts, wanted):
