@@ -339,7 +339,7 @@ def test_a_resumed_run_with_frozen_embeddings_ends_as_an_uninterrupted_one(tmp_p
     assert same(*ends)
 
 
-ARCHITECTURES = dict(bert={}, roberta={}, albert=dict(embedding_size=16), distilbert={}, electra=dict(embedding_size=16), modernbert={}, **{"deberta-v2": dict(relative_attention=True, pos_att_type=["p2c"])})
+ARCHITECTURES = dict(bert={}, roberta={}, albert=dict(embedding_size=16), distilbert={}, electra=dict(embedding_size=16), modernbert=dict(num_hidden_layers=2), **{"deberta-v2": dict(relative_attention=True, pos_att_type=["p2c"])})
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
