@@ -112,6 +112,16 @@ def test_no_network(monkeypatch):
     with pytest.raises(XlnbError, match='not on the Hub.*XLNB_DATA'): get_task('nli_en').load('en', 'train', 'hub')
 
 
+@pytest.mark.parametrize('error, says', [(RuntimeError('Cannot send a request, as the client has been closed.'), "Can't reach the Hub .*XLNB_DATA"),
+                                         (RuntimeError('half a file'), 'half a file. Try again')])
+def test_an_error_of_the_hub_is_none_of_the_files(monkeypatch, error, says):
+    "A client that another request without a network has closed is no network"
+    def failed(*a, **k): raise error
+    monkeypatch.setattr(sources, 'load_dataset', failed)
+    with pytest.raises(XlnbError, match=says) as told: get_task('xnli').load('en', 'test', 'hub')
+    assert 'damaged' not in str(told.value)
+
+
 def test_the_hub_is_asked_the_same_way(monkeypatch):
     "Path and config are those of the Hub; the rest is shared with the mirror"
     asked = []

@@ -194,7 +194,7 @@ def test_the_memory_of_a_command_is_watched(tool, tmp_path):
     seen = json.loads(out.read_text())
     assert seen["title"] == "a try" and {"machine", "date", "commit"} <= {*seen["made"]}
     lines = seen["lines"]
-    assert len(lines) > 3 and lines[-1]["bytes"] > 80e6 and lines[-1]["cells"] == 1
+    assert len(lines) > 3 and max(x["bytes"] for x in lines) > 80e6 and lines[-1]["cells"] == 1
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
     with pytest.raises(SystemExit):
         watch.main([str(out), "nothing to run"])

@@ -255,12 +255,15 @@ def _read_error(task: Task, lang: Language, split: str, place: str, e: Exception
         there = re.findall(r"'([^']+)'", text.partition('Available')[2])
         return XlnbError(f"'{task.name}' has no data for {lang.name} ('{config_of(task, lang)}') in {place}; there: "
                          f"{some(there)}. Leave this language out (langs=, --langs), or add its data.")
-    if place.startswith('the Hub') and kinds & {'ConnectionError', 'DatasetNotFoundError', 'OfflineModeIsEnabled',
-                                                'HTTPError', 'HfHubHTTPError', 'Timeout'}:
+    hub = place.startswith('the Hub')
+    unreached = {'ConnectionError', 'DatasetNotFoundError', 'OfflineModeIsEnabled', 'HTTPError', 'HfHubHTTPError',
+                 'Timeout'}
+    if hub and (kinds & unreached or 'client has been closed' in text):  # by another request that found no network
         return XlnbError(f"Can't reach {place}: check the network, or point XLNB_DATA (or data=, --data) at a local "
                          f"mirror with the folder '{task.folder}'.")
     return XlnbError(f"Can't read the {split} split of '{task.name}' ({lang.name}) in {place}: {type(e).__name__}: "
-                     f"{' '.join(text.split())[:200]}. The files may be damaged; copy them again.")
+                     f"{' '.join(text.split())[:200]}. "
+                     + ('Try again.' if hub else 'The files may be damaged; copy them again.'))
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-34
 def _load(
