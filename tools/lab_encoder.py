@@ -75,7 +75,8 @@ if __name__ == "__main__":
     p.add_argument("out", type=Path)
     p.add_argument("--keep", type=Path, help="folder for the checkpoint and its logs")
     p.add_argument("--shrink", type=int, default=1, help="divide steps and text by this, for a try")
-    p.add_argument("--family", type=int, default=0, help="seed of other languages, 1 to 19; the usual ones without")
+    p.add_argument("--family", type=int, default=0, choices=range(20), metavar="SEED",
+                   help="seed of other languages, 1 to 19; the usual ones without")
     a = p.parse_args()
     torch.set_num_threads(1)
     make(a.seed, a.out, a.shrink, a.family)

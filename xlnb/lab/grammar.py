@@ -69,7 +69,8 @@ def drawn_family(
     seed: int, # of the draw, 1 to 19; the codes of its languages follow from it
 ) -> dict:     # {code: `LabLanguage`}, English and eight others, for `Lab`
     "Another family: languages whose knobs are drawn at random"
-    if seed not in range(1, 20): raise XlnbError(f"there is no family {seed!r}: choose a seed from 1 to 19")
+    if not isinstance(seed, int) or seed not in range(1, 20):
+        raise XlnbError(f"there is no family {seed!r}: choose a seed from 1 to 19")
     r, out = rng(seed, 'family'), {'en': FAMILY['en']}
     for last in 'jkmpquvx':
         code = f"q{'abcdefghijklmnopqrst'[seed]}{last}"
