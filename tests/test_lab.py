@@ -186,3 +186,19 @@ def test_a_family_of_ones_own():
     mine = LabLanguage('qmy', 'Mine', 'mine', order='OSV', adjectives='after', suffixes=('case',))
     lab = Lab(0, {'en': FAMILY['en'], 'qmy': mine})
     assert lab.langs == ['en', 'qmy'] and len(lab.dataset('lab-choice', 'qmy', 'validation')) == SIZES['validation']
+
+
+def test_a_task_with_other_training_rows_keeps_its_laboratory():
+    "The name behind the colon is of the training rows; text that no one gives is that of the task"
+    from xlnb.data.parallel import lab_text
+    from xlnb.data.tasks import get_task, lab_task
+    from xlnb.lab.worlds import Lab, lab_of
+    from xlnb.methods.mmkd.baselines import measured_text
+
+    plain, shuffled = get_task("lab-inference"), get_task("lab-inference:shuffled")
+    assert lab_text(shuffled, 20).fingerprint == lab_text(plain, 20).fingerprint
+    assert measured_text(shuffled, ["en", "qal"], n=5) == measured_text(plain, ["en", "qal"], n=5)
+    own = Lab(3)
+    other = lab_task("lab-inference", own).with_train("shuffled")
+    assert lab_of(other) is own and other.load("en", "train")["id"][:] == plain.load("en", "train")["id"][:]
+    assert lab_text(other, 20).fingerprint != lab_text(plain, 20).fingerprint

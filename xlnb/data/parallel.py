@@ -278,14 +278,14 @@ def lab_text(
 ) -> 'ParallelText|tuple': # ParallelText; with `gold` also a list of labels
     "New unlabelled instances of a laboratory task in all languages"
     task = _task(task)
-    fields, lab = _columns_of(task), lab or lab_of(task)
-    if task.name not in LAB_TASKS:
+    fields, lab, name = _columns_of(task), lab or lab_of(task), task.name.partition(':')[0]  # whatever it trains on
+    if name not in LAB_TASKS:
         raise XlnbError(f"{task.name!r} is no task of the laboratory: give parallel text of your own")
-    row = LAB_TASKS[task.name][3]
-    items, probe = lab.unlabelled(task.name, n), not kind_of(task).trains
+    row = LAB_TASKS[name][3]
+    items, probe = lab.unlabelled(name, n), not kind_of(task).trains
     one = lambda i, x, l: {'id': f'unlabelled-{i:05d}'} | {f: row(lab, x, l)[f] for f in fields}
     tables = {l: Dataset.from_list([one(i, x, l) for i, x in enumerate(items)]) for l in langs or lab.langs}
-    origin = 'prompts of validation facts' if probe else f'{task.name}, {len(items)} new instances'
+    origin = 'prompts of validation facts' if probe else f'{name}, {len(items)} new instances'
     text = ParallelText(tables, task.kind, origin, 'validation' if probe else None)
     return (text, [x['label'] for x in items]) if gold else text
 

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, concatenate_datasets
 from ..lab.grammar import FAMILY
 from ..lab.worlds import LAB_TASKS, Lab, usual_lab
 from ..languages import Language, language, register_language
-from ..core import XlnbError, drawn, drawn_number, nearest, short_repr, some, stream_digest
+from ..core import XlnbError, drawn, drawn_number, nearest, rng, short_repr, some, stream_digest
 from .benchmarks import BENCHMARKS
 from .kinds.base import get_kind, same_form
 from .schema import SPLITS, SecretLabel, align_rows, canonical_rows, check_parallel, left_out, show_rows
@@ -58,6 +58,7 @@ class Location(Description):
     # {language: name of the task that has its rows}, where another one has them
     rows_of: dict = field(default_factory=dict, hash=False)
     train_from: str = '' # name of the task that the training rows come from, if another one; several joined by '+'
+    shuffled: bool = False # training rows have their labels in another order: a negative control
     # function (language code, split) -> rows, instead of Hub and mirror
     loader: object = field(default=None, repr=False, compare=False)
 
@@ -151,8 +152,9 @@ def register_task(
     replace: bool = False # may it take the place of another one?
 ) -> Task:
     "Make a task known under its name, for `get_task` and for studies"
-    if ':' in task.name:
-        raise XlnbError(f"{task.name!r} can not be registered: a name with ':' means a task with other training rows.")
+    if ':' in task.name or task.name == 'shuffled':
+        raise XlnbError(f"{task.name!r} can not be registered: a name with ':' means a task with other training rows, "
+                        f"and 'shuffled' its own ones with their labels in another order.")
     if task.name in TASKS and not replace:
         raise XlnbError(f"There is a task '{task.name}' already: choose another name or say replace=True.")
     TASKS[task.name] = task
@@ -280,6 +282,7 @@ def _load(
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise XlnbError(f"limit must be a whole number above zero, not {limit!r}.")
     ds = _rows(task, lang, split, data)
+    if task.shuffled and split == 'train': ds = _other_labels(ds)
     shared = _shared_ids(task, split, data) if limit and _has_gaps(task) and split != 'train' else None
     return ds.select(drawn(ds['id'][:], split, limit, seed, shared or None))  # no id in common: not parallel
 
@@ -375,7 +378,7 @@ def _shared_ids(task: Task, split: str, data) -> set[str]:
 # %% ../../nbs/data/12_tasks.ipynb #490ed172
 def _fingerprint(task: Task, lang: str, split: str, data=None) -> str: # 16 hexadecimal digits
     "Changes when the rows change"
-    if _borrows(task, split) and '+' not in task.train_from:
+    if _borrows(task, split) and '+' not in task.train_from and not task.shuffled:
         return get_task(task.train_from).fingerprint(lang, split, data)
     def make():
         write = lambda rows: json.dumps(rows, ensure_ascii=False, sort_keys=True, default=str)
@@ -397,18 +400,7 @@ def _dropped(task: Task, lang: str, split: str, data=None) -> int:
         return sum(not o and o is not None for o in kept) + left_out(task, here, where)
     return _remember(('dropped', task, lang.code, split, str(data)), _stamp(task, data, split), make)
 
-# %% ../../nbs/data/12_tasks.ipynb #cell-38
-def _with_train(
-    task: Task,
-    other: 'str | Task' # a task of the same kind with the same labels; names of several joined by '+'
-) -> Task: # named 'task:other'
-    "The same task with the training rows of another one"
-    if isinstance(other, Task) and TASKS.get(other.name) is not other:
-        raise XlnbError(f"Register '{other.name}' first (register_task), so that studies find it by its name.")
-    name = other.name if isinstance(other, Task) else other
-    for o in name.split('+'): _trains(task, get_task(o))
-    return replace(task, name=f"{task.name.split(':')[0]}:{name}", train_from=name)
-
+# %% ../../nbs/data/12_tasks.ipynb #c0ffee13
 def _trains(task: Task, other: Task):
     "Can a task train on the rows of another one?"
     if not same_form(task, other):
@@ -419,6 +411,32 @@ def _trains(task: Task, other: Task):
     if 'train' not in other.splits:
         raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no training rows (its splits are "
                         f"{some(other.splits)}).")
+
+def _other_labels(ds: Dataset) -> Dataset:
+    "The rows with their labels in another order, always the same one"
+    labels = list(ds['label'])
+    rng(0, 'shuffled labels').shuffle(labels)
+    return Dataset.from_dict(ds.to_dict() | dict(label=labels), features=ds.features)
+
+# %% ../../nbs/data/12_tasks.ipynb #cell-38
+def _with_train(
+    task: Task,
+    # a task of the same kind with the same labels; names of several joined by '+'; 'shuffled' as the last one is a
+    # negative control: the training labels in another order, so that they say nothing
+    other: 'str | Task'
+) -> Task: # named 'task:other'
+    "The same task with the training rows of another one"
+    if isinstance(other, Task) and TASKS.get(other.name) is not other:
+        raise XlnbError(f"Register '{other.name}' first (register_task), so that studies find it by its name.")
+    name = other.name if isinstance(other, Task) else other
+    sets = name.split('+')
+    if shuffled := sets[-1] == 'shuffled':
+        sets = sets[:-1] or [*filter(None, task.train_from.split('+'))]
+        if task.kind.label_column != 'label':
+            raise XlnbError(f"'{task.name}' has no label per row to shuffle: its kind is {task.kind}.")
+    for o in sets: _trains(task, get_task(o))
+    rows = '+'.join(sets + ['shuffled'] * shuffled)
+    return replace(task, name=f"{task.name.split(':')[0]}:{rows}", train_from='+'.join(sets), shuffled=shuffled)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-45
 def show_batch(

@@ -92,6 +92,7 @@ def _why(w, info: dict, langs: list) -> str:
     if _ENCODERS.get(w.encoder, w.encoder) != cell['encoder_name'].rpartition('/')[2]:
         out.append(f"encoder {cell['encoder_name']}, not {w.encoder if w.encoder != 'not stated' else 'stated there'}")
     if published_task(name) != w.task: out.append(f'{name}, not {w.task}' + _made_up(name))
+    elif train.endswith('shuffled'): out.append('trained on shuffled labels, a negative control')
     elif train: out.append(f"trained on {train} instead of the English rows of the published setting")
     if name.partition(':')[0].endswith('-dev'): out.append('tested on the development part')
     if not w.setting.startswith('zero-shot'): out.append(f'published: {w.setting}')

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ...data.parallel import split_text
 from ...evaluation.retrieval import sentence_vectors, similarity_correlation
-from ...lab.worlds import LAB_TASKS, lab_of
+from ...lab.worlds import lab_of
 from .method import MMKD
 
 # %% ../../../nbs/methods/mmkd/75_baselines.ipynb #0476b72d
@@ -47,7 +47,7 @@ def measured_text(
     n: int = 200,    # sentences
 ) -> dict: # {language: list of strings}, sentence i the same in all
     "Sentences in all languages that MMKD was not trained on."
-    if task.name in LAB_TASKS:
+    if task.name.startswith('lab-'):
         rows = lab_of(task).parallel(n, list(langs), 'measured')
         return {l: rows[l][:] for l in langs}
     rows = split_text(task, 'test', list(langs), data, n).rows
