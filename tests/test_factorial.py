@@ -120,3 +120,14 @@ def test_a_figure_of_effects():
     assert ax.get_ylim() == pytest.approx((1.6, -.6)) and [t.get_text() for t in ax.get_yticklabels()] == ["A", "B"]
     assert [*ax.lines[-1].get_xdata()] == [0, 0] and ax.get_title() == "both" and plot_effects(table, ax) is ax
     plt.close(ax.figure)
+
+
+def test_items_of_each_encoders_own():
+    "Where encoders have other test rows, those of each are resampled by themselves: variances add"
+    r = np.random.default_rng(0)
+    same = np.repeat(r.random((1, 400)), 4, 0)                # all runs alike, so that items alone are left
+    shared, own = (row(same, ["one", "one", "two", "two"], own_items=o, draws=20000) for o in (False, True))
+    wide = lambda x: x["high"] - x["low"]
+    expected = 2 * 196 * same[0].std() / 20
+    assert shared["points"] == pytest.approx(own["points"])
+    assert wide(shared) == pytest.approx(expected, rel=.05) and wide(own) == pytest.approx(expected / 2 ** .5, rel=.05)

@@ -67,29 +67,43 @@ def _complete(table):
     return cube.index.to_frame(index=False), recipes, np.stack([cube.xs(c, axis=1, level='recipe') for c in recipes], 1)
 
 # %% ../../nbs/evaluation/111_factorial.ipynb #d4d27f40
-def _pooled(d, encoders, draws, rng):
+def _item_luck(d, weights, draws, rng):
+    "What other items change in a weighted mean of (runs, items), drawn; less what each run has for itself"
+    mean, (R, I) = weights @ d, d.shape
+    U, V = d.var(1).mean() / I, mean.var() / I
+    own = np.clip((U - V) / max(R - 1, 1), 0, None)
+    rho = np.sqrt(np.clip(1 - own / V, 0, 1)) if V > 0 else 0.
+    return rho * (rng.multinomial(I, np.full(I, 1 / I), draws) / I @ mean - mean.mean())
+
+def _pooled(d, encoders, draws, rng, own_items=False):
     "Point, draws and pooled SD of values (runs, items) of one contrast"
-    runs, (R, I), codes = d.mean(1), d.shape, pd.factorize(encoders)[0]
+    runs, R, codes = d.mean(1), len(d), pd.factorize(encoders)[0]
     n, E = np.bincount(codes), codes.max() + 1
     if R == E: raise XlnbError("Each encoder has one run: intervals need two seeds at least on one of them.")
     weights, inside = 1 / (E * n[codes]), runs - (np.bincount(codes, runs) / n)[codes]
     sd = np.sqrt((inside ** 2).sum() / (R - E))
-    mean = weights @ d
-    U, V = d.var(1).mean() / I, mean.var() / I
-    own = np.clip((U - V) / max(R - 1, 1), 0, None)
-    rho = np.sqrt(np.clip(1 - own / V, 0, 1)) if V > 0 else 0.
-    w = rng.multinomial(I, np.full(I, 1 / I), draws) / I
+    items = (sum(_item_luck(d[codes == e], np.full(k, 1 / k), draws, rng) for e, k in enumerate(n)) / E if own_items
+             else _item_luck(d, weights, draws, rng))
     t = student.ppf((rng.permutation(draws) + .5) / draws, R - E)  # all quantiles, in random order
-    luck = t * sd * np.sqrt((1 / n).sum()) / E
-    return mean.mean(), mean.mean() + rho * (w @ mean - mean.mean()) + luck, sd
+    point = (weights @ d).mean()
+    return point, point + items + t * sd * np.sqrt((1 / n).sum()) / E, sd
 
-def _row(name, d, runs, draws, level, rng):
+# %% ../../nbs/evaluation/111_factorial.ipynb #c0ffee21
+def _row(name, d, runs, draws, level, rng, own_items=False):
     "One effect as a row of a table, in points"
-    point, drawn, sd = _pooled(d, runs.encoder, draws, rng)
+    point, drawn, sd = _pooled(d, runs.encoder, draws, rng, own_items)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     of = pd.Series(d.mean(1)).groupby(runs.encoder.values, sort=False).mean()
     return dict(effect=name, points=100 * point, low=100 * low, high=100 * high, p=p_value(drawn), sd_runs=100 * sd,
                 runs=len(d), items=d.shape[1]) | {f'on {e}': 100 * v for e, v in of.items()}
+
+def _caption(runs, shape, own_items, score, level):
+    e, (recipes, items) = runs.encoder.nunique(), shape
+    return (f"Effects in percent points on the {'mean of the targets' if score == 'targets' else 'source'}: {recipes} "
+            f"recipes, {len(runs)} runs on {e} encoder{'s' * (e > 1)}, {items} items{' of its own each' * own_items}. "
+            f"Main effect: mean with the method minus mean without. a x b: what a adds with b minus what it adds "
+            f"without. Intervals ({100 * level:.0f}%): items are resampled; the SD of a run is pooled within encoders "
+            f"({len(runs) - e} degrees of freedom).")
 
 # %% ../../nbs/evaluation/111_factorial.ipynb #f68b869e
 def factorial_effects(
@@ -100,22 +114,15 @@ def factorial_effects(
     draws: int = 2000,
     level: float = .95,
     seed: int = 0,  # Of the resampling
+    own_items: bool = False,  # Has each encoder test rows of its own, as in another family of languages?
 ) -> ScoreTable:  # A row per main effect and interaction of two, in percent points
     "What each method adds over all combinations of the others, and what two add to each other"
     runs, recipes, cube = _complete(_item_scores(items, source, score))
-    weights, rng = _design(recipes, factors)[1], np.random.default_rng(seed)
-    rows = [_row(name, np.einsum('c,rci->ri', w, cube), runs, draws, level, rng) for name, w in weights.items()]
+    how, weights = (draws, level, np.random.default_rng(seed), own_items), _design(recipes, factors)[1]
+    rows = [_row(name, np.einsum('c,rci->ri', w, cube), runs, *how) for name, w in weights.items()]
     out = ScoreTable(pd.DataFrame(rows))
-    out.attrs['caption'] = _caption(runs, len(recipes), cube.shape[2], score, level)
+    out.attrs['caption'] = _caption(runs, cube.shape[1:], own_items, score, level)
     return out
-
-def _caption(runs, recipes, items, score, level):
-    e = runs.encoder.nunique()
-    return (f"Effects in percent points on the {'mean of the targets' if score == 'targets' else 'source'}: {recipes} "
-            f"recipes, {len(runs)} runs on {e} encoder{'s' * (e > 1)}, {items} items. Main effect: mean with the "
-            f"method minus mean without. a x b: what a adds with b minus what it adds without. Intervals "
-            f"({100 * level:.0f}%): items are resampled; the SD of a run is pooled within encoders "
-            f"({len(runs) - e} degrees of freedom).")
 
 # %% ../../nbs/evaluation/111_factorial.ipynb #01ff790b
 def plot_effects(
@@ -157,6 +164,7 @@ def pooled_difference(
     draws: int = 2000,
     level: float = .95,
     seed: int = 0,
+    own_items: bool = False,  # As for `factorial_effects`
 ) -> dict:  # As a row of `factorial_effects`, with `sentence`
     "One recipe minus another, paired by encoder, seed and item, runs pooled within encoders (and tasks)"
     for name in (recipe, baseline):
@@ -165,7 +173,7 @@ def pooled_difference(
     both = items[items.recipe.isin([recipe, baseline])]
     runs, recipes, cube = _complete(_of_tasks(both, source, score))
     d = cube[:, recipes.index(recipe)] - cube[:, recipes.index(baseline)]
-    row = _row(f'{recipe} minus {baseline}', d, runs, draws, level, np.random.default_rng(seed))
+    row = _row(f'{recipe} minus {baseline}', d, runs, draws, level, np.random.default_rng(seed), own_items)
     words = effect(row['points'] / 100, row['low'] / 100, row['high'] / 100, row['runs'], row['items'])
     return row | dict(sentence=words.replace(' seed', ' run'))
 
