@@ -9,10 +9,14 @@ import pytest
 from test_study import encoder, small  # noqa: F401  fixtures
 
 from xlnb.core import XlnbError
-from xlnb.data.tasks import get_task
+from xlnb.data.tasks import get_task, lab_task
+from xlnb.lab.grammar import drawn_family
+from xlnb.lab.worlds import Lab
 from xlnb.models.encoders import load_tokenizer
 from xlnb.models.heads import with_head
+from xlnb.study.cell import Cell
 from xlnb.study.grid import Study
+from xlnb.study.recipe import recipe
 from xlnb.evaluation.statistics import simulated_items
 from xlnb.study.store import Store, without_texts
 from xlnb.study.verify import check_store, compared, compared_measure, verify
@@ -87,11 +91,19 @@ def test_published_stores(root, monkeypatch, memo={}):  # the stores share rows:
         pytest.skip("no store is published yet")
     from xlnb.study.verify import stored_cell
 
-    folders = {p.name: str(p) for p in (Path(__file__).parents[1] / "checkpoints").glob("lab-*")}
+    checkpoints = Path(__file__).parents[1] / "checkpoints"
+    folders = {p.name: str(p) for p in checkpoints.glob("*-*")}
+    families = {f"family-{n}": lab_task("lab-inference", Lab(n, drawn_family(n))) for n in (1, 2)}
     monkeypatch.chdir(root.parents[1])  # a teacher's folder is named from that of the study
     for info in Store(root).infos():
         if "text=ParallelText-" in info["cell"]["recipe_name"]:
             continue  # an object that the page makes, known by its hash
+        if (name := info["cell"]["encoder_name"]).startswith("family-"):
+            task, was = families[name], info["cell"]
+            budget = Budget(**{k: v for k, v in was["budget"].items() if k != "class"})
+            cell = Cell(task, folders[name], recipe(was["recipe_name"]), was["seed"], budget, tuple(was["langs"]))
+            assert cell.key(memo) == info["key"], info["file"]
+            continue
         if info["cell"]["task"]["name"].startswith("lab-"):
             assert stored_cell(info, encoders=folders).key(memo) == info["key"], info["file"]
 
@@ -197,6 +209,17 @@ def test_the_spread_decides_of_measures_too():
     assert compared_measure(rows(0.4), rows(0.9), False, seeds) == "differs"
     assert compared_measure(rows(0.4), rows(0.5), False, seeds[:1]) == "one seed"
     assert compared_measure(rows(0.4), [], False, seeds) == "differs"
+
+
+def test_a_task_of_another_laboratory_needs_its_page(small, encoder):  # noqa: F811
+    "Its languages are not those of the registered task: said, and no error about a code that nobody typed"
+    study = small().run(progress=False)
+    file = study.store.files()[0]
+    items, info = study.store.read(file)
+    study.store.write(file, items, info | dict(cell=info["cell"] | dict(langs=["en", "qzzz"])))
+    table = verify(study.store.root, 2, progress=False, encoders={Path(encoder).name: encoder})
+    assert sorted(table.outcome) == ["equal", "needs the Study of its page"]
+    assert "has no qzzz: the cell is of another laboratory" in " ".join(table.changed)
 
 
 def test_an_object_in_a_recipe_needs_its_page(small, encoder):  # noqa: F811

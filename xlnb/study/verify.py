@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core import XlnbError, plain, rng
+from ..core import XlnbError, plain, rng, some
 from ..data.tasks import task_as
 from ..evaluation.statistics import ScoreTable, scores
 from .cell import Cell, run_cell
@@ -32,6 +32,9 @@ def stored_cell(
     "The cell that a record describes"
     was, name = info['cell'], info['cell']['encoder_name']
     task = task_as(was['task']['name'], was['task']['metric'], was['task'].get('options', {}))
+    if lost := [l for l in was['langs'] if l not in task.langs]:
+        raise XlnbError(f"'{task.name}' has no {some(lost)}: the cell is of another laboratory, or of a task that was "
+                        "changed.")
     budget = Budget(**{k: v for k, v in was['budget'].items() if k != 'class'})
     return Cell(task, (encoders or {}).get(name, name), recipe(was['recipe_name']), was['seed'], budget,
                 tuple(was['langs']), data)
