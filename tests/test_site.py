@@ -263,7 +263,7 @@ def test_scores_can_be_saved(browser, site, tmp_path):
     import csv, time
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", dict(behavior="allow", downloadPath=str(tmp_path)))
     open_page(browser, (site / "browse.html").as_uri())
-    choose(browser, "encoder", "lab")
+    choose(browser, "task", "lab-choice")
     shown = rows(browser)
     browser.execute_script("document.querySelector('.browse [name=CSV]').click()")
     file = tmp_path / "xlnb_scores.csv"
