@@ -282,7 +282,7 @@ def _load(
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise XlnbError(f"limit must be a whole number above zero, not {limit!r}.")
     ds = _rows(task, lang, split, data)
-    if task.shuffled and split == 'train': ds = _other_labels(ds)
+    if task.shuffled and split == 'train': ds = _other_labels(ds, task.kind.label_column)
     shared = _shared_ids(task, split, data) if limit and _has_gaps(task) and split != 'train' else None
     return ds.select(drawn(ds['id'][:], split, limit, seed, shared or None))  # no id in common: not parallel
 
@@ -412,11 +412,11 @@ def _trains(task: Task, other: Task):
         raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no training rows (its splits are "
                         f"{some(other.splits)}).")
 
-def _other_labels(ds: Dataset) -> Dataset:
+def _other_labels(ds: Dataset, column: str) -> Dataset:
     "The rows with their labels in another order, always the same one"
-    labels = list(ds['label'])
+    labels = list(ds[column])
     rng(0, 'shuffled labels').shuffle(labels)
-    return Dataset.from_dict(ds.to_dict() | dict(label=labels), features=ds.features)
+    return Dataset.from_dict(ds.to_dict() | {column: labels}, features=ds.features)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-38
 def _with_train(
@@ -432,7 +432,7 @@ def _with_train(
     sets = name.split('+')
     if shuffled := sets[-1] == 'shuffled':
         sets = sets[:-1] or [*filter(None, task.train_from.split('+'))]
-        if task.kind.label_column != 'label':
+        if not task.kind.one_label:
             raise XlnbError(f"'{task.name}' has no label per row to shuffle: its kind is {task.kind}.")
     for o in sets: _trains(task, get_task(o))
     rows = '+'.join(sets + ['shuffled'] * shuffled)
