@@ -412,11 +412,17 @@ def _trains(task: Task, other: Task):
         raise XlnbError(f"'{task.name}' can't train on '{other.name}', which has no training rows (its splits are "
                         f"{some(other.splits)}).")
 
-def _other_labels(ds: Dataset, column: str) -> Dataset:
-    "The rows with their labels in another order, always the same one"
-    labels = list(ds[column])
-    rng(0, 'shuffled labels').shuffle(labels)
-    return Dataset.from_dict(ds.to_dict() | {column: labels}, features=ds.features)
+def _shuffled_sets(task: Task, sets: list) -> list: # names of training sets; its own rows if empty
+    "The sets whose labels are put into another order, where 'shuffled' is the last name"
+    *sets, last = sets
+    if last != 'shuffled' or 'shuffled' in sets:
+        raise XlnbError(f"'shuffled' comes last, and once: '{task.name.split(':')[0]}:your_set+shuffled'.")
+    sets = sets or [*filter(None, task.train_from.split('+'))]
+    if not task.kind.one_label:
+        raise XlnbError(f"'{task.name}' ({task.kind}) has no label per row to shuffle: take a task that has.")
+    if not sets and 'train' not in task.splits:
+        raise XlnbError(f"'{task.name}' has no training rows to shuffle the labels of: choose another task.")
+    return sets
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-38
 def _with_train(
@@ -430,13 +436,16 @@ def _with_train(
         raise XlnbError(f"Register '{other.name}' first (register_task), so that studies find it by its name.")
     name = other.name if isinstance(other, Task) else other
     sets = name.split('+')
-    if shuffled := sets[-1] == 'shuffled':
-        sets = sets[:-1] or [*filter(None, task.train_from.split('+'))]
-        if not task.kind.one_label:
-            raise XlnbError(f"'{task.name}' has no label per row to shuffle: its kind is {task.kind}.")
+    if shuffled := 'shuffled' in sets: sets = _shuffled_sets(task, sets)
     for o in sets: _trains(task, get_task(o))
     rows = '+'.join(sets + ['shuffled'] * shuffled)
     return replace(task, name=f"{task.name.split(':')[0]}:{rows}", train_from='+'.join(sets), shuffled=shuffled)
+
+def _other_labels(ds: Dataset, column: str) -> Dataset:
+    "The rows with their labels in another order, always the same one"
+    labels = list(ds[column])
+    rng(0, 'shuffled labels').shuffle(labels)
+    return Dataset.from_dict(ds.to_dict() | {column: labels}, features=ds.features)
 
 # %% ../../nbs/data/12_tasks.ipynb #cell-45
 def show_batch(

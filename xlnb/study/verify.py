@@ -28,13 +28,15 @@ def stored_cell(
     info: dict,  # The record of a stored cell
     data: str|Path|None = None,  # Folder or Hub prefix to read tasks from; `XLNB_DATA` or the Hub, if None
     encoders: dict | None = None,  # {name: folder} of encoders that are folders
+    tasks: dict | None = None,  # {name: `Task`} of tasks that are not registered, or of another laboratory
 ) -> Cell:
     "The cell that a record describes"
     was, name = info['cell'], info['cell']['encoder_name']
-    task = task_as(was['task']['name'], was['task']['metric'], was['task'].get('options', {}))
+    named = was['task']['name']
+    task = task_as((tasks or {}).get(named, named), was['task']['metric'], was['task'].get('options', {}))
     if lost := [l for l in was['langs'] if l not in task.langs]:
         raise XlnbError(f"'{task.name}' has no {some(lost)}: the cell is of another laboratory, or of a task that was "
-                        "changed.")
+                        "changed; give its task in tasks=.")
     budget = Budget(**{k: v for k, v in was['budget'].items() if k != 'class'})
     return Cell(task, (encoders or {}).get(name, name), recipe(was['recipe_name']), was['seed'], budget,
                 tuple(was['langs']), data)
@@ -113,7 +115,7 @@ def verify(
     stamp: bool = False,  # Where all of these come out, record the present code with every cell
     seed: int = 0,  # Of the draw of the sample
     progress: bool = True,  # Show a bar for each stage
-    **options,  # `data` and `encoders` of `stored_cell`, where no study is given
+    **options,  # `data`, `encoders` and `tasks` of `stored_cell`, where no study is given
 ) -> pd.DataFrame:  # A row per cell of the sample: outcome, largest difference, modules that changed; `caption` sums up
     "Compute some stored cells again and compare"
     study = store if isinstance(store, Study) else None
