@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 from test_study import encoder, small  # noqa: F401  fixtures
 
 from xlnb.core import XlnbError
@@ -17,7 +19,7 @@ from xlnb.models.heads import with_head
 from xlnb.study.grid import Study
 from xlnb.evaluation.statistics import simulated_items
 from xlnb.study.store import Store, without_texts
-from xlnb.study.verify import check_store, compared, compared_measure, verify
+from xlnb.study.verify import chance_difference, check_store, compared, compared_measure, seed_spread, verify
 from xlnb.training.schedule import Budget
 from xlnb.training.stage import Context, run_stage
 from xlnb.methods.finetune import FineTune
@@ -56,6 +58,31 @@ def test_on_another_machine_the_spread_decides(small):  # noqa: F811
     assert compared(old, new, False, None)[0] == "one seed"
     assert compared(old, new, False, score * 0 + 0.5)[0] == "within the spread"
     assert compared(old, new, False, score * 0)[0] == "differs"
+
+
+def test_how_far_chance_goes():
+    "sqrt(2) t s, with the error shared by the languages; of few seeds the other recipes beside the cell count too"
+    runs = [pd.Series(dict(en=0.1, de=0.5)), pd.Series(dict(en=0.3, de=0.5)), pd.Series(dict(en=0.5, de=0.5))]
+    far = chance_difference([runs])
+    assert np.isclose(far["en"], np.sqrt(2) * 0.2 * student.ppf(1 - 0.05 / 4, 2)) and far["de"] == 0
+    pooled = chance_difference([runs, [runs[0], runs[0]]])  # variances 0.04 with two degrees of freedom and 0 with one
+    assert np.isclose(pooled["en"], np.sqrt(2 * 0.08 / 3) * student.ppf(1 - 0.05 / 4, 3))
+    assert chance_difference([runs[:1], runs[:1]]) is None
+    assert np.isclose(chance_difference([runs], level=0.5)["en"], np.sqrt(2) * 0.2 * student.ppf(1 - 0.5 / 4, 2))
+
+
+def test_seeds_of_other_recipes_count_where_there_are_few(small):  # noqa: F811
+    finished = small(seeds=2).run(progress=False).finished()
+    moved = [(items.assign(correct=(items.correct if i["cell"]["seed"] else 1 - items.correct)), i) for items, i in finished]
+    (items, info), other = moved[0], [(x, i | dict(cell=i["cell"] | dict(recipe=["another"]))) for x, i in moved]
+    series = [x.groupby("lang").correct.mean() for x, _ in moved]
+    assert np.allclose(seed_spread(moved, info), chance_difference([series]))
+    assert np.allclose(seed_spread(moved + other, info), chance_difference([series, series]))
+    assert np.allclose(seed_spread(moved + other, info, enough=2), chance_difference([series])), "its own are enough"
+    still = [(moved[0][0], i) for _, i in other]
+    assert np.allclose(seed_spread(moved + still, info), chance_difference([series])), "one that never varies"
+    elsewhere = [(x, i | dict(cell=i["cell"] | dict(budget="another"))) for x, i in other]
+    assert np.allclose(seed_spread(moved + elsewhere, info), chance_difference([series]))
 
 
 def test_a_page_and_its_store(small):  # noqa: F811
@@ -199,7 +226,9 @@ def test_the_spread_decides_of_measures_too():
     assert compared_measure(rows(0.4), rows(0.4), True, seeds) == "equal"
     assert compared_measure(rows(0.4), rows(0.5), True, seeds) == "differs"
     assert compared_measure(rows(0.4), rows(0.5), False, seeds) == "within the spread"
-    assert compared_measure(rows(0.4), rows(0.9), False, seeds) == "differs"
+    seeds += [rows(0.5)] * 3
+    assert compared_measure(rows(0.4), rows(0.7), False, seeds) == "within the spread", "sqrt(2) x .07 x 3.5"
+    assert compared_measure(rows(0.4), rows(0.8), False, seeds) == "differs"
     assert compared_measure(rows(0.4), rows(0.5), False, seeds[:1]) == "one seed"
     assert compared_measure(rows(0.4), [], False, seeds) == "differs"
 

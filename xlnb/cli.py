@@ -500,8 +500,8 @@ examples:
 """
 
 _VERIFY = """Compute some cells of a store again, from nothing, and compare. On the same kind of
-machine they must be equal to the bit; on another, within twice the standard
-deviation over the stored seeds. Says which modules have changed since.
+machine they must be equal to the bit; on another, no further apart than
+two seeds are by chance. Says which modules have changed since.
 
 examples:
   xlnb verify runs/lab --sample 3
