@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GOLD_SENTENCES', 'sentence_vectors', 'retrieve', 'retrieval_table', 'before_after', 'lab_alignment_error',
            'gold_alignment_error', 'similarity_correlation', 'isotropy', 'translations', 'retrieval_measure',
-           'gold_alignment_measure', 'alignment_error_measure', 'plot_translations']
+           'alignment_error_measure', 'gold_alignment_measure', 'plot_translations']
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-03
 import numpy as np, pandas as pd
@@ -204,20 +204,6 @@ def retrieval_measure(
     return out
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cde24e1e
-GOLD_SENTENCES = 200 # of each gold set that `gold_alignment_measure` reads at most
-
-def gold_alignment_measure(
-    run: 'CellRun', # as for `retrieval_measure`: `cell`, `tokenizer`, `made(n)`
-) -> list: # per gold set a row with the alignment error rate; `lang` is the one that is not English
-    "Alignment error of the encoder before fine-tuning, after what comes before it, against gold of real languages"
-    encoder, out = run.made(len(run.cell.recipe.before))[0], []
-    for name, pair in GOLD.items():
-        found = gold_alignment_error(encoder, run.tokenizer, name, run.cell.data, GOLD_SENTENCES)
-        lang, = set(pair) - {'en'}
-        more = {k: found[k] for k in ('precision', 'recall', 'alignments', 'sentences')}
-        out.append(dict(measure='gold_alignment', lang=lang, value=float(found['aer'])) | more)
-    return out
-
 def alignment_error_measure(
     run: 'CellRun', # as for `retrieval_measure`, of a laboratory task
 ) -> list: # per language and model a row with the alignment error rate
@@ -231,6 +217,21 @@ def alignment_error_measure(
         table = lab_alignment_error(model, run.tokenizer, langs, 100, task.source, lab_of(task))
         out += [dict(measure='alignment_error', lang=l, value=float(v), at=at, sentences=100) for l,
                 v in table.aer.items()]
+    return out
+
+# %% ../../nbs/evaluation/44_retrieval.ipynb #44goldmeas
+GOLD_SENTENCES = 200 # of each gold set that `gold_alignment_measure` reads at most
+
+def gold_alignment_measure(
+    run: 'CellRun', # as for `retrieval_measure`: `cell`, `tokenizer`, `made(n)`
+) -> list: # per gold set a row with the alignment error rate; `lang` is the one that is not English
+    "Alignment error of the encoder before fine-tuning, after what comes before it, against gold of real languages"
+    encoder, out = run.made(len(run.cell.recipe.before))[0], []
+    for name, pair in GOLD.items():
+        found = gold_alignment_error(encoder, run.tokenizer, name, run.cell.data, GOLD_SENTENCES)
+        lang, = set(pair) - {'en'}
+        more = {k: found[k] for k in ('precision', 'recall', 'alignments', 'sentences')}
+        out.append(dict(measure='gold_alignment', lang=lang, value=float(found['aer'])) | more)
     return out
 
 # %% ../../nbs/evaluation/44_retrieval.ipynb #cell-34
