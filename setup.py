@@ -30,7 +30,7 @@ setup(
     include_package_data=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements,
-    extras_require={"dev": dev, "docs": docs, "ray": ["ray>=2.40"], "ner": ["spacy>=3.7"], "words": ["icu4py>=1.2; python_version >= '3.11'"], "real": [cfg["real_requirements"]]},
+    extras_require={"dev": dev, "docs": docs, "ray": ["ray>=2.40"], "ner": ["spacy>=3.7"], "words": ["icu4py>=1.2; python_version >= '3.11'"], "real": cfg["real_requirements"].strip().splitlines()},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],

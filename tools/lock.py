@@ -34,7 +34,9 @@ def settings():
     return cfg["DEFAULT"]
 
 
-def needed(): return settings()["requirements"].split() + [settings()["real_requirements"].split(";")[0]]
+def needed():
+    cfg = settings()
+    return cfg["requirements"].split() + [r.split(";")[0] for r in cfg["real_requirements"].strip().splitlines()]
 
 
 def wanted(): return needed() + [r for g in ("dev_requirements", "docs_requirements") for r in settings()[g].split()]

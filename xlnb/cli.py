@@ -65,7 +65,8 @@ def _shared(parser, several: bool):
     parser.add_argument('--task', metavar='NAME', **many,
         help="task name, see `xlnb tasks`; 'xnli:nli_en' takes another set's English training rows")
     parser.add_argument('--encoder', metavar='NAME', **many,
-        help="Hub name (perhaps NAME@REVISION) or folder of an encoder, 'me5-small', or 'lab' (default)")
+        help="Hub name (perhaps NAME@REVISION) or folder of an encoder, 'me5-small', or 'lab' (default); "
+             "'3-layers:NAME' for its lowest three layers alone")
     parser.add_argument('--recipe', metavar='R', **many,
         help="methods joined by '+', options in brackets: 'finetune(lr=3e-4)'")
     parser.add_argument('--seeds', type=_seeds, metavar='N', help='how many seeds (3), or which: 0,5')

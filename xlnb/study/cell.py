@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from ..core import XlnbError, device, digest, plain, short_repr
 from ..data.tasks import data_revisions
 from ..evaluation.predict import evaluate_model
-from ..models.encoders import (RANDOM, encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer,
-                                  longest_input, trained_name)
+from ..models.encoders import (encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer,
+                                  longest_input, name_prefix, trained_name)
 from ..models.heads import head_of, save_finetuned, with_head
 from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
 from .measures import snapshots_wanted, take_measures
@@ -98,7 +98,7 @@ def task_fields(task: 'Task') -> dict:
 
 def encoder_label(encoder: str) -> str:
     "A folder goes by its own name, so that no result tells where it lies"
-    if (trained := trained_name(encoder)) != str(encoder): return RANDOM + encoder_label(trained)
+    if (trained := trained_name(encoder)) != str(encoder): return name_prefix(encoder) + encoder_label(trained)
     return Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
 
 def _for(methods, f, *args):

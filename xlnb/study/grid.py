@@ -22,7 +22,7 @@ from ..data.tasks import get_task, task_as
 from ..languages import language
 from ..data.kinds.base import featurize
 from ..models.heads import save_finetuned
-from ..models.encoders import RANDOM, load_encoder, load_tokenizer, longest_input, trained_name
+from ..models.encoders import load_encoder, load_tokenizer, longest_input, name_prefix, trained_name
 from .cell import Cell, CellRun, chance, encoder_label, run_cell, task_fields
 from .measures import get_measure, missing_measures, snapshots_wanted, stale_measures, take_measures
 from .models import ABOUT, describe_model
@@ -45,7 +45,7 @@ def _absolute(name) -> str:
     "A folder by its whole path, so that a study means the same from any place"
     if not isinstance(name, (str, Path)):
         raise XlnbError(f"{name!r} names no encoder or folder: give a name such as 'lab', or a path.")
-    if (trained := trained_name(name)) != str(name): return RANDOM + _absolute(trained)
+    if (trained := trained_name(name)) != str(name): return name_prefix(name) + _absolute(trained)
     return str(Path(name).resolve()) if Path(name).is_dir() and str(name) not in ('lab', 'hub') else str(name)
 
 # %% ../../nbs/study/93_grid.ipynb #7b6a7e61

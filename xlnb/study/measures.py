@@ -16,6 +16,8 @@ from .version import changed_modules, code_modules
 MEASURES = {  # name: 'module:function', or the function itself
     'retrieval': 'xlnb.evaluation.retrieval:retrieval_measure',
     'alignment_error': 'xlnb.evaluation.retrieval:alignment_error_measure',
+    'gold_alignment': 'xlnb.evaluation.retrieval:gold_alignment_measure',
+    'tatoeba': 'xlnb.evaluation.tatoeba:tatoeba_measure',
     'calibration': 'xlnb.evaluation.probabilities:calibration_measure',
     'probability_change': 'xlnb.evaluation.probabilities:probability_change_measure',
     'controls': 'xlnb.evaluation.predict:controls_measure',

@@ -30,7 +30,7 @@ from ...training.stage import Context, Method, Stage
 @dataclass(frozen=True)
 class MMKD(LevelSettings, Method):
     "Teach a masked language model by a frozen English encoder, on parallel text, at four levels."
-    text: Any = None                      # a `ParallelText`, a path, or a list of these; None: the laboratory's own
+    text: Any = None                      # a `ParallelText`, a path, 'tico19', or a list; None: the laboratory's own
     amount: int|None = option(None, above=0) # pairs per language at most; all if None, and 500 of the laboratory
     langs: tuple[str, ...]|None = None    # languages with parallel text; those that are evaluated and are there if None
     without: tuple[str, ...] = ()         # languages held out of it: do they suffer?
@@ -77,7 +77,7 @@ def needs(self: MMKD, task) -> list: # of sentences
     "What must be there for a task and is not."
     if self.text is not None or task.name.startswith('lab-'): return []
     return [f"mmkd needs parallel text for {task.name!r}: "
-            "give text= a ParallelText, the path of aligned rows, or a list of these"]
+            "give text= a ParallelText, the path of aligned rows, 'tico19', or a list of these"]
 
 @patch
 def takes(self: MMKD, model, task):
@@ -106,7 +106,7 @@ def parallel(self: MMKD,
     if self.text is None:
         if missing := self.needs(task): raise XlnbError(missing[0])
         return [_lab_pairs(lab_of(task), self.amount or 500, (task.source, *wanted))], wanted
-    texts = parallel_texts(self.text)
+    texts = parallel_texts(self.text, [task.source, *wanted])
     there = [l for l in wanted if any(l in t.rows for t in texts)]
     if self.langs and len(there) < len(wanted):
         raise XlnbError(f"mmkd: the parallel text has no {some(l for l in wanted if l not in there)}: "
