@@ -14,7 +14,6 @@ from typing import Iterator
 
 import pandas as pd
 from fastcore.basics import patch
-from safetensors.torch import load_file
 
 from ..core import XlnbError, device, digest, plain, short_repr
 from ..data.tasks import data_revisions
@@ -22,7 +21,7 @@ from ..evaluation.predict import evaluate_model
 from ..models.encoders import (encoder_fingerprint, encoder_revision, load_encoder, load_tokenizer,
                                   longest_input, name_prefix, trained_name)
 from ..models.heads import head_of, save_finetuned, with_head
-from .prefixes import Prefixes, Snapshots, changed_tensors, put_tensors
+from .prefixes import Prefixes, Snapshots, changed_tensors, load_tensors, put_tensors
 from .measures import snapshots_wanted, take_measures
 from .recipe import Recipe, placeless
 from .version import code_modules, code_version, provenance
@@ -281,7 +280,7 @@ def snapshots(self: CellRun, n: int) -> Iterator[dict]:  # State dicts, oldest f
             if len(files) < n:
                 raise XlnbError(f"the run has {len(files)} snapshots, fewer than {n}: it is too short, or stopped "
                                 f"early; ask for fewer")
-            for file in files: yield start | load_file(file)
+            for file in files: yield start | load_tensors(file)
             return
 
 @patch

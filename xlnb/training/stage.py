@@ -223,7 +223,7 @@ def _run(stage, model, out, seed, progress, callbacks, save_minutes, keep):
     idle = stage.loss.unused(model) if isinstance(stage.loss, Objective) else ()
     start = copy.deepcopy(model.state_dict()) if stage.guarded else None
     _memory(reset=True)
-    with seeded(seed), settled(model, chosen, idle):
+    with seeded(seed), settled(model.to(args.device), chosen, idle):
         trainer = StageTrainer(stage, model, args, [*extra, *callbacks], save_minutes)
         stopped = _train(trainer, last, start)
         res = _result(stage, trainer, chosen, stopped)

@@ -26,7 +26,7 @@ from transformers.utils import logging as hf_logging
 
 from ..core import XlnbError, checksum, seal, sealed
 from .losses import Objective, step_shares, counted, task_loss, weighted
-from .schedule import Schedule, best_precision, partly_frozen
+from .schedule import Schedule, best_precision, trained_rows
 
 # %% ../../nbs/training/32_trainer.ipynb #cell-09
 @dataclass
@@ -209,9 +209,9 @@ def _weigh(self: StageTrainer, batches):
 # %% ../../nbs/training/32_trainer.ipynb #9aef3557
 @patch
 def get_decay_parameter_names(self: StageTrainer, model: torch.nn.Module):
-    "Weight decay would move the rows of a weight that is frozen in part"
-    partly = partly_frozen(self.bare, self.stage.schedule.frozen) if self.stage.schedule else None
-    still = {name for name, p in model.named_parameters() if p is partly}
+    "Rows that a method has added to frozen embeddings have no weight decay"
+    rows = trained_rows(self.bare)
+    still = {name for name, p in model.named_parameters() if p is rows}
     return [name for name in Trainer.get_decay_parameter_names(self, model) if name not in still]
 
 @patch

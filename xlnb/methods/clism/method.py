@@ -26,14 +26,14 @@ from .projection import lab_pairs, span_pairs
 from .spans import CapitalEntities, RandomSpans, SpacyEntities, recurring_spans
 from ...models.encoders import encoder_fingerprint, longest_input, masked_lm_head
 from ...models.heads import Pointer, drop_pointer, give_pointer, save_encoder
-from ...models.word_alignment import align_words
+from ...models.word_alignment import SharedAlignments, align_words
 from ...training.stage import Context, Method, Stage, learning_rate
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #a135ddf6
 @dataclass(frozen=True)
 class SpanText(Method):
     "Which pairs CLISM reads, and what is asked in them."
-    text: Any = None  # a `ParallelText`, a path, or a list of these; None: the laboratory's own
+    text: Any = None  # a `ParallelText`, a path, 'tico19', or a list; None: the laboratory's own
     amount: int|None = option(None, above=0) # pairs per language at most; all if None, and 2,000 of the laboratory
     langs: tuple[str, ...]|None = None # languages with parallel text; those that are evaluated and are there if None
     without: tuple[str, ...] = ()      # languages held out of it: do they suffer?
@@ -117,7 +117,8 @@ def needs(self: CLISM, task) -> list[str]:
     "Parallel text, but for the laboratory."
     if self.text is not None or task.name.startswith('lab-'): return []
     return [
-        f"clism needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, or a list"]
+        f"clism needs parallel text for {task.name!r}: give text= a ParallelText, the path of aligned rows, 'tico19', "
+        f"or a list"]
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #9107be6d
 @patch
@@ -128,12 +129,18 @@ def takes(self: CLISM, model, task):
     try: masked_lm_head(model)
     except XlnbError as e: raise XlnbError(f"{e}; or leave out masked language modelling, clism(mlm=0)") from None
 
+def _wanted(m, task, langs):
+    "Languages that text is looked for in"
+    return [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
+
+def _texts(m, task, langs): return parallel_texts(m.text, [task.source, *_wanted(m, task, langs)])
+
 def _sentences(m, task, langs, seed=0) -> dict: # {language: pairs}
     "Pairs of each language, with gold in the laboratory"
-    wanted = [l for l in (m.langs or langs or task.langs) if l != task.source and l not in m.without]
+    wanted = _wanted(m, task, langs)
     for missing in m.needs(task): raise XlnbError(missing)
     if m.text is None: return {l: lab_text(l, m.amount or LAB_PAIRS, lab_of(task)) for l in wanted}
-    texts = parallel_texts(m.text)
+    texts = _texts(m, task, langs)
     there = _there(m, texts, wanted)
     rows = sentence_pairs(texts, there, m.amount, False, task.source, seed)
     at = {l: [i for i, k in enumerate(rows['lang'][:]) if k == l] for l in there}
@@ -164,13 +171,14 @@ def _finder(m, texts, lab, seed=0):
     return CapitalEntities(texts)
 
 # %% ../../../nbs/methods/clism/80_method.ipynb #1ec1782c
-def _aligner(m, lab):
+def _aligner(m, lab, shared=None):
     "How words are aligned; None: by the gold that the pairs bring"
     if m.alignments in (None, 'gold') and lab: return None
     if m.alignments == 'gold':
         raise XlnbError("clism: only the laboratory has gold alignments: take alignments='counts', or the name of an "
                         "encoder")
-    return align_words if m.alignments in (None, 'counts') else partial(align_words, encoder=m.alignments)
+    if m.alignments in (None, 'counts'): return align_words
+    return SharedAlignments(m.alignments, shared) if shared else partial(align_words, encoder=m.alignments)
 
 @patch
 def pairs(self: CLISM,
@@ -179,7 +187,7 @@ def pairs(self: CLISM,
     "Pairs with questions, of all languages."
     lab, parts = self.text is None, _sentences(self, ctx.task, ctx.langs, ctx.seed)
     find = _finder(self, [s for p in parts.values() for s in p['source']], lab, ctx.seed)
-    made, align = [], _aligner(self, lab)
+    made, align = [], _aligner(self, lab, None if lab or not ctx.shared else Path(ctx.shared)/'links')
     for lang, part in parts.items():
         out = Path(ctx.out)/'pairs'/lang if ctx.out and not lab else None
         each = span_pairs(part, ctx.tokenizer, align, find, self.longest, out=out)
@@ -209,7 +217,7 @@ def passages(self: CLISM,
     parts = _sentences(self, ctx.task, ctx.langs, ctx.seed)
     if self.text is None: return lab_of(ctx.task).corpus(ctx.task.source, sum(map(len, parts.values())))
     out, size, chosen = [], 0, {s for p in parts.values() for s in p['source']}
-    every = (s for t in parallel_texts(self.text) for _, s, _ in text_pairs(t, ctx.task.source, ctx.task.source))
+    every = (s for t in _texts(self, ctx.task, ctx.langs) for _, s, _ in text_pairs(t, ctx.task.source, ctx.task.source))
     for s in dict.fromkeys(s for s in every if s in chosen): # as they follow each other there
         n = len(ctx.tokenizer(s, add_special_tokens=False)['input_ids'])
         if out and size + n <= room - 8: out[-1] += ' ' + s; size += n
@@ -265,7 +273,7 @@ def _lab_digest(lang, n, lab): return digest(lab_text(lang, n, lab).to_dict())
 def fingerprint(self: CLISM, cell):
     "What the result depends on besides options and encoder: the text, and who found entities and alignments."
     lab, who = self.text is None, None
-    if not lab: rows = [t.fingerprint for t in parallel_texts(self.text)]
+    if not lab: rows = [t.fingerprint for t in _texts(self, cell.task, cell.langs)]
     else:
         parts = _sentences(self, cell.task, cell.langs, cell.seed)
         rows = {l: _lab_digest(l, len(p), lab_of(cell.task)) for l, p in parts.items()}
