@@ -141,14 +141,14 @@ class SharedAlignments:
         keys, file = [digest([[*s], [*t]]) for s, t in zip(source, target)], self.folder/'pairs.parquet'
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{self.folder}.lock'):
-            table = pq.read_table(used(file)).to_pydict() if file.exists() else dict(pair=[], links=[])
-            known = dict(zip(table['pair'], table['links']))
+            table = pq.read_table(used(file)).to_pydict() if file.exists() else dict(pair=[], alignments=[])
+            known = dict(zip(table['pair'], table['alignments']))
             new = {k: (s, t) for k, s, t in zip(keys, source, target) if k not in known}
             if new:
                 found = align_words(*map(list, zip(*new.values())), self.encoder)
-                known |= {k: [list(map(int, o)) for o in links] for k, links in zip(new, found)}
+                known |= {k: [list(map(int, o)) for o in pair] for k, pair in zip(new, found)}
                 kind = pa.list_(pa.list_(pa.int32()))
-                write_parquet(file, pa.table(dict(pair=[*known], links=pa.array([*known.values()], kind))))
+                write_parquet(file, pa.table(dict(pair=[*known], alignments=pa.array([*known.values()], kind))))
         return [[tuple(o) for o in known[k]] for k in keys]
 
 # %% ../../nbs/models/28_word_alignment.ipynb #cell-18

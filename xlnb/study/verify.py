@@ -80,7 +80,7 @@ def chance_difference(
     arms: list,  # An entry per recipe: a list of series, one per seed, of values by language
     level: float = .05,  # How often runs that differ by chance alone exceed it in any language
 ) -> pd.Series | None:  # By language; None where no recipe has two seeds
-    r"How far two runs lie apart by chance: $\\sqrt2\\,t\\,s$, with $s$ pooled over recipes and Bonferroni over languages"
+    r"How far two runs lie apart by chance: $\sqrt2\,t\,s$, $s$ pooled over recipes, Bonferroni over languages"
     arms = [pd.concat(runs, axis=1) for runs in arms if len(runs) > 1]
     if not arms: return None
     df = sum(runs.shape[1] - 1 for runs in arms)

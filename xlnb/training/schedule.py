@@ -214,7 +214,7 @@ def trained_rows(
     model: torch.nn.Module,
 ) -> torch.nn.Parameter|None: # (rows, size); None: no embeddings are frozen in part
     "Within `settled`: the rows that a method has added to frozen embeddings."
-    return getattr(model.get_input_embeddings(), 'new_rows', None)
+    return next((m.new_rows for m in model.modules() if 'new_rows' in m._parameters), None)
 
 # %% ../../nbs/training/30_schedule.ipynb #85d4ccf7
 @contextmanager

@@ -202,6 +202,13 @@ def choosing(self: ALSACE, plan: Plan, ctx: Context, rows: list):
     stage.args |= dict(eval_steps=every, per_device_eval_batch_size=ctx.budget.eval_batch_size)
     stage.guarded, stage.extra, stage.view = self.guard is not None, plan.record, plan.view
 
+# %% ../../../nbs/methods/alsace/68_run.ipynb #78df1ecf
+@patch
+def needs(self: ALSACE, task) -> list:
+    "What is missing before ALSACE can run on a task"
+    none = f"{task.name} has no labelled training rows for its anchor: take anchor=0"
+    return TeacherSelection.needs(self, task) + [none] * (self.anchor > 0 and not task.kind.trains)
+
 # %% ../../../nbs/methods/alsace/68_run.ipynb #87684a81
 @patch
 def distillation(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits) -> Stage:
