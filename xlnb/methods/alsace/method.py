@@ -202,13 +202,6 @@ def choosing(self: ALSACE, plan: Plan, ctx: Context, rows: list):
     stage.args |= dict(eval_steps=every, per_device_eval_batch_size=ctx.budget.eval_batch_size)
     stage.guarded, stage.extra, stage.view = self.guard is not None, plan.record, plan.view
 
-# %% ../../../nbs/methods/alsace/68_run.ipynb #78df1ecf
-@patch
-def needs(self: ALSACE, task) -> list:
-    "What is missing before ALSACE can run on a task"
-    none = f"{task.name} has no labelled training rows for its anchor: take anchor=0"
-    return TeacherSelection.needs(self, task) + [none] * (self.anchor > 0 and not task.kind.trains)
-
 # %% ../../../nbs/methods/alsace/68_run.ipynb #87684a81
 @patch
 def distillation(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits) -> Stage:
@@ -224,6 +217,12 @@ def distillation(self: ALSACE, plan: Plan, model, ctx: Context, scorer, logits) 
     name = f"distil {'' if report.source in ('vote', 'given') else report.source + ' '}{teachers}"
     return Stage(name, instance_rows(scorer, plan.text), instance_collator(scorer, anchors), loss,
                  self.settings(model, len(plan.text)))
+
+@patch
+def needs(self: ALSACE, task) -> list:
+    "What is missing before ALSACE can run on a task"
+    none = f"{task.name} has no labelled training rows for its anchor: take anchor=0"
+    return TeacherSelection.needs(self, task) + [none] * (self.anchor > 0 and not task.kind.trains)
 
 # %% ../../../nbs/methods/alsace/68_run.ipynb #fb512731
 @patch

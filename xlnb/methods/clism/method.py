@@ -217,8 +217,7 @@ def passages(self: CLISM,
     parts = _sentences(self, ctx.task, ctx.langs, ctx.seed)
     if self.text is None: return lab_of(ctx.task).corpus(ctx.task.source, sum(map(len, parts.values())))
     out, size, chosen = [], 0, {s for p in parts.values() for s in p['source']}
-    source = ctx.task.source
-    every = (s for t in _texts(self, ctx.task, ctx.langs) for _, s, _ in text_pairs(t, source, source))
+    every = (s for t in _texts(self, ctx.task, ctx.langs) for _, s, _ in text_pairs(t, *[ctx.task.source] * 2))
     for s in dict.fromkeys(s for s in every if s in chosen): # as they follow each other there
         n = len(ctx.tokenizer(s, add_special_tokens=False)['input_ids'])
         if out and size + n <= room - 8: out[-1] += ' ' + s; size += n
