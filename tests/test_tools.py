@@ -72,6 +72,24 @@ def test_a_laboratory_encoder_from_another_seed(tool, tmp_path):
     assert torch.equal(load_encoder(str(tmp_path / "run1" / "pairs")).get_input_embeddings().weight, words[0])
 
 
+def test_a_laboratory_encoder_that_is_pre_trained_otherwise(tool, tmp_path):
+    "Longer, wider, with translations: each changes what it says and nothing else"
+    from xlnb.lab.worlds import Lab
+    from xlnb.models.encoders import load_encoder
+    made, lab = tool("lab_encoder"), Lab()
+    made.make(1, tmp_path / "run", shrink=500, longer=2, hidden=160, parallel=1000)
+    made.keep(tmp_path / "run", tmp_path / "lab-x")
+    steps = {p: max(x["step"] for x in json.loads((tmp_path / "lab-x" / f"{p}.json").read_text())) for p in made.PARTS}
+    assert steps == dict(short=12, long=20, pairs=8)
+    model = load_encoder(str(tmp_path / "lab-x"))
+    assert (model.config.hidden_size, model.config.intermediate_size) == (160, 640)
+    assert (tmp_path / "lab-x" / "model.safetensors").stat().st_size < 4.2e6
+    pairs, known = made.translated(lab, "qso", 4), lab.parallel(4, ["en", "qso"], "pre-training")
+    assert pairs[1] == f"{known['en'][1]}\n{known['qso'][1]}" and pairs[2] == f"{known['qso'][2]}\n{known['en'][2]}"
+    own, others = ({*lab.parallel(2000, ["en"], split)["en"]} for split in ("pre-training", "train"))
+    assert len(own & others) < 0.02 * len(own), "two drawn sentences are the same now and then"
+
+
 def test_a_laboratory_encoder_of_another_family(tool, tmp_path):
     "Its tokenizer is made from its own languages, in scripts and words that `lab` never saw"
     from xlnb.lab.grammar import drawn_family

@@ -6,6 +6,8 @@
 The tokenizer is the one of `lab`, which depends on the text alone. Start values, order of the blocks and what is masked
 depend on the seed. Three parts, as the page of the laboratory encoder says; an interrupted call goes on where it was.
 With `--family` the languages are those of `drawn_family`, in a laboratory of that seed, and the tokenizer is theirs.
+With `--longer`, `--hidden` or `--parallel` one thing about pre-training changes: so many times the steps; a wider body;
+sentences of English with their translations among the pairs of the last part, in place of some that follow each other.
 It computes in bf16 where the processor has units for it, else in fp32, which is faster there.
 With `--keep` the checkpoint (fp16) and the logs of its parts are copied there.
 """
@@ -42,7 +44,13 @@ def broken(docs):
         yield doc[:at] + "\n" * bool(ends) + doc[at:].lstrip()
 
 
-def make(seed, out, shrink=1, family=0):
+def translated(lab, lang, n):
+    "Sentences of English and what they say in a language, either of them first; drawn apart from what methods read"
+    said = lab.parallel(n, ["en", lang], "pre-training")
+    return [f"{a}\n{b}" if i % 2 else f"{b}\n{a}" for i, (a, b) in enumerate(zip(said["en"], said[lang]))]
+
+
+def make(seed, out, shrink=1, family=0, longer=1, hidden=128, parallel=0):
     "The three parts, one after the other, in folders of `out`; `shrink` divides steps and text, for a try"
     lab, texts, held = Lab(family, drawn_family(family)) if family else Lab(), {}, {}
     for k in lab.langs:
@@ -52,10 +60,13 @@ def make(seed, out, shrink=1, family=0):
     tokenizer = load_tokenizer("lab") if not family else train_tokenizer(chain(*texts.values()), 4000, max_length=256,
                                                                          kind="bpe")
     for part, o in PARTS.items():
-        how = o | dict(steps=max(1, o["steps"] // shrink), eval_steps=500, eval_texts=held)
+        how = o | dict(steps=max(1, o["steps"] * longer // shrink), eval_steps=500, eval_texts=held)
         if "init" in o: how["init"] = str(out / o["init"])
-        else: how["config"] = XLMRobertaConfig(vocab_size=len(tokenizer), **MODEL)
+        else: how["config"] = XLMRobertaConfig(vocab_size=len(tokenizer), **MODEL | dict(hidden_size=hidden, intermediate_size=4 * hidden))
         text = {k: list(broken(v)) for k, v in texts.items()} if part == "pairs" else texts
+        if part == "pairs" and parallel:
+            n = max(1, parallel // shrink)
+            text = {k: v if k == "en" else v[n:] + translated(lab, k, n) for k, v in text.items()}
         precision = "bf16" if multiplies_bf16() else "fp32"
         pretrain(text, out / part, tokenizer, seed=seed, precision=precision, progress=False, **how)
         print(part, "done", flush=True)
@@ -77,7 +88,10 @@ if __name__ == "__main__":
     p.add_argument("--shrink", type=int, default=1, help="divide steps and text by this, for a try")
     p.add_argument("--family", type=int, default=0, choices=range(20), metavar="SEED",
                    help="seed of other languages, 1 to 19; the usual ones without")
+    p.add_argument("--longer", type=int, default=1, help="times the steps of every part")
+    p.add_argument("--hidden", type=int, default=128, help="width of the body, a multiple of four")
+    p.add_argument("--parallel", type=int, default=0, help="translated sentences a language in the last part")
     a = p.parse_args()
     torch.set_num_threads(1)
-    make(a.seed, a.out, a.shrink, a.family)
+    make(a.seed, a.out, a.shrink, a.family, a.longer, a.hidden, a.parallel)
     if a.keep: keep(a.out, a.keep)
