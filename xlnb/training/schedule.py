@@ -199,8 +199,7 @@ def _rows_apart(model):
     weight, at = embeddings.weight, slice(min(rows), max(rows) + 1)
     embeddings.new_rows = torch.nn.Parameter(weight.data[at])
     def unnamed(module, state, prefix, meta): state.pop(prefix + 'new_rows')
-    def named(module, state, prefix, *args):
-        if prefix + 'weight' in state: state[prefix + 'new_rows'] = state[prefix + 'weight'][at]
+    def named(module, state, prefix, *args): state[prefix + 'new_rows'] = module.new_rows.data  # read with the matrix
     hooks = [embeddings.register_forward_hook(partial(_looked_up, at=at)),
              embeddings.register_state_dict_post_hook(unnamed), embeddings.register_load_state_dict_pre_hook(named)]
     if getattr(output, 'weight', None) is weight:

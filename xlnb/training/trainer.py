@@ -128,6 +128,7 @@ class _Collate:
 # %% ../../nbs/training/32_trainer.ipynb #cell-26
 class _Joint(torch.nn.Module):
     "Model and objective as one module, so that every process and checkpoint has both"
+    _keys_to_ignore_on_save = None  # the Trainer asks for it where a checkpoint lacks a name
     def __init__(self, model, objective):
         super().__init__()
         self.model, self.objective, self.config = model, objective, model.config
