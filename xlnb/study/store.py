@@ -169,7 +169,10 @@ def read(self: Store,
 @patch
 def _parts(self: Store, path: Path, items: bool) -> tuple:
     "The record of a cell as JSON, and where its rows are read"
-    if not self.packed: return pq.read_metadata(path).metadata[b'xlnb'], path
+    if not self.packed:
+        told, beside = pq.read_metadata(path).metadata, path.with_suffix('.json')
+        if beside.exists() and b'xlnb' not in told: return beside.read_bytes(), path # an archiver unpacked it
+        return told[b'xlnb'], path
     with _opened(self.root) as z: return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
 
 @patch
