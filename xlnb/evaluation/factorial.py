@@ -32,7 +32,7 @@ def _item_scores(items, source, score):
                         "the items.")
     if score not in ('targets', 'source'): raise XlnbError(f"score={score!r} is unknown: choose 'targets' or 'source'")
     chosen = items.assign(score=_parts(items))[(items.lang == source) == (score == 'source')]
-    if chosen.empty or source not in {*items.lang}:
+    if chosen.empty or source not in items.lang.unique():
         raise XlnbError(f"There are no items of {score} where {source!r} is the source: name the source, source=")
     table = chosen.pivot_table(index=[*_RUN, 'recipe'], columns='id', values='score')
     if table.isna().any(axis=None):
@@ -168,8 +168,8 @@ def pooled_difference(
 ) -> dict:  # As a row of `factorial_effects`, with `sentence`
     "One recipe minus another, paired by encoder, seed and item, runs pooled within encoders (and tasks)"
     for name in (recipe, baseline):
-        if name not in {*items.recipe}:
-            raise XlnbError(f"No items of the recipe {name!r}: there are {', '.join(sorted({*items.recipe}))}.")
+        if name not in (there := items.recipe.unique()):
+            raise XlnbError(f"No items of the recipe {name!r}: there are {', '.join(sorted(there))}.")
     both = items[items.recipe.isin([recipe, baseline])]
     runs, recipes, cube = _complete(_of_tasks(both, source, score))
     d = cube[:, recipes.index(recipe)] - cube[:, recipes.index(baseline)]

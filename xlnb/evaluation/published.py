@@ -63,7 +63,7 @@ def recomputed_means(
     for k, g in scores.groupby(key, sort=False):
         each, means = g[g.lang.str.fullmatch('[a-z]{2,3}')], g[g.lang == 'mean']
         for m in means.itertuples():
-            if {*each.lang} == {*m.languages.split()}:
+            if {*each.lang.unique()} == {*m.languages.split()}:
                 out.append(dict(zip(key, k)) | dict(place=m.place, printed=m.value, recomputed=each.value.mean()))
     return pd.DataFrame(out, columns=[*key, 'place', 'printed', 'recomputed'])
 

@@ -70,7 +70,7 @@ def checked_items(items: pd.DataFrame # at least with id and lang
         raise XlnbError(f"item {items[twice].iloc[0][key].to_dict()} is there twice: drop one of the two copies")
     return items
 
-def _runs(items): return sorted(set(items[RUN].itertuples(index=False, name=None)))
+def _runs(items): return sorted(items[RUN].drop_duplicates().itertuples(index=False, name=None))
 
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-21
 def _cube(items, metric, seeds, ids, langs):
@@ -523,7 +523,7 @@ def _keys_of(items, named):
     keys = dict(named) if isinstance(named, dict) else dict(recipe=named)
     for k, v in keys.items():
         if k not in KEYS: raise XlnbError(f"{k!r} names no part of a comparison: choose among {', '.join(KEYS)}")
-        if v not in {*items[k]}:
+        if v not in items[k].unique():
             raise XlnbError(f"no items of the baseline or recipe with {k} {v!r}: there are "
                             f"{', '.join(map(repr, items[k].unique()))}")
     return keys

@@ -76,6 +76,6 @@ def own_language(
 ) -> pd.DataFrame: # items
     "Of each model the items of its own language, as one recipe."
     named = {l: str(r) for l, r in models.items()}
-    if lost := [r for r in named.values() if r not in {*items.recipe}]:
+    if lost := [r for r in named.values() if r not in items.recipe.unique()]:
         raise XlnbError(f"there are no items of the recipe {lost[0]!r}: run it, or leave its language out")
     return pd.concat([items[(items.recipe == r) & (items.lang == l)] for l, r in named.items()]).assign(recipe=name)
