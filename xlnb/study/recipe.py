@@ -6,13 +6,13 @@
 __all__ = ['METHODS', 'register_method', 'method', 'Recipe', 'placeless', 'recipe', 'with_steps', 'plain_recipes', 'with_method']
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-03
-import ast, dataclasses, functools, re, typing
+import ast, dataclasses, functools, re
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from ..core import XlnbError, changed_options, check_options, digest, fitted, nearest, plain
+from ..core import XlnbError, changed_options, check_options, digest, fitted, nearest, plain, type_hints
 
 # %% ../../nbs/study/90_recipe.ipynb #cell-07
 METHODS = {  # name: 'module:class', or the class itself
@@ -59,7 +59,7 @@ def method(
 ):  # The configured method
     "A method with its options checked by name and type"
     cls = _method_class(name)
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     for key, value in options.items():
         if key not in known:
