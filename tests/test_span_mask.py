@@ -107,6 +107,26 @@ def test_words_that_were_cut_have_no_link(tok, mlm):
     assert align_words([[], ['a']], [['b'], []], (mlm, tok)) == [[], []] == align_words([[], ['a']], [['b'], []])
 
 
+@pytest.mark.parametrize('name', ['bert', 'xlm-roberta', 'distilbert', 'electra', 'mpnet', 'modernbert', 'deberta-v2',
+                                  'longformer', 'albert'])
+def test_states_of_a_layer_are_those_of_a_whole_pass(name):
+    "To the bit, also where inputs are padded within (Longformer), or the layers are one (ALBERT)"
+    import torch
+    from transformers import AutoConfig, AutoModel
+    from xlnb.models.word_alignment import _states
+    size = dict(vocab_size=100, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
+                max_position_embeddings=66, pad_token_id=1)
+    more = dict(distilbert=dict(dim=32, hidden_dim=64, n_layers=3, n_heads=2), albert=dict(embedding_size=16),
+                longformer=dict(attention_window=[4] * 3),
+                modernbert=dict(bos_token_id=0, eos_token_id=2, cls_token_id=0, sep_token_id=2))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(AutoConfig.for_model(name, **size | more.get(name, {}))).eval()
+        x = dict(input_ids=torch.randint(4, 80, (2, 7)), attention_mask=torch.tensor([[1] * 7, [1] * 5 + [0] * 2]))
+        whole = model(**x, output_hidden_states=True).hidden_states
+        assert len(whole) == 4 and all(torch.equal(_states(model, k, **x), h) for k, h in enumerate(whole))
+
+
 # ---------------------------------------------------------------- spans
 
 @quick

@@ -16,7 +16,7 @@ from datasets import Dataset
 from filelock import FileLock
 
 from ..core import XlnbError, digest, some, used, write_parquet
-from .encoders import encoder_fingerprint, load_encoder, load_tokenizer, longest_input
+from .encoders import encoder_fingerprint, layers, load_encoder, load_tokenizer, longest_input
 from ..data.kinds.base import words_at
 from ..data.sources import data_folder, read_folder
 
@@ -52,9 +52,23 @@ def statistical_alignments(
     both = [(there, {(i, j) for j, i in back}) for there, back in both]
     return [sorted(there & back if symmetry == 'intersection' else there | back) for there, back in both]
 
-# %% ../../nbs/models/28_word_alignment.ipynb #cell-12
-MATCHING = ('inter', 'itermax', 'mwmf')
+# %% ../../nbs/models/28_word_alignment.ipynb #c8df73de
+class _Reached(Exception):
+    "Ends a pass through an encoder with the states that were asked for"
 
+def _states(model, layer, **inputs):
+    "States (rows, positions, width) after `layer` layers; those above do not run where they can be told apart"
+    try: above = [*layers(model)][layer:]
+    except XlnbError: above = []  # ALBERT has one layer, which runs many times
+    def stop(module, args, kwargs): raise _Reached([*args, *kwargs.values()][0])
+    if above:
+        with above[0].register_forward_pre_hook(stop, with_kwargs=True):
+            try: model.base_model(**inputs)
+            except _Reached as reached:
+                if (found := reached.args[0]).shape[:2] == inputs['input_ids'].shape: return found
+    return model.base_model(**inputs, output_hidden_states=True).hidden_states[layer]
+
+# %% ../../nbs/models/28_word_alignment.ipynb #cell-12
 def _word_vectors(model, tokenizer, sentences, layer, batch_size, max_length):
     "Per sentence an array (words, width): the mean of each word's tokens, NaN for words that were cut off"
     import torch
@@ -64,9 +78,7 @@ def _word_vectors(model, tokenizer, sentences, layer, batch_size, max_length):
         enc = tokenizer([' '.join(sentences[r]) for r in rows], truncation=True, max_length=max_length, padding=True,
                         return_offsets_mapping=True, return_tensors='pt')
         offsets = enc.pop('offset_mapping').tolist()
-        with torch.no_grad():
-            h = model.base_model(**enc.to(model.device),
-                                 output_hidden_states=True).hidden_states[layer].float().cpu().numpy()
+        with torch.no_grad(): h = _states(model, layer, **enc.to(model.device)).float().cpu().numpy()
         for b, r in enumerate(rows):
             inside = [side is not None for side in enc.sequence_ids(b)]
             words = iter(words_at(tokenizer, sentences[r], [o for o, i in zip(offsets[b], inside) if i]))
@@ -76,6 +88,8 @@ def _word_vectors(model, tokenizer, sentences, layer, batch_size, max_length):
     return out
 
 # %% ../../nbs/models/28_word_alignment.ipynb #1e84668e
+MATCHING = ('inter', 'itermax', 'mwmf')
+
 def _match(x, y, matching):
     "Alignments of two arrays of word vectors"
     from simalign import SentenceAligner as S

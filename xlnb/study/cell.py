@@ -254,7 +254,8 @@ def prefix_key(self: CellRun, n: int) -> str:
     cell, methods = self.cell, self.cell.recipe.methods[:n]
     what = cell.made_of(methods) | dict(langs=cell.langs, source=cell.task.source)
     if n < self.trained and all(getattr(m, 'shared', False) for m in methods):  # any task with the same text
-        what |= dict(task=cell.uses_lab(), budget=self.ctx.budget.max_length)
+        what |= dict(task=cell.uses_lab(), budget=self.ctx.budget.max_length,
+                     langs=[list(m.langs_read(cell)) for m in methods])
     else: what |= dict(task=task_fields(cell.task), data=data_fingerprint(cell.task, (), cell.budget, cell.data))
     made = provenance()
     return digest([what, code_version(cell.code(methods)), made['versions'], made['machine']])

@@ -345,6 +345,10 @@ def _fingerprint(self,
 ) -> Any: # anything that JSON can write; None where nothing else decides
     "What decides the result besides options, labelled rows and encoder: other text, oracle rows, files."
 
+def _langs_read(self, cell) -> Sequence: # codes
+    "Languages of which it makes its encoder, in the order that decides too; asked only where it is `shared`."
+    return cell.langs
+
 def _measures(self) -> tuple:
     "Names of measures that make sense for it."
     return ()
@@ -358,6 +362,7 @@ def _takes(self, model: torch.nn.Module, task: 'Task'):
     if self.slot == 'before' or task.kind.trains: frozen_parameters(model, self.frozen)
 
 Method.fingerprint, Method.measures, Method.answers, Method.takes = _fingerprint, _measures, _answers, _takes
+Method.langs_read = _langs_read
 
 def check_untrained(
     method: Method, # that has no training of its own

@@ -41,6 +41,10 @@ class PointerHead(Method):
         self.prepare(model, ctx)
         yield from ()
 
+    def langs_read(self, cell) -> tuple:
+        "None: it reads no text."
+        return ()
+
 # %% ../../../nbs/methods/clism/86_baselines.ipynb #7cdba189
 def clism_baselines(
     m: CLISM = CLISM(), # the method to compare

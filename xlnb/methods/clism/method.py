@@ -22,7 +22,7 @@ from ...data.parallel import parallel_texts
 from ...lab.worlds import Lab, lab_of, usual_lab
 from .collator import SpanCollator, recurring_inputs, span_inputs
 from .objective import TERMS, SpanObjective
-from .projection import lab_pairs, span_pairs
+from .projection import lab_pairs, made_by, span_pairs
 from .spans import CapitalEntities, RandomSpans, SpacyEntities, recurring_spans
 from ...models.encoders import encoder_fingerprint, longest_input, masked_lm_head
 from ...models.heads import Pointer, drop_pointer, give_pointer, save_encoder
@@ -188,9 +188,10 @@ def pairs(self: CLISM,
     lab, parts = self.text is None, _sentences(self, ctx.task, ctx.langs, ctx.seed)
     find = _finder(self, [s for p in parts.values() for s in p['source']], lab, ctx.seed)
     made, align = [], _aligner(self, lab, None if lab or not ctx.shared else Path(ctx.shared)/'links')
+    home = Path(ctx.out)/'pairs' if ctx.out and not lab else None
+    by = home and made_by(ctx.tokenizer, align, find)
     for lang, part in parts.items():
-        out = Path(ctx.out)/'pairs'/lang if ctx.out and not lab else None
-        each = span_pairs(part, ctx.tokenizer, align, find, self.longest, out=out)
+        each = span_pairs(part, ctx.tokenizer, align, find, self.longest, out=home and home/lang, made=by)
         made.append(each.add_column('lang', [lang] * len(each)))
     every = concatenate_datasets(made)
     if hasattr(ctx.task, 'splits'): warn_if_read(every, ctx.task, ctx.data)
@@ -284,3 +285,9 @@ def fingerprint(self: CLISM, cell):
         who = [type(find).__name__, getattr(find, 'name', None), version]
     by_encoder = self.alignments not in (None, 'gold', 'counts')
     return [rows, who, encoder_fingerprint(self.alignments) if by_encoder else self.alignments]
+
+@patch
+def langs_read(self: CLISM, cell) -> list: # codes
+    "The languages that pairs are made of, in the order in which they follow each other."
+    wanted = _wanted(self, cell.task, cell.langs)
+    return wanted if self.text is None else _there(self, _texts(self, cell.task, cell.langs), wanted)

@@ -167,6 +167,11 @@ def fingerprint(self: MMKD, cell) -> list:
     if not cell.task.name.startswith('lab-'): return [*rows, encoder_fingerprint(BERT)]
     return [*rows, json.dumps(LAB_TEACHER), encoder_fingerprint(lab_teacher())]
 
+@patch
+def langs_read(self: MMKD, cell) -> list: # codes
+    "The languages that pairs are made of, in the order of their turns."
+    return self.parallel(cell.task, cell.langs)[1]
+
 # %% ../../../nbs/methods/mmkd/70_method.ipynb #307bcec0
 @patch
 def measures(self: MMKD) -> tuple:
