@@ -126,6 +126,15 @@ def _rows(file: 'Any') -> pd.DataFrame:
     table = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True).read(use_threads=False)
     return table.to_pandas(use_threads=False)
 
+@patch
+def _parts(self: Store, path: Path, items: bool) -> tuple:
+    "The record of a cell as JSON, and where its rows are read"
+    if not self.packed:
+        metadata, beside = pq.read_metadata(path).metadata, path.with_suffix('.json')
+        unpacked = b'xlnb' not in metadata and beside.exists() # by an archiver
+        return beside.read_bytes() if unpacked else metadata[b'xlnb'], path
+    with _opened(self.root) as z: return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
+
 # %% ../../nbs/study/92_store.ipynb #cell-13
 @patch
 def write(self: Store, path: str|Path, items: pd.DataFrame, info: dict) -> Path:
@@ -165,15 +174,6 @@ def read(self: Store,
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, zipfile.BadZipFile, lzma.LZMAError):
         warnings.warn(f'{path.name} is not a finished cell (truncated, or not made by xlnb): it is left out, and '
                       f'computed again if it is needed.')
-
-@patch
-def _parts(self: Store, path: Path, items: bool) -> tuple:
-    "The record of a cell as JSON, and where its rows are read"
-    if not self.packed:
-        told, beside = pq.read_metadata(path).metadata, path.with_suffix('.json')
-        if beside.exists() and b'xlnb' not in told: return beside.read_bytes(), path # an archiver unpacked it
-        return told[b'xlnb'], path
-    with _opened(self.root) as z: return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
 
 @patch
 def find(self: Store, key: str):

@@ -238,8 +238,8 @@ def made_by(
     find=None,  # as there
 ) -> str: # 16 hexadecimal digits
     "Hash of the functions that make the parts of a folder: the same for every language of a text"
-    told = json.dumps([tokenizer.get_vocab(), *map(_told_by, (align, find))], sort_keys=True)
-    return stream_digest([told])[:16]
+    functions = json.dumps([tokenizer.get_vocab(), *map(_told_by, (align, find))], sort_keys=True)
+    return stream_digest([functions])[:16]
 
 # %% ../../../nbs/methods/clism/82_projection.ipynb #267e97bb
 def span_statistics(
