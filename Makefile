@@ -57,7 +57,7 @@ study: $(VENV)/.run $(if $(filter real,$(PRESET)),$(VENV)/.real)  ## the laborat
 	 $(QUIET) $(ONLINE) $(BIN)/xlnb study --preset $(PRESET) --out runs/$(PRESET); status=$$?; wait; exit $$status
 
 test: $(VENV)/.dev  ## notebooks, export, README and the pytest suite; goes on after a failure, and then fails
-	@echo "about 20 minutes on two cores: a minute for the checks, then every notebook, then the pytest suite"
+	@echo "20 to 35 minutes on two cores: a minute for the checks, then every notebook, then the pytest suite"
 	@$(MAKE) --no-print-directory -k check notebooks pytest
 
 check: $(VENV)/.dev
