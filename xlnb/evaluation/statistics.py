@@ -143,6 +143,10 @@ def bootstrap(items: pd.DataFrame, # of one task, encoder, recipe and budget
     items = checked_items(items)
     if len(items[KEYS].drop_duplicates()) > 1:
         raise XlnbError("bootstrap takes one task, encoder, recipe and budget at a time: use summary for several")
+    return _bootstrap(items, draws, level, source, metric, seed)
+
+def _bootstrap(items, draws, level, source, metric, seed):
+    "`bootstrap` of items that have been checked"
     langs, seeds, ids = _order(items.lang.unique(), source), _runs(items), sorted(items.id.unique())
     cube = _cube(items, metric_of(metric or items.dropna(axis=1, how='all')), seeds, ids, langs)
     r_items, r_seeds = np.random.default_rng(seed).spawn(2)
@@ -237,7 +241,7 @@ def _table(frame, caption, runs=()):
 def _estimates(items, draws, level, source, metric, seed):
     "`bootstrap` for every row of a table, with a caption"
     items = checked_items(items)
-    groups = {k: bootstrap(g, draws, level, source, metric, seed) for k, g in items.groupby(KEYS, sort=False)}
+    groups = {k: _bootstrap(g, draws, level, source, metric, seed) for k, g in items.groupby(KEYS, sort=False)}
     est = pd.concat([g.assign(**dict(zip(KEYS, k))) for k, g in groups.items()], ignore_index=True)
     est, wide = _without_wide(est[[*KEYS, *[c for c in est if c not in KEYS]]])
     langs = est[~est.lang.isin(AGGREGATES)]
@@ -375,9 +379,11 @@ def score_table(items: pd.DataFrame, # from one or several cells
 # %% ../../nbs/evaluation/42_statistics.ipynb #cell-51
 def holm(p: 'Sequence' # p-values of one family of tests
         ) -> np.ndarray: # adjusted, in the same order
-    "Holm's correction for several tests"
-    from statsmodels.stats.multitest import multipletests
-    return multipletests(np.asarray(p, float), method='holm')[1] if len(p) else np.array([])
+    "Holm's correction for several tests (Holm 1979)"
+    p = np.asarray(p, float)
+    order, out = np.argsort(p), np.empty(len(p))
+    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return out
 
 def p_value(draws: np.ndarray # of a difference, (draws, ...)
            ) -> np.ndarray: # two-sided, never 0

@@ -298,7 +298,9 @@ def cells(self: Study) -> pd.DataFrame:
 @patch
 def finished(self: Study) -> list:
     "Rows and metadata of the stored cells, in the order of the grid"
-    found = [(cell, self.store.read(self.store.root/info['file'])) for cell, info in self.stored().items()]
+    paths = {cell: self.store.root/info['file'] for cell, info in self.stored().items()}
+    cells = self.store._each(files=[*paths.values()])
+    found = [(cell, cells[path]) for cell, path in paths.items()]
     if not any(read for _, read in found): raise XlnbError("No cell of this study is stored yet: call run() first.")
     return [(read[0].assign(encoder=encoder_label(cell.encoder)), read[1] | dict(chance=self._chance(cell, read[1])))
             for cell, read in found if read]

@@ -7,6 +7,7 @@ __all__ = ['Results', 'Store', 'without_texts']
 
 # %% ../../nbs/study/92_store.ipynb #cell-03
 import functools, io, json, lzma, re, warnings, zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from stat import S_ISLNK
 
@@ -127,13 +128,14 @@ def _rows(file: 'Any') -> pd.DataFrame:
     return table.to_pandas(use_threads=False)
 
 @patch
-def _parts(self: Store, path: Path, items: bool) -> tuple:
+def _parts(self: Store, path: Path, items: bool, archive: zipfile.ZipFile | None) -> tuple:
     "The record of a cell as JSON, and where its rows are read"
     if not self.packed:
         metadata, beside = pq.read_metadata(path).metadata, path.with_suffix('.json')
         unpacked = b'xlnb' not in metadata and beside.exists() # by an archiver
         return beside.read_bytes() if unpacked else metadata[b'xlnb'], path
-    with _opened(self.root) as z: return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
+    with nullcontext(archive) if archive else _opened(self.root) as z:
+        return z.read(f'{path.stem}.json'), io.BytesIO(z.read(path.name)) if items else None
 
 # %% ../../nbs/study/92_store.ipynb #cell-13
 @patch
@@ -164,9 +166,13 @@ def read(self: Store,
     items: bool = True,  # Read the rows too, not only what is told about them
 ) -> tuple | None:  # Rows and metadata; None and a warning where the file is no finished cell
     "Read one cell, and never fail on a broken one"
-    path = Path(path)
+    return self._read(Path(path), items)
+
+@patch
+def _read(self: Store, path: Path, items: bool, archive: zipfile.ZipFile | None = None) -> tuple | None:
+    "`read` one cell, from an archive that is open already where one is given"
     try:
-        record, rows = self._parts(path, items)
+        record, rows = self._parts(path, items, archive)
         info = json.loads(record) | {'file': path.name}
         if not path.stem.endswith(info['key']): raise ValueError('renamed')
         return _rows(rows) if items else None, info
@@ -174,6 +180,12 @@ def read(self: Store,
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, zipfile.BadZipFile, lzma.LZMAError):
         warnings.warn(f'{path.name} is not a finished cell (truncated, or not made by xlnb): it is left out, and '
                       f'computed again if it is needed.')
+
+@patch
+def _each(self: Store, items: bool = True, files: list | None = None) -> dict:
+    "{path: what `read` gives} of all cells, or of some; a packed store is opened once, since that takes long"
+    with _opened(self.root) if self.packed and self.root.exists() else nullcontext() as archive:
+        return {p: self._read(p, items, archive) for p in (self.files() if files is None else files)}
 
 @patch
 def find(self: Store, key: str):
@@ -184,7 +196,7 @@ def find(self: Store, key: str):
 @patch
 def infos(self: Store) -> list:
     "What is recorded of every cell, without its rows"
-    return [info for _, info in filter(None, (self.read(p, items=False) for p in self.files()))]
+    return [info for _, info in filter(None, self._each(items=False).values())]
 
 @patch
 def cells(self: Store) -> pd.DataFrame:
@@ -203,7 +215,8 @@ def cells(self: Store) -> pd.DataFrame:
 def finished(self: Store) -> list:
     "Rows and metadata of all cells; where a cell was run twice, as with other languages, of the newest"
     newest = {}
-    for items, info in sorted(filter(None, map(self.read, self.files())), key=lambda r: r[1]['provenance']['date']):
+    found = filter(None, self._each().values())
+    for items, info in sorted(found, key=lambda r: r[1]['provenance']['date']):
         cell = info['cell']
         sample = cell['budget'].get('sample', 0)
         at = *(cell[k] for k in ('encoder_name', 'recipe_name', 'budget_name')), sample, cell['seed']
@@ -404,7 +417,7 @@ def pack(self: Store,
     path: str|Path,  # The file, whose name ends in .zip; one that is there is replaced
 ) -> 'Store':  # The packed store
     "Put all cells into one file, in one go"
-    path, cells = Path(path), {p.name: self.read(p) for p in self.files()}
+    path, cells = Path(path), {p.name: cell for p, cell in self._each().items()}
     if path.suffix != '.zip': raise XlnbError(f"A packed store is a ZIP file: give a name such as {path.name}.zip.")
     if bad := [name for name, cell in cells.items() if cell is None]:
         raise XlnbError(f"{bad[0]} is no finished cell and cannot be packed: run its study again, or delete the file.")
@@ -423,7 +436,7 @@ def unpack(self: Store,
     "Put the cells of a packed store into a folder, in one go"
     folder = Path(folder)
     if folder.exists(): raise XlnbError(f"{folder} is there already: give the name of a new folder.")
-    cells = {p: self.read(p) for p in self.files()}
+    cells = self._each()
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic(folder) as part: Store(part).write_all({part/p.name: cell for p, cell in cells.items() if cell})
