@@ -182,17 +182,17 @@ def _read(self: Store, path: Path, items: bool, archive: zipfile.ZipFile | None 
                       f'computed again if it is needed.')
 
 @patch
-def _each(self: Store, items: bool = True, files: list | None = None) -> dict:
-    "{path: what `read` gives} of all cells, or of some; a packed store is opened once, since that takes long"
-    with _opened(self.root) if self.packed and self.root.exists() else nullcontext() as archive:
-        return {p: self._read(p, items, archive) for p in (self.files() if files is None else files)}
-
-@patch
 def find(self: Store, key: str):
     "Rows and metadata of the cell with this key, or None"
     return next((self.read(p) for p in self.files() if p.stem.endswith(f'-{key}')), None)
 
 # %% ../../nbs/study/92_store.ipynb #cell-14
+@patch
+def _each(self: Store, items: bool = True, files: list | None = None) -> dict:
+    "{path: what `read` gives} of all cells, or of some; a packed store is opened once, since that takes long"
+    with _opened(self.root) if self.packed and self.root.exists() else nullcontext() as archive:
+        return {p: self._read(p, items, archive) for p in (self.files() if files is None else files)}
+
 @patch
 def infos(self: Store) -> list:
     "What is recorded of every cell, without its rows"
